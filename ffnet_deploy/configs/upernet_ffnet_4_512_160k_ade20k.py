@@ -1,0 +1,8 @@
+_base_ = ["_base_/models/upernet.py", "_base_/datasets/ade20k.py", "_base_/runtime.py"]
+dims = [128, 256, 512, 1024]
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    backbone=dict(type="ffnet_4", drop_path_rate=0.3),
+    decode_head=dict(in_channels=dims, num_classes=150),
+    auxiliary_head=dict(in_channels=dims[2], num_classes=150),
+)
