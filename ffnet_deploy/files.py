@@ -37,10 +37,10 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise StorageError(f"no room left to write {path}.\n  to do    free some disk space, or write elsewhere") from error
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}.\n  to do    check the folder and its permissions, or write elsewhere"
-        ) from error
+            remedy = "free some disk space, or write elsewhere"
+            raise StorageError(f"no room left to write {path}.\n  to do    {remedy}") from error
+        remedy = "check the folder and its permissions, or write elsewhere"
+        raise StorageError(f"cannot write {path}: {error.strerror or error}.\n  to do    {remedy}") from error
 
 
 def make_folder(path: Path) -> Path:

@@ -22,7 +22,8 @@ def parse_label_set(text: str, source: str) -> LabelSet:
     Raises:
         DataError: a line has no name or no three colour values in 0..255; `source` and the line number are named.
     """
-    rows = [_parse_row(line, f"{source}, line {number}") for number, line in enumerate(text.splitlines(), 1) if _is_row(line)]
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if _is_row(line)]
+    rows = [_parse_row(line, f"{source}, line {number}") for number, line in lines]
     if not rows:
         raise DataError(f"{source} names no class; expected one `name r g b` a line")
     names, colours = zip(*rows, strict=True)

@@ -1,0 +1,139 @@
+"""Reading checkpoints without running what they hold: `.pth`, `.pth.tar` and `.safetensors`."""
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ffnet_deploy.errors import CheckpointError
+from ffnet_deploy.files import sha256
+from ffnet_deploy.optional import optional
+from ffnet_deploy.quiet import quiet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_STATE_KEYS = ("state_dict", "model")
+_WRAPPER = "module."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a checkpoint file.
+
+    Attributes:
+        path: of the file.
+        tensors: by name, without the prefix that data-parallel training adds.
+        meta: what else the file says of itself: ``CLASSES``, ``epoch``, ...
+        sha256: hash of the file.
+    """
+
+    path: Path
+    tensors: dict[str, "Tensor"]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The tensors in the file `path`, on the CPU.
+
+    Only tensors and the plain values that training tools write beside them are accepted; code never runs.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, holds no tensors, or holds a type that could run code.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint file {path}.\n  to do    check the path, or use --checkpoint published")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"checkpoint {path} is empty (0 bytes).\n  to do    copy or download it again")
+    content, meta = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    return Checkpoint(path, _tensors(content, path), meta, sha256(path))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    safetensors = optional("safetensors", extra="convert", purpose="reading a .safetensors checkpoint")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise _damaged(path, error) from error
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    torch = optional("torch", extra="convert", purpose="reading a checkpoint")
+    try:
+        with quiet(), torch.serialization.safe_globals(_allowed_types()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles raise nearly anything; what they raise is told in the message
+        raise _unsafe_or_damaged(path, error) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}, not a dict with tensors")
+    meta = content.get("meta")
+    return dict(content), dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def _allowed_types() -> list[Any]:
+    """What checkpoints of mmcv, mmengine and timm hold besides tensors: numpy numbers, log histories, options."""
+    multiarray = np.core.multiarray if np.lib.NumpyVersion(np.__version__) < "2.0.0" else np._core.multiarray
+    functions = [
+        (getattr(multiarray, name), f"{module}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for module in ("numpy.core", "numpy._core")
+    ]
+    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
+    return [np.ndarray, np.dtype, *dtypes, *functions, argparse.Namespace, *_log_history_types()]
+
+
+def _log_history_types() -> list[Any]:
+    try:
+        from mmengine.logging.history_buffer import HistoryBuffer
+    except ImportError:
+        return []
+
+    def statistic(owner: Any, name: str) -> Any:
+        # pickles of a HistoryBuffer fetch its own statistics through getattr; nothing else may
+        if owner is HistoryBuffer and name in ("min", "max", "mean", "current"):
+            return getattr(HistoryBuffer, name)
+        raise CheckpointError(f"it asks for the attribute {name!r} of {owner!r}")
+
+    return [HistoryBuffer, (statistic, "builtins.getattr")]
+
+
+def _unsafe_or_damaged(path: Path, error: Exception) -> CheckpointError:
+    culprit = re.search(r"(?:GLOBAL|global:?|class|type)\s+`?([A-Za-z_][\w]*(?:\.[\w]+)+)", str(error))
+    operation = re.search(r"Unsupported operand \d+", str(error))
+    if culprit or operation or isinstance(error, CheckpointError):
+        what = f"the type {culprit.group(1)}" if culprit else operation.group(0) if operation else str(error)
+        return CheckpointError(
+            f"checkpoint {path} is refused: besides tensors it holds something that could run code ({what}).\n"
+            "  to do    get it from a source you trust, or save its state_dict alone, best as .safetensors"
+        )
+    return _damaged(path, error)
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return CheckpointError(
+        f"checkpoint {path} is damaged or not a checkpoint ({reason[:160]}).\n  to do    copy or download it again"
+    )
+
+
+def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, "Tensor"]:
+    torch = optional("torch", extra="convert", purpose="reading a checkpoint")
+    holder: Mapping[str, Any] = next(
+        (content[key] for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), content
+    )
+    tensors = {
+        str(name).removeprefix(_WRAPPER): value for name, value in holder.items() if isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        keys = ", ".join(map(str, list(content)[:8])) or "nothing"
+        raise CheckpointError(f"checkpoint {path} holds no tensors, only: {keys}")
+    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise CheckpointError(f"checkpoint {path} has NaN or infinite values in {len(bad)} tensors, first in {bad[0]}")
+    return tensors

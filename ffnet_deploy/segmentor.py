@@ -1,0 +1,99 @@
+"""From a config and a checkpoint to a segmentor ready for inference."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine.registry import DefaultScope
+
+import ffnet_deploy.models  # noqa: F401  registers the networks
+from ffnet_deploy.checkpoint import Checkpoint, read_checkpoint
+from ffnet_deploy.config import SegmentorConfig, load_config
+from ffnet_deploy.errors import ConfigError
+from ffnet_deploy.quiet import quiet
+from ffnet_deploy.weights import LoadReport, load_weights
+from ffnet_deploy.zoo import resolve_checkpoint
+
+if TYPE_CHECKING:
+    from mmseg.models import EncoderDecoder
+
+
+@dataclass(frozen=True)
+class Segmentor:
+    """A segmentor with what it was made from.
+
+    Attributes:
+        config: its config.
+        model: mmseg `EncoderDecoder` in evaluation mode, on the CPU.
+        checkpoint: where its weights come from; None: they are random.
+        report: what became of the checkpoint's tensors.
+    """
+
+    config: SegmentorConfig
+    model: "EncoderDecoder"
+    checkpoint: Checkpoint | None = None
+    report: LoadReport | None = None
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of the config and, where there is one, of the checkpoint."""
+        hashes = {"config": self.config.sha256}
+        return hashes | ({"checkpoint": self.checkpoint.sha256} if self.checkpoint else {})
+
+
+def build_segmentor(config: SegmentorConfig) -> "EncoderDecoder":
+    """The segmentor that `config` describes, with initial weights, in training mode.
+
+    Raises:
+        ConfigError: a part is unknown or its options are wrong.
+    """
+    from mmseg.registry import MODELS
+
+    try:
+        with quiet(), DefaultScope.overwrite_default_scope("mmseg"):
+            return MODELS.build(config.cfg.model)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"the model of config {config.path} cannot be built: {reason}") from error
+
+
+def open_segmentor(
+    config: str | Path | SegmentorConfig,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Segmentor:
+    """The segmentor of `config` with the weights of `checkpoint`, and how they were found.
+
+    Args:
+        config: name, file, or a config already read.
+        checkpoint: file, ``"published"``, ``"bundled"``, or None for random weights.
+        progress: told of a download as (bytes done, bytes in all).
+
+    Raises:
+        ConfigError: the config cannot be found, read or built.
+        CheckpointError: the checkpoint cannot be found, read or fitted.
+    """
+    settings = config if isinstance(config, SegmentorConfig) else load_config(config)
+    model = build_segmentor(settings).eval()
+    if checkpoint is None:
+        return Segmentor(settings, model)
+    weights = read_checkpoint(resolve_checkpoint(checkpoint, settings.name, progress))
+    return Segmentor(settings, model, weights, load_weights(model, weights, settings))
+
+
+def load_segmentor(config: str | Path | SegmentorConfig, checkpoint: str | Path | None = None) -> Any:
+    """The segmentor of `config` in evaluation mode: an mmseg `EncoderDecoder`.
+
+    ``model.decode_head(model.backbone(x))`` gives the logits (batch, classes, H / s, W / s) of normalised RGB images
+    `x` (batch, 3, H, W); H and W are multiples of 32.
+
+    Args:
+        config: name of a packaged config, or a config file of MMSegmentation 1.x or 0.x.
+        checkpoint: file, ``"published"``, ``"bundled"``, or None for random weights.
+
+    Raises:
+        ConfigError: the config cannot be found, read or built.
+        CheckpointError: the checkpoint cannot be found, read or fitted.
+    """
+    return open_segmentor(config, checkpoint).model
