@@ -1,6 +1,7 @@
 """Reading checkpoints without running what they hold: `.pth`, `.pth.tar` and `.safetensors`."""
 
 import argparse
+import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _allowed_types() -> list[Any]:
     """What checkpoints of mmcv, mmengine and timm hold besides tensors: numpy numbers, log histories, options."""
-    multiarray = np.core.multiarray if np.lib.NumpyVersion(np.__version__) < "2.0.0" else np._core.multiarray
+    multiarray = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core").multiarray
     functions = [
         (getattr(multiarray, name), f"{module}.multiarray.{name}")
         for name in ("scalar", "_reconstruct")

@@ -135,7 +135,7 @@ class Contract:
 
     Attributes:
         network: config name, for instance ``"ffnet_seg_512_ade_160k"``.
-        dataset: data set whose classes it predicts: ``"ade20k"``, ``"cityscapes"``, ``"camvid"``, ``"scenes"`` or ``"custom"``.
+        dataset: label set it predicts: ``"ade20k"``, ``"cityscapes"``, ``"camvid"``, ``"scenes"`` or ``"custom"``.
         classes: class names in label order.
         palette: RGB colour (0..255) of each class.
         input: what the input tensor holds.

@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 
 from ffnet_deploy.errors import MissingPackageError
+from ffnet_deploy.quiet import quiet
 
 
 def optional(module: str, *, extra: str, purpose: str) -> ModuleType:
@@ -18,7 +19,8 @@ def optional(module: str, *, extra: str, purpose: str) -> ModuleType:
         MissingPackageError: the package is not installed, or is installed but cannot be loaded.
     """
     try:
-        return importlib.import_module(module)
+        with quiet():
+            return importlib.import_module(module)
     except ImportError as error:
         root = module.partition(".")[0]
         missing = isinstance(error, ModuleNotFoundError) and (error.name or root).partition(".")[0] == root

@@ -95,7 +95,7 @@ def upgrade(cfg: Any) -> list[str]:
     """Bring a config to the 1.x form in place; what was assumed on the way, in words. A 1.x config stays as it is."""
     assumptions: list[str] = []
     model = cfg.get("model")
-    if not isinstance(model, Mapping):
+    if not isinstance(model, dict):
         return assumptions
     _upgrade_model(model, assumptions)
     if "img_norm_cfg" in cfg:
@@ -109,20 +109,20 @@ def upgrade(cfg: Any) -> list[str]:
 def _upgrade_model(model: Any, assumptions: list[str]) -> None:
     model.pop("pretrained", None)
     backbone = model.get("backbone")
-    if isinstance(backbone, Mapping):
-        backbone.pop("init_cfg", None)  # type: ignore[attr-defined]
+    if isinstance(backbone, dict):
+        backbone.pop("init_cfg", None)
         alias = BACKBONE_ALIASES.get(str(backbone.get("type")))
         if alias:
             assumptions.append(f"backbone {backbone['type']} is taken as {alias}: no published code defines the former")
-            backbone["type"] = alias  # type: ignore[index]
+            model["backbone"] = {**backbone, "type": alias}
     _plain_batch_norm(model)
 
 
 def _plain_batch_norm(node: Any) -> None:
     """Replace SyncBN, which needs a process group, by BN; training synchronises it again where it can."""
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         if node.get("type") == "SyncBN":
-            node["type"] = "BN"  # type: ignore[index]
+            node["type"] = "BN"
         for value in node.values():
             _plain_batch_norm(value)
     elif isinstance(node, list | tuple):

@@ -10,6 +10,7 @@ from mmengine.registry import DefaultScope
 import ffnet_deploy.models  # noqa: F401  registers the networks
 from ffnet_deploy.checkpoint import Checkpoint, read_checkpoint
 from ffnet_deploy.config import SegmentorConfig, load_config
+from ffnet_deploy.contract import Contract
 from ffnet_deploy.errors import ConfigError
 from ffnet_deploy.quiet import quiet
 from ffnet_deploy.weights import LoadReport, load_weights
@@ -40,6 +41,19 @@ class Segmentor:
         """SHA-256 of the config and, where there is one, of the checkpoint."""
         hashes = {"config": self.config.sha256}
         return hashes | ({"checkpoint": self.checkpoint.sha256} if self.checkpoint else {})
+
+    def contract(self, **choices: Any) -> Contract:
+        """What an artefact of this segmentor takes and gives; `choices` are further fields of `Contract`."""
+        return Contract(
+            network=self.config.name,
+            dataset=self.config.dataset,
+            classes=self.config.labels.classes,
+            palette=self.config.labels.palette,
+            normalization=self.config.normalization,
+            protocol=self.config.protocol,
+            sources=self.sources,
+            **choices,
+        )
 
 
 def build_segmentor(config: SegmentorConfig) -> "EncoderDecoder":

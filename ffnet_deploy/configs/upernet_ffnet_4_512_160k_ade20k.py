@@ -1,4 +1,4 @@
-_base_ = ["_base_/models/upernet.py", "_base_/datasets/ade20k.py", "_base_/runtime.py"]
+_base_ = ["_base_/models/upernet.py", "_base_/datasets/ade20k.py", "_base_/schedules/layer_decay.py", "_base_/runtime.py"]
 dims = [128, 256, 512, 1024]
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
@@ -6,3 +6,4 @@ model = dict(
     decode_head=dict(in_channels=dims, num_classes=150),
     auxiliary_head=dict(in_channels=dims[2], num_classes=150),
 )
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9, decay_type="stage_wise", num_layers=12))

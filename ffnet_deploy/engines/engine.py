@@ -6,7 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.contract import Contract, Extent, InputKind, check_multiples
+from ffnet_deploy.errors import OptionError
 
 
 class Engine(Protocol):
@@ -34,3 +35,24 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def check_batch(batch: NDArray[np.generic], contract: Contract) -> None:
+    """Raise `OptionError`, naming the dimension and what it accepts, unless `batch` is an input of `contract`."""
+    dtype = np.float32 if contract.input is InputKind.FLOAT else np.uint8
+    if batch.dtype != dtype:
+        raise OptionError(f"the network takes {np.dtype(dtype)} images ({contract.input.value}), not {batch.dtype}")
+    expected = _dimensions(contract)
+    if batch.ndim != len(expected):
+        raise OptionError(f"the network takes ({', '.join(name for name, _ in expected)}), not shape {batch.shape}")
+    for (name, extent), size in zip(expected, batch.shape, strict=True):
+        if size not in extent:
+            raise OptionError(f"the network accepts a {name} of {extent}, not {size} (shape {batch.shape})")
+        if name in ("height", "width"):
+            check_multiples(name, Extent.fixed(size))
+
+
+def _dimensions(contract: Contract) -> list[tuple[str, Extent]]:
+    batch, channels = ("batch", contract.batch), ("channels", Extent.fixed(3))
+    sides = [("height", contract.height), ("width", contract.width)]
+    return [batch, channels, *sides] if contract.input is InputKind.FLOAT else [batch, *sides, channels]

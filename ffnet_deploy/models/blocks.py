@@ -5,6 +5,7 @@ Attribute names are those of the published checkpoints. Tensors are (batch, chan
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
@@ -152,6 +153,6 @@ class FFBlock(nn.Module):
 
 def drop_path_rates(depths: Sequence[int], rate: float) -> list[list[float]]:
     """Stochastic-depth rates, linear from 0 to `rate` over all blocks, grouped by stage."""
-    flat = torch.linspace(0, rate, sum(depths)).tolist()
+    flat = np.linspace(0, rate, sum(depths)).tolist()
     starts = [sum(depths[:stage]) for stage in range(len(depths))]
     return [flat[start : start + depth] for start, depth in zip(starts, depths, strict=True)]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
@@ -66,7 +67,7 @@ class FFNetHead(BaseDecodeHead):  # type: ignore[misc]
         total = sum(self.in_channels)
         self.upsampler = nn.ModuleList(up_sample(stride // head_stride) for stride in strides)
         self.squeeze = nn.Sequential(ConvBN(total, total), nn.GELU(), ConvBN(total, head_width))
-        rates = torch.linspace(0, drop_path, head_depth).tolist()
+        rates = np.linspace(0, drop_path, head_depth).tolist()
         self.head_blocks = nn.Sequential(
             *(HeadBlock(head_width, spatial_ks, channel_ks, expansion_ratio, rate) for rate in rates)
         )

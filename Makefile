@@ -1,0 +1,33 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := demo
+MODEL := ffnet_seg_nano_scenes
+
+.PHONY: demo test slow lint clean
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m ffnet_deploy.scenes $(DEMO)/data --train 0 --val 16 --size 256x512
+	$(BIN)/ffnet-export --config $(MODEL) --checkpoint bundled --shape 256x512 --data $(DEMO)/data --out $(DEMO)
+	$(BIN)/ffnet-eval --artifact $(DEMO)/$(MODEL).onnx --data $(DEMO)/data --json $(DEMO)/scores.json --save-images $(DEMO)/pictures
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check ffnet_deploy tests
+	$(BIN)/ruff format --check ffnet_deploy tests
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

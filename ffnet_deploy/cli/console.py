@@ -1,0 +1,70 @@
+"""What all commands share: where they print, and how they end when something is wrong."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ffnet_deploy.errors import FFNetDeployError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+console = Console(highlight=False)
+"""Results: standard output."""
+
+error_console = Console(stderr=True, highlight=False)
+"""Errors, notes and progress: standard error."""
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def run_command(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorate `command` so that our errors end it with one red message and code 1, Ctrl-C with code 130.
+
+    Other exceptions are bugs and keep their traceback. Goes below ``@app.command()``; the signature stays.
+    """
+
+    @functools.wraps(command)
+    def reporting(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            return command(*args, **kwargs)
+        except FFNetDeployError as error:
+            report_error(str(error))
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as interrupt:
+            report_error("interrupted")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+    return reporting
+
+
+def report_error(message: str) -> None:
+    """Print `message` in red on standard error, its lines as they are."""
+    error_console.print(Text(f"error: {message}", style="red"), soft_wrap=True)
+
+
+def report_note(message: str) -> None:
+    """Print `message` in yellow on standard error, its lines as they are."""
+    error_console.print(Text(f"note: {message}", style="yellow"), soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error; yields what is to be called with (done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=error_console, transient=True) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

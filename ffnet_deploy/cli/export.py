@@ -1,0 +1,148 @@
+"""``ffnet-export``: a config and a checkpoint become a verified ONNX graph."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from ffnet_deploy.cli.console import console, error_console, report_note, run_command
+from ffnet_deploy.cli.shapes import parse_batch, parse_shape
+from ffnet_deploy.contract import InputKind, OutputKind, TestProtocol
+from ffnet_deploy.errors import CheckpointError, OptionError
+from ffnet_deploy.evaluation.datasets import open_dataset, open_images
+from ffnet_deploy.optional import optional
+
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+RANDOM = "random"
+_IMAGES = 4
+
+
+def default_shape(protocol: TestProtocol) -> str:
+    """Input size when none is asked for: the sliding window, or a square of the protocol's shorter side."""
+    height, width = protocol.crop or (min(protocol.scale), min(protocol.scale))
+    return f"{height}x{width}"
+
+
+def open_for_export(config: str, checkpoint: str | None):  # type: ignore[no-untyped-def]  # Segmentor needs torch
+    """The segmentor to export, its download shown as a bar, and what was assumed or left out as notes."""
+    from ffnet_deploy.segmentor import open_segmentor
+    from ffnet_deploy.zoo import BUNDLED_FOLDER
+
+    if checkpoint is None:
+        name = Path(config).stem
+        if not (BUNDLED_FOLDER / f"{name}.safetensors").is_file():
+            raise CheckpointError(
+                f"which weights? No checkpoint is bundled for {name}.\n"
+                "  to do    add --checkpoint FILE, --checkpoint published, or --checkpoint random (to try things out)"
+            )
+        checkpoint = "bundled"
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=error_console, transient=True) as bar:
+        task = bar.add_task("downloading the checkpoint", total=None, visible=False)
+        segmentor = open_segmentor(
+            config,
+            None if checkpoint == RANDOM else checkpoint,
+            lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        )
+    for note in (*segmentor.config.assumptions, *(segmentor.report.notes() if segmentor.report else ())):
+        report_note(note)
+    if checkpoint == RANDOM:
+        report_note("the weights are random: the graph is right, its predictions mean nothing")
+    return segmentor
+
+
+def verification_table(exported) -> Table:  # type: ignore[no-untyped-def]  # Exported needs torch
+    """What the verification measured, image by image."""
+    result = exported.verification
+    table = Table("image", "input", title=f"{result.candidate} against {result.reference}")
+    for column in ("largest error", "relative", "mean error", "same label"):
+        table.add_column(column, justify="right")
+    for row in result.comparisons:
+        table.add_row(
+            row.image,
+            f"{row.size[0]}x{row.size[1]}",
+            f"{row.largest:.2e}",
+            f"{row.relative:.2e}",
+            f"{row.mean:.2e}",
+            f"{row.agreement:.4f} %",
+        )
+    return table
+
+
+def show(exported) -> None:  # type: ignore[no-untyped-def]  # Exported needs torch
+    """Print what was measured and where the files are."""
+    console.print(verification_table(exported))
+    worst = max(exported.blocks, key=lambda block: block.relative)
+    console.print(f"re-parameterisation: {len(exported.blocks)} blocks, worst {worst.relative:.1e} ({worst.name})")
+    if exported.verification.miou is not None:
+        before, after = exported.verification.miou
+        console.print(
+            f"mIoU on {exported.verification.scored_images} images: PyTorch {before:.2f}, ONNX {after:.2f}, "
+            f"difference {after - before:+.3f} points"
+        )
+    console.print(f"verified within {exported.verification.tolerance.relative:.0e}: {exported.path}", soft_wrap=True)
+    console.print(f"manifest: {exported.manifest}", soft_wrap=True)
+
+
+@app.command()
+@run_command
+def command(
+    config: Annotated[str, typer.Option(help="Config name, or a config file (a Python file: it is run).")],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="File, 'published', 'bundled' or 'random'; by default the bundled one.")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or MIN:OPT:MAX of these; multiples of 32.")
+    ] = None,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Accept any size and batch, --shape being typical.")
+    ] = False,
+    batch: Annotated[str, typer.Option(help="Batch size, or MIN:OPT:MAX.")] = "1",
+    opset: Annotated[int, typer.Option(help="Operator set: 20, or 17 for TensorRT 8.5.")] = 20,
+    input_kind: Annotated[
+        InputKind, typer.Option("--input", help="float (normalised NCHW), or uint8 NHWC images: rgb, bgr.")
+    ] = InputKind.FLOAT,
+    output_kind: Annotated[OutputKind, typer.Option("--output", help="What the graph gives.")] = OutputKind.LOGITS,
+    out: Annotated[Path, typer.Option(help="Folder, or a file ending in .onnx.")] = Path("export"),
+    data: Annotated[Path | None, typer.Option(help="Labelled data set: verify on it and compare mIoU.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Meaning of its labels: ade20k, cityscapes, ...")] = None,
+    split: Annotated[str, typer.Option(help="Part of the data set.")] = "val",
+    images: Annotated[Path | None, typer.Option(help="Folder of images to verify on.")] = None,
+    limit: Annotated[int, typer.Option(help="Labelled images to score at most.")] = 20,
+    tolerance: Annotated[float, typer.Option(help="Largest relative error of an output value.")] = 1e-4,
+) -> None:
+    """Write an FFNet segmentor as an ONNX graph, verified against PyTorch on the same images."""
+    if data is not None and images is not None:
+        raise OptionError("give --data (labelled) or --images, not both")
+    if limit < 1:
+        raise OptionError(f"--limit takes a number of images from 1: got {limit}")
+    for package in ("torch", "mmseg", "onnx", "onnxslim"):
+        optional(package, extra="convert", purpose="ffnet-export")
+    from ffnet_deploy.config import load_config
+    from ffnet_deploy.export.images import generated_images, images_of
+    from ffnet_deploy.export.onnx import ExportOptions
+    from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx
+    from ffnet_deploy.export.verify import Tolerance
+
+    settings = load_config(config)
+    height, width = parse_shape(shape or default_shape(settings.protocol), dynamic)
+    options = ExportOptions(height, width, parse_batch(batch, dynamic), opset, input_kind, output_kind)
+    labelled = open_dataset(data, settings.dataset, dataset, split).limited(limit) if data else None
+    source = labelled or (open_images(images) if images else None)
+    verification = VerifyOptions(
+        images=images_of(source, _IMAGES) if source else generated_images(2),
+        source=str(data or images or "generated street scenes"),
+        labelled=labelled,
+        tolerance=Tolerance(relative=tolerance),
+    )
+    segmentor = open_for_export(config, checkpoint)
+    with error_console.status("exporting") as status:
+        exported = export_onnx(segmentor, options, out, verification, stage=status.update)
+    show(exported)
+
+
+def main() -> None:
+    """Entry point of ``ffnet-export``."""
+    app()

@@ -1,0 +1,71 @@
+"""Reading sizes from the command line."""
+
+import re
+
+from ffnet_deploy.contract import STRIDE, Extent
+from ffnet_deploy.errors import OptionError
+
+ANY_SIDE = (STRIDE, 4096)
+"""Heights and widths, in pixels, that ``--dynamic`` accepts unless ``--shape`` says otherwise."""
+ANY_BATCH = (1, 64)
+"""Batch sizes that ``--dynamic`` accepts unless ``--batch`` says otherwise."""
+
+
+def parse_sides(text: str, option: str) -> tuple[int, int]:
+    """(height, width) from ``"1024"`` or ``"512x1024"``.
+
+    Raises:
+        OptionError: the text is neither.
+    """
+    match = re.fullmatch(r"(\d+)(?:[xX,](\d+))?", text.strip())
+    if match is None or 0 in (int(match[1]), int(match[2] or match[1])):
+        raise OptionError(f"{option} takes HEIGHTxWIDTH or one number, in pixels: got {text!r}")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parse_shape(text: str, dynamic: bool, option: str = "--shape") -> tuple[Extent, Extent]:
+    """Accepted heights and widths from ``HEIGHTxWIDTH`` or ``MIN:OPT:MAX`` of such sizes.
+
+    Args:
+        text: what the user gave.
+        dynamic: widen one size to the range `ANY_SIDE` around it.
+        option: its name, for errors.
+
+    Raises:
+        OptionError: the text is neither, or the sizes do not rise.
+    """
+    sizes = [parse_sides(part, option) for part in _parts(text, option)]
+    heights, widths = [size[0] for size in sizes], [size[1] for size in sizes]
+    return _extent(heights, ANY_SIDE if dynamic else None, option), _extent(
+        widths, ANY_SIDE if dynamic else None, option
+    )
+
+
+def parse_batch(text: str, dynamic: bool, option: str = "--batch") -> Extent:
+    """Accepted batch sizes from ``N`` or ``MIN:OPT:MAX``.
+
+    Raises:
+        OptionError: the text is neither, or the numbers do not rise.
+    """
+    parts = _parts(text, option)
+    if not all(re.fullmatch(r"[1-9]\d*", part.strip()) for part in parts):
+        raise OptionError(f"{option} takes a number from 1, or MIN:OPT:MAX: got {text!r}")
+    return _extent([int(part) for part in parts], ANY_BATCH if dynamic else None, option)
+
+
+def _parts(text: str, option: str) -> list[str]:
+    parts = text.split(":")
+    if len(parts) not in (1, 3):
+        raise OptionError(f"{option} takes one size, or MIN:OPT:MAX: got {text!r}")
+    return parts
+
+
+def _extent(values: list[int], around: tuple[int, int] | None, option: str) -> Extent:
+    try:
+        if len(values) == 3:
+            return Extent(*values)
+        if around is None:
+            return Extent.fixed(values[0])
+        return Extent(min(around[0], values[0]), values[0], max(around[1], values[0]))
+    except OptionError as error:
+        raise OptionError(f"{option}: {error}") from error

@@ -1,0 +1,40 @@
+# FFNet_seg's blocks in small: 2.05 M parameters in the training form
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+    ),
+    backbone=dict(
+        type="FFNetSeg",
+        depths=(2, 2, 6, 2),
+        dims=(24, 48, 96, 160),
+        stem_channels=16,
+        token_kernels=(3, 3, 9, 9),
+        ratio=4,
+        layer_scale_init_value=0.1,  # trained from nothing: 1e-5 would keep the blocks silent for long
+        drop_path_rate=0.02,
+    ),
+    decode_head=dict(
+        type="FFNetHead",
+        in_channels=[48, 96, 160],
+        in_index=[0, 1, 2],
+        spatial_ks=9,
+        channel_ks=9,
+        head_stride=8,
+        head_width=96,
+        head_depth=2,
+        expansion_ratio=2,
+        final_expansion_ratio=2,
+        channels=192,
+        dropout_ratio=0.1,
+        align_corners=False,
+        loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0, avg_non_ignore=True),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode="whole"),
+)

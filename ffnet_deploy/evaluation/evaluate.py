@@ -1,0 +1,147 @@
+"""Scores of an engine on a data set."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.contract import Contract, TestProtocol
+from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.errors import DataError
+from ffnet_deploy.evaluation.datasets import Dataset, Sample
+from ffnet_deploy.evaluation.overlays import write_overlay
+from ffnet_deploy.evaluation.protocol import PredictOptions, check_protocol, predict
+from ffnet_deploy.evaluation.scores import Scores, confusion_matrix, scores
+from ffnet_deploy.files import make_folder, write_json
+
+Progress = Callable[[int, int], None]
+"""Called after each image with the number of images done and the number of all."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How to score.
+
+    Attributes:
+        protocol: resizing and windows; None takes the artefact's own.
+        predict: scales, mirroring and batch of windows.
+        limit: images at most, the first by name; None for all.
+        save_images: folder for one picture per image (`overlays.write_overlay`); None for none.
+    """
+
+    protocol: TestProtocol | None = None
+    predict: PredictOptions = field(default_factory=PredictOptions)
+    limit: int | None = None
+    save_images: Path | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out, and how it was measured.
+
+    Attributes:
+        scores: None where the images are not labelled.
+        images: number of images.
+        seconds: wall time of reading, predicting, scoring and drawing.
+        notes: deviations from the protocol, each once.
+        protocol: resizing and windows that were used.
+        predict: scales and mirroring that were used.
+        dataset: what the label values meant.
+        split: the part of the data set.
+    """
+
+    scores: Scores | None
+    images: int
+    seconds: float
+    notes: tuple[str, ...]
+    protocol: TestProtocol
+    predict: PredictOptions
+    dataset: str
+    split: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the keys of `Scores.to_dict`, ``images``, ``seconds``, ``notes``, ``dataset``, ``protocol``."""
+        return {
+            **(self.scores.to_dict() if self.scores else {}),
+            "images": self.images,
+            "seconds": round(self.seconds, 3),
+            "notes": list(self.notes),
+            "dataset": {"name": self.dataset, "split": self.split},
+            "protocol": {**asdict(self.protocol), "ratios": list(self.predict.ratios), "flip": self.predict.flip},
+        }
+
+
+@dataclass
+class _Tally:
+    confusion: NDArray[np.int64]
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+def evaluate(
+    engine: Engine, dataset: Dataset, options: EvaluateOptions | None = None, progress: Progress | None = None
+) -> Evaluation:
+    """Predict every image of `dataset`, score what is labelled, and draw what is asked for.
+
+    Raises:
+        OptionError: the artefact cannot run what `options` ask for.
+        DataError: an image or label map cannot be used, or no pixel is labelled.
+        StorageError: pictures cannot be written.
+    """
+    options = options or EvaluateOptions()
+    contract = engine.contract
+    protocol = options.protocol or contract.protocol
+    check_protocol(contract, protocol, options.predict)
+    if options.save_images is not None:
+        make_folder(options.save_images)
+    samples = dataset.limited(options.limit).samples
+    tally = _Tally(np.zeros((len(contract.classes),) * 2, np.int64))
+    begin = time.perf_counter()
+    for done, sample in enumerate(samples, 1):
+        _score_one(engine, dataset, sample, protocol, options, tally)
+        if progress is not None:
+            progress(done, len(samples))
+    return Evaluation(
+        scores=_scores(tally, samples, contract),
+        images=len(samples),
+        seconds=time.perf_counter() - begin,
+        notes=tuple(tally.notes),
+        protocol=protocol,
+        predict=options.predict,
+        dataset=dataset.name,
+        split=dataset.split,
+    )
+
+
+def _score_one(
+    engine: Engine, dataset: Dataset, sample: Sample, protocol: TestProtocol, options: EvaluateOptions, tally: _Tally
+) -> None:
+    contract = engine.contract
+    image, labels = dataset.read(sample, len(contract.classes))
+    try:
+        prediction = predict(engine, image, protocol, options.predict)
+    except DataError as error:
+        raise DataError(f"{sample.image}: {error}") from error
+    tally.notes.update(dict.fromkeys(prediction.notes))
+    if labels is not None:
+        tally.confusion += confusion_matrix(prediction.labels, labels, len(contract.classes))
+    if options.save_images is not None:
+        write_overlay(options.save_images / f"{sample.name}.png", image, prediction.labels, labels, contract)
+
+
+def _scores(tally: _Tally, samples: tuple[Sample, ...], contract: Contract) -> Scores | None:
+    if all(sample.labels is None for sample in samples):
+        return None
+    return scores(tally.confusion, contract.classes)
+
+
+def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> None:
+    """Write `evaluation` to `path` as JSON, atomically, with `about` (backend, artefact, ...) at the top level too.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_json(path, {**evaluation.to_dict(), **about})

@@ -1,0 +1,122 @@
+"""Image and label files, decoded as MMSegmentation's loaders decode them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.errors import DataError
+from ffnet_deploy.evaluation.containers import PNG_PALETTE, is_whole, png_header, png_indices_as_grey
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+"""File name endings, in lower case, of what counts as an image in a folder."""
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """The image in `path`, uint8 (height, width, 3), BGR.
+
+    Grey, 16-bit, palette, RGBA and CMYK files become 8-bit BGR and EXIF orientation is applied, as
+    ``LoadImageFromFile`` (OpenCV, colour) does; unlike there, a truncated file is an error.
+
+    Raises:
+        DataError: the file cannot be read, is empty, cut short, or no image.
+    """
+    return _decoded(read_whole(path, "image"), cv2.IMREAD_COLOR, path, "image").astype(np.uint8, copy=False)
+
+
+def read_label_map(path: Path) -> NDArray[np.uint8]:
+    """The class ids in `path`, uint8 (height, width), exactly as stored; of a palette PNG, the palette indices.
+
+    Raises:
+        DataError: the file cannot be read, is empty, cut short, no image, in colour, or holds ids over 255.
+    """
+    content = read_whole(path, "label map")
+    header = png_header(content)
+    if header is not None and header.colour_type == PNG_PALETTE:
+        grey = _decoded(png_indices_as_grey(content), cv2.IMREAD_UNCHANGED, path, "label map")
+        return _unscaled(grey, header.depth)
+    ids = _decoded(content, cv2.IMREAD_UNCHANGED, path, "label map")
+    if header is not None and header.depth == 1:
+        return _unscaled(ids, header.depth)
+    return _as_ids(ids, path)
+
+
+def read_whole(path: Path, what: str) -> bytes:
+    """The bytes of the image file `path`, checked to be complete; `what` names it in errors."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"cannot read the {what} {path}: {reason}.\n  to do    check the path and its permissions"
+        ) from error
+    if not content:
+        raise DataError(f"the {what} {path} is empty (0 bytes).\n  to do    copy or download it again")
+    if not is_whole(content):
+        raise DataError(
+            f"the {what} {path} is cut short or damaged ({len(content)} bytes).\n  to do    copy or download it again"
+        )
+    return content
+
+
+def _decoded(content: bytes, flags: int, path: Path, what: str) -> NDArray[np.generic]:
+    try:
+        with _silent_decoder():
+            decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(
+            f"the {what} {path} cannot be decoded: {error.err}.\n  to do    save it again as PNG"
+        ) from error
+    if decoded is None:
+        raise DataError(
+            f"the {what} {path} is not an image that can be decoded.\n"
+            "  to do    open it in a viewer and save it again as PNG"
+        )
+    return np.asarray(decoded)
+
+
+@contextmanager
+def _silent_decoder() -> Iterator[None]:
+    """Keep OpenCV from printing its own account of files that our errors report."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _unscaled(grey: NDArray[np.generic], depth: int) -> NDArray[np.uint8]:
+    """Samples of `depth` bits, which decoders stretch to 0..255, as the integers that were stored."""
+    stretch = 255 // (2**depth - 1)
+    ids: NDArray[np.uint8] = grey.astype(np.uint8, copy=False) // np.uint8(stretch)
+    return ids
+
+
+def _as_ids(ids: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    if ids.ndim != 2:
+        raise DataError(
+            f"the label map {path} is in colour ({ids.shape[2]} channels); expected one class id per pixel.\n"
+            "  to do    convert the colours to class ids and save a grey or palette PNG"
+        )
+    if ids.dtype != np.uint8 and (not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0 or ids.max() > 255):
+        raise DataError(
+            f"the label map {path} holds {ids.dtype} values up to {ids.max()}; expected class ids in 0..255"
+        )
+    return ids.astype(np.uint8, copy=False)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image below `folder`, sub-folders and links included, hidden files left out, sorted by path."""
+    found = []
+    for base, _, names in os.walk(folder, followlinks=True):
+        found += [Path(base) / name for name in names if _is_image_name(name)]
+    return sorted(found)
+
+
+def _is_image_name(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES

@@ -1,0 +1,153 @@
+"""Pictures to look at: image | prediction | ground truth | differences, with the classes named below."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.contract import IGNORE_LABEL, Contract
+from ffnet_deploy.errors import DataError
+from ffnet_deploy.evaluation.resampling import nearest
+from ffnet_deploy.files import write_bytes
+
+Picture = NDArray[np.uint8]
+"""uint8 (height, width, 3), BGR."""
+
+_NARROWEST, _WIDEST = 320, 960
+_TALLEST = 1200
+_MARGIN = 12
+_CAPTION = 30
+_LEGEND_ROW = 26
+_SWATCH = 14
+_BACKGROUND = (30, 27, 25)
+_TEXT = (235, 235, 235)
+_FAINT = (150, 150, 150)
+_WRONG = (60, 60, 235)
+_UNSCORED = (96, 88, 80)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_SCALE = 0.5
+_BLEND = 0.6
+"""Share of the class colour in overlays."""
+
+
+def overlay_picture(
+    image: Picture, predicted: NDArray[np.uint8], labels: NDArray[np.uint8] | None, contract: Contract
+) -> Picture:
+    """One picture with all panels side by side, captions above and the classes present below.
+
+    Args:
+        image: uint8 (height, width, 3), BGR.
+        predicted: class of each pixel, uint8 (height, width).
+        labels: ground truth, uint8 (height, width), 255 ignored; None leaves out the last two panels.
+        contract: names and colours of the classes.
+    """
+    size = panel_size(image.shape[0], image.shape[1])
+    share = "" if labels is None else right_share(predicted, labels)
+    image, predicted = _fitted(image, size), nearest(predicted, size)
+    panels = [("image", image), ("prediction", blended(image, predicted, contract.palette))]
+    present = set(np.unique(predicted).tolist())
+    if labels is not None:
+        labels = nearest(labels, size)
+        panels.append(("ground truth", blended(image, labels, contract.palette)))
+        panels.append((f"differences ({share})", differences(image, predicted, labels)))
+        present |= set(np.unique(labels).tolist())
+    row = _captioned_row(panels)
+    legend = _legend(sorted(present - {IGNORE_LABEL}), contract, row.shape[1], unscored=IGNORE_LABEL in present)
+    return np.concatenate([row, legend])
+
+
+def panel_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) at which an image of that size is drawn: large enough to see, small enough for a screen."""
+    factor = min(max(_NARROWEST / width, 1.0), _WIDEST / width, _TALLEST / height)
+    return max(round(height * factor), 1), max(round(width * factor), 1)
+
+
+def _fitted(image: Picture, size: tuple[int, int]) -> Picture:
+    if image.shape[:2] == size:
+        return image
+    method = cv2.INTER_AREA if image.shape[0] > size[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), dtype=np.uint8)
+
+
+def blended(image: Picture, labels: NDArray[np.uint8], palette: tuple[tuple[int, int, int], ...]) -> Picture:
+    """`image` tinted with the colour of each pixel's class; ignored pixels darkened."""
+    table = np.full((256, 3), _UNSCORED, np.float32)
+    table[: len(palette)] = np.array(palette, np.float32)[:, ::-1]
+    tinted = image.astype(np.float32) * (1 - _BLEND) + table[labels] * _BLEND
+    picture: Picture = tinted.round().astype(np.uint8)
+    return picture
+
+
+def differences(image: Picture, predicted: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Picture:
+    """`image` in faint grey, wrong pixels red, ignored pixels hatched."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    drawn = np.repeat((70 + 0.45 * grey)[..., None], 3, axis=2)
+    ignored = labels == IGNORE_LABEL
+    wrong = (predicted != labels) & ~ignored
+    drawn[wrong] = 0.25 * drawn[wrong] + 0.75 * np.array(_WRONG, np.float32)
+    rows, columns = np.indices(labels.shape)
+    drawn[ignored] = np.where((((rows + columns) // 4) % 2)[ignored][:, None], 0.55, 0.35) * drawn[ignored]
+    picture: Picture = drawn.round().astype(np.uint8)
+    return picture
+
+
+def right_share(predicted: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
+    """The share of labelled pixels that are right, in words."""
+    scored = labels != IGNORE_LABEL
+    if not scored.any():
+        return "nothing labelled"
+    return f"{100 * float((predicted == labels)[scored].mean()):.1f} % right"
+
+
+def _captioned_row(panels: list[tuple[str, Picture]]) -> Picture:
+    height, width = panels[0][1].shape[:2]
+    canvas = _canvas(height + _CAPTION + _MARGIN, len(panels) * (width + _MARGIN) + _MARGIN)
+    for number, (caption, panel) in enumerate(panels):
+        left = _MARGIN + number * (width + _MARGIN)
+        _write(canvas, caption, (left, _CAPTION - 10), _TEXT, width)
+        canvas[_CAPTION : _CAPTION + height, left : left + width] = panel
+    return canvas
+
+
+def _legend(present: list[int], contract: Contract, width: int, unscored: bool) -> Picture:
+    """Swatch and name of each class in `present`, in as many columns as fit."""
+    entries = [(contract.classes[label], contract.palette[label][::-1], _TEXT) for label in present]
+    if unscored:
+        entries.append(("not scored", _UNSCORED, _FAINT))
+    column = max((_text_width(name) for name, _, _ in entries), default=0) + _SWATCH + 3 * _MARGIN
+    columns = max((width - _MARGIN) // column, 1)
+    canvas = _canvas(-(-len(entries) // columns) * _LEGEND_ROW + _MARGIN, width)
+    for number, (name, colour, ink) in enumerate(entries):
+        left, top = _MARGIN + number % columns * column, 4 + number // columns * _LEGEND_ROW
+        cv2.rectangle(canvas, (left, top), (left + _SWATCH, top + _SWATCH), colour, cv2.FILLED)
+        _write(canvas, name, (left + _SWATCH + 8, top + _SWATCH - 2), ink, width - left)
+    return canvas
+
+
+def _canvas(height: int, width: int) -> Picture:
+    return np.full((height, width, 3), _BACKGROUND, np.uint8)
+
+
+def _text_width(text: str) -> int:
+    return int(cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)[0][0])
+
+
+def _write(canvas: Picture, text: str, at: tuple[int, int], colour: tuple[int, int, int], room: int) -> None:
+    """Write `text` with its baseline's left end at `at`, smaller where it is wider than `room` pixels."""
+    scale = _FONT_SCALE * min(1.0, room / max(_text_width(text), 1))
+    cv2.putText(canvas, text, at, _FONT, scale, colour, 1, cv2.LINE_AA)
+
+
+def write_overlay(
+    path: Path, image: Picture, predicted: NDArray[np.uint8], labels: NDArray[np.uint8] | None, contract: Contract
+) -> None:
+    """Write `overlay_picture` to the PNG file `path`, atomically.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    done, content = cv2.imencode(".png", overlay_picture(image, predicted, labels, contract))
+    if not done:
+        raise DataError(f"the picture {path} cannot be encoded as PNG")
+    write_bytes(path, content.tobytes())

@@ -1,0 +1,286 @@
+"""From an image to its label map on any engine: whole or in windows, at one scale or several, as the papers score."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.contract import STRIDE, Contract, Extent, OutputKind, TestProtocol
+from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.errors import ArtifactError, OptionError
+from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
+from ffnet_deploy.evaluation.resampling import nearest
+from ffnet_deploy.evaluation.windows import Box, ScoredWindow, ScoreMap, window_boxes
+
+MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Ratios of multi-scale evaluation, as published."""
+
+_BAND_VALUES = 500_000
+"""Scores held at once while label maps are made: 2 MB of float32, which stay in a processor's cache."""
+_NOT_FINITE = "the network's output holds NaN or infinity for some images: its precision does not hold its values"
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How often the network looks at an image.
+
+    Attributes:
+        ratios: factors on the protocol's scale; softmax averaged over them where there are several.
+        flip: look at the mirrored image too, softmax averaged.
+        batch: windows run together at most; fewer or more where the artefact's batch sizes demand it.
+    """
+
+    ratios: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        if not self.ratios or min(self.ratios) <= 0:
+            raise OptionError(f"scale ratios must be positive, and at least one: got {self.ratios}")
+        if self.batch < 1:
+            raise OptionError(f"at least one window runs at a time: got a batch of {self.batch}")
+
+    @property
+    def looks(self) -> int:
+        """Times that the network looks at each image."""
+        return len(self.ratios) * (2 if self.flip else 1)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The result for one image.
+
+    Attributes:
+        labels: uint8 (height, width), at the image's own size.
+        notes: how the evaluation differed from the protocol asked for; empty where it did not.
+    """
+
+    labels: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Notes:
+    texts: dict[str, None] = field(default_factory=dict)
+
+    def add(self, text: str) -> None:
+        self.texts[text] = None
+
+
+def predict(
+    engine: Engine,
+    image: NDArray[np.uint8],
+    protocol: TestProtocol | None = None,
+    options: PredictOptions | None = None,
+) -> Prediction:
+    """The label map of `image`, uint8 (height, width, 3) BGR.
+
+    Logits are resized to the size that the network saw, averaged over windows, resized to the image's size, and only
+    then compared, as MMSegmentation does; probabilities in the place of logits where the artefact gives those.
+
+    Args:
+        engine: runs the network.
+        image: as `read_image` gives it.
+        protocol: how to score; None takes the artefact's own.
+        options: scales and mirroring; None for one look.
+
+    Raises:
+        OptionError: the artefact cannot run what `protocol` and `options` ask for.
+        DataError: the image is too narrow to be resized.
+        ArtifactError: the network's output is not what the artefact's description says.
+    """
+    protocol, options = protocol or engine.contract.protocol, options or PredictOptions()
+    check_protocol(engine.contract, protocol, options)
+    notes, size = _Notes(), (image.shape[0], image.shape[1])
+    if engine.contract.output is OutputKind.LABELS:
+        labels = _only_look(engine, image, protocol, options, notes)
+    else:
+        looks = list(_looks(engine, image, protocol, options, notes))
+        softmax = engine.contract.output is OutputKind.LOGITS and len(looks) > 1
+        labels = _best_classes(looks, size, softmax)
+    return Prediction(labels, tuple(notes.texts))
+
+
+def check_protocol(contract: Contract, protocol: TestProtocol, options: PredictOptions) -> None:
+    """Raise `OptionError` where an artefact with `contract` cannot be scored like this, whatever the images."""
+    if contract.output is OutputKind.LABELS and options.looks > 1:
+        raise OptionError(
+            "multi-scale and flip average scores, and this artefact gives labels only.\n"
+            "  to do    export it with --output logits, or score it without --multi-scale and --flip"
+        )
+    if protocol.mode == "whole" and len(options.ratios) > 1 and contract.height.is_fixed and contract.width.is_fixed:
+        raise OptionError(
+            f"multi-scale needs several input sizes; this artefact's is fixed ({contract.height}x{contract.width}).\n"
+            "  to do    export it with --dynamic, or score it with --mode slide"
+        )
+    if protocol.mode == "slide" and protocol.crop is not None:
+        _check_crop(contract, protocol.crop)
+
+
+def _check_crop(contract: Contract, crop: tuple[int, int]) -> None:
+    sides = ("height", contract.height, crop[0]), ("width", contract.width, crop[1])
+    for name, extent, side in sides:
+        if side not in extent:
+            raise OptionError(
+                f"windows of {_size(crop)} (height x width) do not fit the artefact: it accepts a {name} of {extent}.\n"
+                f"  to do    give --crop {contract.height.opt}x{contract.width.opt}, "
+                f"or export it with --shape {_size(crop)}"
+            )
+
+
+def _size(size: Sequence[int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _looks(
+    engine: Engine, image: NDArray[np.uint8], protocol: TestProtocol, options: PredictOptions, notes: _Notes
+) -> Iterator[ScoreMap]:
+    for ratio in options.ratios:
+        shown = _shown_image(engine.contract, image, protocol, ratio, notes)
+        yield _score_map(engine, shown, protocol, options.batch, False, notes)
+        if options.flip:
+            yield _score_map(engine, shown[:, ::-1], protocol, options.batch, True, notes)
+
+
+def _shown_image(
+    contract: Contract, image: NDArray[np.uint8], protocol: TestProtocol, ratio: float, notes: _Notes
+) -> NDArray[np.uint8]:
+    """`image` at the size at which the network, or the windows, see it."""
+    if protocol.mode == "slide":
+        return resize_for_test(image, protocol, ratio)
+    wanted = scaled_protocol_size(image.shape[0], image.shape[1], protocol, ratio)
+    accepted = _accepted_size(contract, wanted)
+    if accepted == wanted:
+        return resize_for_test(image, protocol, ratio)
+    notes.add(_stretch_note(contract, protocol))
+    return resize_image(image, accepted)
+
+
+def _stretch_note(contract: Contract, protocol: TestProtocol) -> str:
+    kept = "keeping its shape within" if protocol.keep_ratio else "resized to"
+    return (
+        f"images were stretched to the artefact's input ({contract.height}x{contract.width}); the published protocol "
+        f"shows them {kept} {protocol.scale[0]}x{protocol.scale[1]} (width x height): "
+        "these scores do not stand beside published ones"
+    )
+
+
+def _accepted_size(contract: Contract, wanted: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) nearest to `wanted` that the artefact takes.
+
+    Raises:
+        OptionError: a side is out of the artefact's range.
+    """
+    return _accepted_side("height", contract.height, wanted[0]), _accepted_side("width", contract.width, wanted[1])
+
+
+def _accepted_side(name: str, extent: Extent, side: int) -> int:
+    if extent.is_fixed:
+        return extent.opt
+    enlarged = -(-side // STRIDE) * STRIDE
+    for candidate in (side, enlarged):
+        if candidate in extent and candidate % STRIDE == 0:
+            return candidate
+    raise OptionError(
+        f"the protocol shows an image at a {name} of {side}, and the artefact accepts {extent}.\n"
+        f"  to do    export it with a range of {name}s that holds {enlarged}, or score it with --mode slide"
+    )
+
+
+def _score_map(
+    engine: Engine, shown: NDArray[np.uint8], protocol: TestProtocol, batch: int, mirrored: bool, notes: _Notes
+) -> ScoreMap:
+    size = (shown.shape[0], shown.shape[1])
+    boxes = _boxes(size, protocol)
+    scores = [_scores(output, engine.contract, notes) for output in _run_windows(engine, shown, boxes, batch, notes)]
+    windows = tuple(ScoredWindow(box, score) for box, score in zip(boxes, scores, strict=True))
+    return ScoreMap(size, windows, mirrored)
+
+
+def _boxes(size: tuple[int, int], protocol: TestProtocol) -> list[Box]:
+    if protocol.mode == "slide" and protocol.crop is not None and protocol.stride is not None:
+        return window_boxes(size, protocol.crop, protocol.stride)
+    return [Box(0, 0, *size)]
+
+
+def _run_windows(
+    engine: Engine, shown: NDArray[np.uint8], boxes: list[Box], batch: int, notes: _Notes
+) -> Iterator[NDArray[np.generic]]:
+    """The network's output for each box of `shown`, batched; boxes are all of one size."""
+    contract = engine.contract
+    crops = [shown[box.top : box.bottom, box.left : box.right] for box in boxes]
+    accepted = _accepted_size(contract, boxes[0].size)
+    if accepted != boxes[0].size:
+        notes.add(
+            f"windows smaller than the artefact's input ({contract.height}x{contract.width}) were stretched to it"
+        )
+        crops = [resize_image(np.ascontiguousarray(crop), accepted) for crop in crops]
+    together = min(max(batch, contract.batch.min), contract.batch.max)
+    for first in range(0, len(crops), together):
+        part = crops[first : first + together]
+        # artefacts of a fixed batch are fed the last image again where there are too few
+        filled = part + part[-1:] * (contract.batch.min - len(part))
+        yield from engine.run(network_input(np.stack(filled), contract))[: len(part)]
+
+
+def _scores(output: NDArray[np.generic], contract: Contract, notes: _Notes) -> NDArray[np.float32]:
+    """One image's output (classes, height, width) as contiguous float32 (height, width, classes)."""
+    if output.ndim != 3 or output.shape[0] != len(contract.classes):
+        raise ArtifactError(
+            f"the network gives {contract.output.value} of shape {output.shape} for an image; expected "
+            f"({len(contract.classes)}, height, width).\n  to do    export it again with ffnet-export"
+        )
+    scores = np.ascontiguousarray(np.moveaxis(output, 0, -1), dtype=np.float32)
+    if not np.isfinite(scores).all():
+        notes.add(_NOT_FINITE)
+    return scores
+
+
+def _best_classes(looks: list[ScoreMap], size: tuple[int, int], softmax: bool) -> NDArray[np.uint8]:
+    """The class of the highest score at each pixel, uint8 of `size` (height, width)."""
+    labels = np.empty(size, np.uint8)
+    classes = looks[0].windows[0].scores.shape[2]
+    step = max(_BAND_VALUES // (classes * size[1]), 1)
+    for start in range(0, size[0], step):
+        stop = min(start + step, size[0])
+        labels[start:stop] = _mean_scores(looks, size, softmax, start, stop).argmax(axis=-1)
+    return labels
+
+
+def _mean_scores(
+    looks: list[ScoreMap], size: tuple[int, int], softmax: bool, start: int, stop: int
+) -> NDArray[np.float32]:
+    total: NDArray[np.float32] | None = None
+    for look in looks:
+        band = look.resized_rows(size, start, stop)
+        if softmax:
+            band = _softmax(band)
+        total = band if total is None else total + band
+    assert total is not None
+    return total / np.float32(len(looks)) if len(looks) > 1 else total
+
+
+def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Softmax over the last axis."""
+    raised: NDArray[np.float32] = scores - scores.max(axis=-1, keepdims=True)
+    np.exp(raised, out=raised)
+    raised /= raised.sum(axis=-1, keepdims=True)
+    return raised
+
+
+def _only_look(
+    engine: Engine, image: NDArray[np.uint8], protocol: TestProtocol, options: PredictOptions, notes: _Notes
+) -> NDArray[np.uint8]:
+    """The label map of an artefact that gives labels itself."""
+    shown = _shown_image(engine.contract, image, protocol, options.ratios[0], notes)
+    boxes = _boxes((shown.shape[0], shown.shape[1]), protocol)
+    if len(boxes) > 1:
+        raise OptionError(
+            f"sliding windows average scores where they overlap, and this artefact gives labels only ({len(boxes)} "
+            "windows).\n  to do    export it with --output logits, or score it with --mode whole"
+        )
+    labels = next(_run_windows(engine, shown, boxes, 1, notes)).astype(np.uint8, copy=False)
+    if labels.ndim != 2:
+        raise ArtifactError(f"the network gives labels of shape {labels.shape} for an image; expected (height, width)")
+    return nearest(labels, (image.shape[0], image.shape[1]))

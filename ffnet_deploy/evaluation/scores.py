@@ -1,0 +1,91 @@
+"""Intersection over union and accuracy, from a confusion matrix over all images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.contract import IGNORE_LABEL
+from ffnet_deploy.errors import DataError
+
+
+def confusion_matrix(predicted: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Pixels by label (row) and predicted class (column), int64 (classes, classes); label 255 is left out.
+
+    Raises:
+        DataError: the maps differ in size, or hold other values than 0..classes-1.
+    """
+    if predicted.shape != labels.shape:
+        raise DataError(f"prediction {predicted.shape} and labels {labels.shape} differ in size")
+    scored = labels != IGNORE_LABEL
+    rows, columns = labels[scored].astype(np.int64), predicted[scored]
+    if rows.size and (rows.max() >= classes or columns.max() >= classes):
+        raise DataError(f"labels up to {rows.max()} and predictions up to {columns.max()} for {classes} classes")
+    return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Scores of one class in percent.
+
+    Attributes:
+        iou: intersection over union; None where the class is neither labelled nor predicted.
+        accuracy: share of its pixels that are predicted so; None where it is not labelled.
+    """
+
+    iou: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores in percent, as MMSegmentation's ``IoUMetric`` defines them.
+
+    Attributes:
+        mean_iou: mean over the classes that are labelled or predicted somewhere.
+        pixel_accuracy: share of all labelled pixels that are right.
+        mean_accuracy: mean accuracy over the classes that are labelled somewhere.
+        per_class: by class name, in label order.
+    """
+
+    mean_iou: float
+    pixel_accuracy: float
+    mean_accuracy: float
+    per_class: Mapping[str, ClassScore]
+
+    def to_dict(self) -> dict[str, Any]:
+        """``mIoU``, ``aAcc``, ``mAcc`` and ``per_class`` of ``IoU`` and ``Acc``: percent, None where undefined."""
+        return {
+            "mIoU": self.mean_iou,
+            "aAcc": self.pixel_accuracy,
+            "mAcc": self.mean_accuracy,
+            "per_class": {name: {"IoU": one.iou, "Acc": one.accuracy} for name, one in self.per_class.items()},
+        }
+
+
+def scores(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> Scores:
+    """The scores of a `confusion_matrix`, or of a sum of them.
+
+    Raises:
+        DataError: no pixel is labelled, so that there is nothing to score.
+    """
+    total = int(confusion.sum())
+    if total == 0:
+        raise DataError("no pixel of these images is labelled with a class: there is nothing to score")
+    right = confusion.diagonal()
+    labelled, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    iou = _percent(right, labelled + predicted - right)
+    accuracy = _percent(right, labelled)
+    per_class = {name: ClassScore(i, a) for name, i, a in zip(classes, iou, accuracy, strict=True)}
+    return Scores(_mean(iou), 100.0 * float(right.sum()) / total, _mean(accuracy), per_class)
+
+
+def _percent(part: NDArray[np.int64], whole: NDArray[np.int64]) -> list[float | None]:
+    return [100.0 * int(p) / int(w) if w else None for p, w in zip(part, whole, strict=True)]
+
+
+def _mean(values: list[float | None]) -> float:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present)

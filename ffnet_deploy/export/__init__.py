@@ -1,0 +1,1 @@
+"""From a segmentor to a verified ONNX graph."""

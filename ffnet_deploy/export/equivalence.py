@@ -1,0 +1,90 @@
+"""Comparing a segmentor with its re-parameterised form, block by block and as a whole."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+
+from ffnet_deploy.models.blocks import FFBlock
+from ffnet_deploy.models.ffnet import DownSample as ClassificationDownSample
+from ffnet_deploy.models.ffnet_head import HeadBlock
+from ffnet_deploy.models.ffnet_seg import DownSample as SegDownSample
+
+_BLOCKS = (FFBlock, HeadBlock, ClassificationDownSample, SegDownSample, ConvModule)
+_PARTS = ("backbone.patch_embed", "decode_head.squeeze", "decode_head.align")
+
+
+@dataclass(frozen=True)
+class BlockError:
+    """Difference between the two forms of one block, both fed what the training form was fed.
+
+    Attributes:
+        name: of the block, as in the checkpoint; ``"logits"`` for the whole network.
+        largest: largest absolute difference.
+        magnitude: largest absolute value of the training form's output.
+    """
+
+    name: str
+    largest: float
+    magnitude: float
+
+    @property
+    def relative(self) -> float:
+        """Largest difference relative to the largest magnitude."""
+        return self.largest / self.magnitude if self.magnitude else self.largest
+
+
+def compare_blocks(model: nn.Module, folded: nn.Module, x: Tensor) -> list[BlockError]:
+    """Differences of all blocks and of the logits for normalised images `x` (batch, 3, H, W), H and W multiples of 32.
+
+    Args:
+        model: segmentor in training form, evaluation mode.
+        folded: its re-parameterised form, same dtype as `model` and `x`.
+        x: input; use float64 models and input to see past rounding.
+    """
+    partners = dict(folded.named_modules())
+    errors: list[BlockError] = []
+    handles = [
+        module.register_forward_hook(_comparing(name, partners[name], errors))
+        for name, module in model.named_modules()
+        if (isinstance(module, _BLOCKS) or name in _PARTS) and not name.startswith("auxiliary_head")
+    ]
+    try:
+        with torch.no_grad():
+            expected = logits(model, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    with torch.no_grad():
+        return [*errors, block_error("logits", expected, logits(folded, x))]
+
+
+def logits(model: Any, x: Tensor) -> Tensor:
+    """The segmentor's logits (batch, classes, H / s, W / s) for normalised images `x` (batch, 3, H, W)."""
+    out: Tensor = model.decode_head(model.backbone(x))
+    return out
+
+
+def block_error(name: str, expected: Tensor, found: Tensor) -> BlockError:
+    """The difference between two tensors of one shape."""
+    return BlockError(name, float((expected - found).abs().max()), float(expected.abs().max()))
+
+
+def _comparing(
+    name: str, partner: nn.Module, errors: list[BlockError]
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        errors.append(block_error(name, output, partner(*inputs)))
+
+    return hook
+
+
+def count_batch_norms(model: nn.Module) -> int:
+    """Number of batch norms in the parts of a segmentor that inference uses."""
+    return sum(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and not name.startswith("auxiliary_head")
+        for name, module in model.named_modules()
+    )

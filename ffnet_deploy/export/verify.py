@@ -1,0 +1,203 @@
+"""Proving that an exported file is the network it came from: both run on the same images, outputs are compared."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.contract import Contract, OutputKind
+from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.evaluation.datasets import Dataset
+from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
+from ffnet_deploy.evaluation.preprocessing import network_input
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a converted network may differ by.
+
+    Attributes:
+        relative: largest difference of an output value, relative to the largest magnitude; not for label maps.
+        agreement: least share of pixels with the same label, percent.
+        miou: largest fall of mIoU, points.
+    """
+
+    relative: float = 1e-4
+    agreement: float = 99.9
+    miou: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.relative < 0 or not 0 <= self.agreement <= 100 or self.miou < 0:
+            raise OptionError(f"a tolerance must not be negative, an agreement lies in 0..100: got {self}")
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """An image to compare on: its name and its pixels, uint8 (height, width, 3) BGR."""
+
+    name: str
+    pixels: Image
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Difference of two engines' outputs on one image.
+
+    Attributes:
+        image: its name.
+        size: input (height, width), pixels.
+        largest: largest absolute difference of a value; for label maps the share of differing pixels.
+        mean: mean absolute difference.
+        magnitude: largest absolute value of the reference.
+        agreement: pixels with the same label, percent.
+    """
+
+    image: str
+    size: tuple[int, int]
+    largest: float
+    mean: float
+    magnitude: float
+    agreement: float
+
+    @property
+    def relative(self) -> float:
+        """Largest difference relative to the largest magnitude of the reference."""
+        return self.largest / self.magnitude if self.magnitude else self.largest
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The comparisons, and whether they hold.
+
+    Attributes:
+        reference: name of the reference engine.
+        candidate: name of the engine under test.
+        output: what was compared.
+        comparisons: one for each image.
+        tolerance: the gate.
+        miou: (reference, candidate) in percent where labels were at hand.
+        scored_images: number of images behind `miou`.
+    """
+
+    reference: str
+    candidate: str
+    output: OutputKind
+    comparisons: tuple[Comparison, ...]
+    tolerance: Tolerance
+    miou: tuple[float, float] | None = None
+    scored_images: int = 0
+
+    @property
+    def failures(self) -> list[str]:
+        """What is out of tolerance, in words; empty when everything holds."""
+        gate = self.tolerance
+        out = []
+        for row in self.comparisons:
+            where = f"on {row.image} at {row.size[0]}x{row.size[1]}"
+            if self.output is not OutputKind.LABELS and not row.relative <= gate.relative:
+                out.append(f"relative error {row.relative:.1e} > {gate.relative:.1e} {where}")
+            if not row.agreement >= gate.agreement:
+                out.append(f"label agreement {row.agreement:.3f} % < {gate.agreement} % {where}")
+        if self.miou is not None and not self.miou[0] - self.miou[1] <= gate.miou:
+            out.append(f"mIoU fell by {self.miou[0] - self.miou[1]:.2f} points, more than {gate.miou}")
+        return out
+
+    @property
+    def passed(self) -> bool:
+        """Whether every comparison is within tolerance."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        scores = None
+        if self.miou is not None:
+            scores = {"reference": self.miou[0], "candidate": self.miou[1], "images": self.scored_images}
+        return {
+            "passed": self.passed,
+            "failures": self.failures,
+            "reference": self.reference,
+            "candidate": self.candidate,
+            "output": self.output.value,
+            "tolerance": asdict(self.tolerance),
+            "comparisons": [{**asdict(row), "relative": row.relative} for row in self.comparisons],
+            "mIoU": scores,
+        }
+
+
+def verify(
+    reference: Engine,
+    candidate: Engine,
+    images: Iterable[NamedImage],
+    tolerance: Tolerance,
+    labelled: Dataset | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verification:
+    """Run both engines on the same images, and on `labelled` where it is given.
+
+    Both engines share one contract but for the range of sizes; images are resized to sizes that the candidate accepts.
+
+    Raises:
+        DataError: a labelled image cannot be used.
+    """
+    comparisons = tuple(
+        compare(reference, candidate, image, size) for image, size in _sized(list(images), candidate.contract)
+    )
+    miou, count = None, 0
+    if labelled is not None:
+        results = [evaluate(engine, labelled, EvaluateOptions(), progress) for engine in (reference, candidate)]
+        count = results[0].images
+        before, after = (result.scores.mean_iou if result.scores else float("nan") for result in results)
+        miou = (before, after)
+    return Verification(reference.name, candidate.name, candidate.contract.output, comparisons, tolerance, miou, count)
+
+
+def _sized(images: Sequence[NamedImage], contract: Contract) -> Iterator[tuple[NamedImage, tuple[int, int]]]:
+    """Each image with an input size, the sizes taken in turn; every size occurs even when images are few."""
+    sizes = verification_sizes(contract)
+    for index in range(max(len(images), len(sizes))):
+        yield images[index % len(images)], sizes[index % len(sizes)]
+
+
+def verification_sizes(contract: Contract) -> list[tuple[int, int]]:
+    """Input (height, width) to verify at: the optimum; where sizes are dynamic also the smallest and unequal ones."""
+    height, width = contract.height, contract.width
+    sizes = [(height.opt, width.opt), (height.min, width.opt), (height.opt, width.min), (height.min, width.min)]
+    return list(dict.fromkeys(sizes))
+
+
+def compare(reference: Engine, candidate: Engine, image: NamedImage, size: tuple[int, int]) -> Comparison:
+    """The difference of both engines' outputs for `image`, resized to `size` (height, width)."""
+    pixels = image.pixels
+    if pixels.shape[:2] != size:
+        pixels = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    batch = network_input(np.repeat(pixels[None], candidate.contract.batch.min, axis=0), candidate.contract)
+    expected, found = reference.run(batch), candidate.run(batch)
+    if candidate.contract.output is OutputKind.LABELS:
+        return _compare_labels(image.name, size, expected, found)
+    difference = np.abs(expected.astype(np.float64) - found.astype(np.float64))
+    return Comparison(
+        image=image.name,
+        size=size,
+        largest=float(difference.max()),
+        mean=float(difference.mean()),
+        magnitude=float(np.abs(expected).max()),
+        agreement=_agreement(expected.argmax(1), found.argmax(1)),
+    )
+
+
+def _compare_labels(
+    name: str, size: tuple[int, int], expected: NDArray[np.generic], found: NDArray[np.generic]
+) -> Comparison:
+    agreement = _agreement(expected, found)
+    differing = 1 - agreement / 100
+    return Comparison(name, size, largest=differing, mean=differing, magnitude=1.0, agreement=agreement)
+
+
+def _agreement(expected: NDArray[np.generic], found: NDArray[np.generic]) -> float:
+    return float((expected == found).mean() * 100)

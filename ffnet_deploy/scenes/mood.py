@@ -1,0 +1,69 @@
+"""Time of day and weather: the colours of sky and light, where shadows fall, how far one sees."""
+
+from dataclasses import dataclass
+
+from ffnet_deploy.scenes.dice import Colour, Dice
+
+
+@dataclass(frozen=True)
+class Mood:
+    """How a scene is lit.
+
+    Colours are BGR; `gain` scales the channels of the finished picture; `facing` is the brightness of surfaces that
+    look left, towards the camera, and right; shadows have a strength 0..1 and a direction in metres of x and z per
+    metre of height; `fog_depth` is the distance in metres at which half of the light is the fog's; `lit` is the part
+    of the windows with light inside.
+    """
+
+    sky_top: Colour
+    sky_bottom: Colour
+    clouds: float
+    cloud: Colour
+    gain: tuple[float, float, float]
+    facing: tuple[float, float, float]
+    shadow: float
+    shadow_direction: tuple[float, float]
+    fog_depth: float
+    lit: float
+
+
+@dataclass(frozen=True)
+class _Hour:
+    """One time of day, before chance has touched it."""
+
+    sky_top: Colour
+    sky_bottom: Colour
+    cloud: Colour
+    gain: tuple[float, float, float]
+    shadow: float
+    lit: float
+
+
+_HOURS = (
+    _Hour((215, 150, 80), (240, 220, 190), (250, 248, 245), (1.0, 1.0, 1.0), 0.5, 0.03),
+    _Hour((190, 120, 50), (225, 205, 175), (240, 240, 240), (1.02, 1.03, 1.04), 0.55, 0.03),
+    _Hour((185, 180, 172), (215, 213, 208), (160, 158, 155), (1.03, 1.0, 0.96), 0.12, 0.1),
+    _Hour((150, 140, 130), (180, 175, 168), (110, 108, 105), (0.97, 0.93, 0.89), 0.08, 0.2),
+    _Hour((170, 130, 105), (130, 185, 240), (150, 170, 225), (0.78, 0.95, 1.12), 0.45, 0.15),
+    _Hour((120, 70, 50), (130, 130, 190), (90, 80, 110), (0.84, 0.78, 0.78), 0.1, 0.4),
+)
+
+
+def choose_mood(dice: Dice) -> Mood:
+    """A time of day, weather and light direction."""
+    hour = dice.pick(_HOURS)
+    exposure = dice.between(0.88, 1.18)
+    blue, green, red = (value * exposure * dice.between(0.95, 1.05) for value in hour.gain)
+    sun = dice.between(-1, 1)
+    return Mood(
+        sky_top=dice.near(hour.sky_top, 25),
+        sky_bottom=dice.near(hour.sky_bottom, 15),
+        clouds=dice.between(-0.2, 1),
+        cloud=dice.near(hour.cloud, 12),
+        gain=(blue, green, red),
+        facing=(0.9 - hour.shadow * 0.5 * sun, dice.between(0.7, 1.05), 0.9 + hour.shadow * 0.5 * sun),
+        shadow=hour.shadow * dice.between(0.7, 1.1),
+        shadow_direction=(sun * dice.between(0.3, 1.1), dice.between(-0.4, 0.5)),
+        fog_depth=dice.between(35, 90) if dice.chance(0.2) else dice.between(150, 700),
+        lit=hour.lit * dice.between(0.3, 1.3),
+    )

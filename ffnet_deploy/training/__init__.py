@@ -1,0 +1,1 @@
+"""Fine-tuning and training of FFNet segmentors, on mmengine's Runner."""

@@ -1,0 +1,59 @@
+"""Layer-wise learning rates: the nearer to the image, the slower (the published rule of the UPerNet recipes)."""
+
+import re
+from typing import Any
+
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import Tensor, nn
+
+_STAGE = re.compile(r"backbone\.stages\.(\d+)\.(\d+)\.")
+BLOCKS_PER_LAYER = 3
+"""Children of the third stage that share one layer number."""
+
+
+def layer_of(name: str, num_layers: int) -> int:
+    """Layer number of the parameter `name`: 1 nearest to the image, `num_layers` + 1 outside the backbone's stages.
+
+    Stages 1 and 2 are a layer each, stage 3 has one per three children (its down-sampling counts), stage 4 is the last.
+    """
+    place = _STAGE.match(name)
+    if place is None:
+        return num_layers + 1
+    stage, child = int(place[1]), int(place[2])
+    return (1, 2, 3 + child // BLOCKS_PER_LAYER, num_layers)[stage]
+
+
+def is_decayed(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: not to biases nor to tensors of one dimension."""
+    return parameter.ndim > 1 and not name.endswith(".bias")
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class FFNetLearningRateDecayOptimizerConstructor(DefaultOptimWrapperConstructor):  # type: ignore[misc]
+    """Gives layer i of N the rate `lr` * `decay_rate` ** (N + 1 - i).
+
+    `paramwise_cfg` holds `num_layers` (N) and `decay_rate`.
+    """
+
+    def add_params(self, params: list[dict[str, Any]], module: nn.Module, **_: Any) -> None:
+        """Append one group per layer and kind of decay to `params`."""
+        layers, rate = self.paramwise_cfg["num_layers"], self.paramwise_cfg["decay_rate"]
+        groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            layer, decayed = layer_of(name, layers), is_decayed(name, parameter)
+            group = groups.setdefault(
+                (layer, decayed),
+                {
+                    "params": [],
+                    "param_names": [],
+                    "group_name": f"layer_{layer}_{'decay' if decayed else 'no_decay'}",
+                    "lr": self.base_lr * rate ** (layers + 1 - layer),
+                    "weight_decay": self.base_wd if decayed else 0.0,
+                },
+            )
+            group["params"].append(parameter)
+            group["param_names"].append(name)
+        params.extend(groups.values())

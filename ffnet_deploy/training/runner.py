@@ -1,0 +1,108 @@
+"""mmengine's Runner with what FFNet training adds: start weights, exact resuming, memory layout and compilation."""
+
+import contextlib
+import io
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from ffnet_deploy.training.initial import InitialWeights
+from ffnet_deploy.training.memory import recompute_activations
+from ffnet_deploy.training.synchronised import synchronise_batch_norm
+
+
+class TrainRunner(Runner):  # type: ignore[misc]
+    """mmengine's Runner; its log lines go to the log file alone.
+
+    Attributes:
+        initial: weights to start from; None: those of the initialisation.
+    """
+
+    initial: InitialWeights | None = None
+
+    def build_model(self, model: Any) -> nn.Module:
+        """The network, with channels last in memory: convolutions on CPUs and tensor cores are faster so."""
+        built: nn.Module = super().build_model(model).to(memory_format=torch.channels_last)
+        if self.distributed and not torch.cuda.is_available():
+            synchronise_batch_norm(built)
+        if self.cfg.get("save_memory"):
+            recompute_activations(built)
+        if self.cfg.get("torch_compile"):
+            built.backbone.compile()
+        return built
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> Any:
+        """Mmengine's logger without its lines on the terminal."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            logger = super().build_logger(*args, **kwargs)
+        for handler in [handler for handler in logger.handlers if not hasattr(handler, "baseFilename")]:
+            logger.removeHandler(handler)
+        return logger
+
+    def load_or_resume(self) -> None:
+        """Put the start weights in, or go on from the checkpoint that the config names."""
+        if self.initial is None:
+            super().load_or_resume()
+            return
+        model = self.model.module if hasattr(self.model, "module") else self.model
+        model.load_state_dict(dict(self.initial.tensors), strict=False)
+        self.call_hook("after_load_checkpoint", checkpoint={"state_dict": model.state_dict()})
+
+    def resume(self, filename: str, **options: Any) -> None:
+        """Go on from `filename`; the schedule ends where the config of this run has it, be it sooner or later."""
+        ends = [(scheduler.end, scheduler.total_iters) for scheduler in self.param_schedulers]
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints where it loads from, past the logger
+            super().resume(filename, **options)
+        for scheduler, (end, total) in zip(self.param_schedulers, ends, strict=True):
+            scheduler.end, scheduler.total_iters = end, total
+
+
+class RandomStateHook(Hook):  # type: ignore[misc]
+    """Keeps the state of the random number generators in checkpoints, and takes it up again on resuming."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] | None = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add the states to `checkpoint`."""
+        checkpoint["random_state"] = random_state()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Remember the states of `checkpoint` when it is resumed."""
+        self.state = checkpoint.get("random_state") if runner._resume else None
+
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Take them up just before the first iteration: starting the loaders has drawn numbers."""
+        if self.state is not None:
+            restore_random_state(self.state)
+            self.state = None
+
+
+def random_state() -> dict[str, Any]:
+    """States of the generators of Python, NumPy and PyTorch, as plain values and tensors."""
+    algorithm, keys, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "python": random.getstate(),
+        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+    }
+    return state | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set all generators to what `random_state` gave."""
+    random.setstate(_tupled(state["python"]))
+    algorithm, keys, *rest = state["numpy"]
+    np.random.set_state((algorithm, keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(part) for part in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,222 @@
+"""One training run from beginning to end."""
+
+import re
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from rich.console import Console
+
+import ffnet_deploy.models
+import ffnet_deploy.training.crops
+import ffnet_deploy.training.rates  # noqa: F401  these register what configs name
+from ffnet_deploy.checkpoint import read_checkpoint
+from ffnet_deploy.errors import CheckpointError, ConfigError, DataError, OptionError
+from ffnet_deploy.files import make_folder
+from ffnet_deploy.training.datasets import check_data
+from ffnet_deploy.training.initial import InitialWeights, fit_weights
+from ffnet_deploy.training.live import LiveLineHook, memory_mib
+from ffnet_deploy.training.options import TrainOptions
+from ffnet_deploy.training.recipe import run_config
+from ffnet_deploy.training.runner import RandomStateHook, TrainRunner
+from ffnet_deploy.training.saving import checkpoints_in, newest_intact
+from ffnet_deploy.training.stopping import FiniteLossHook, StopHook, StopRequest, TrainingError, save_now
+from ffnet_deploy.zoo import PRETRAINED, fetch, resolve_checkpoint
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run ended.
+
+    Attributes:
+        work_dir: where its files are.
+        iterations: done in all.
+        stopped: by a signal, before the end.
+        best: validation mIoU in percent of the best checkpoint; None: not validated.
+    """
+
+    work_dir: Path
+    iterations: int
+    stopped: bool
+    best: float | None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a dry run found.
+
+    Attributes:
+        pairs: number of images with labels, by split.
+        parameters: of the network.
+        groups: rate and weight decay that parameters share, and the number of their tensors, highest rate first.
+        loss: of the one step that was taken.
+        seconds: it took.
+        memory_mib: the most that was used.
+    """
+
+    pairs: dict[str, int]
+    parameters: int
+    groups: tuple[tuple[float, float, int], ...]
+    loss: float
+    seconds: float
+    memory_mib: int
+
+
+def train(options: TrainOptions, console: Console) -> Training:
+    """Train as `options` say, telling `console` how it goes.
+
+    Raises:
+        ConfigError, OptionError, DataError, CheckpointError: the run cannot begin as it is asked for.
+        StorageError: a checkpoint cannot be written; older ones are intact.
+        TrainingError: the loss is not finite, or memory does not suffice.
+    """
+    if not options.resume and checkpoints_in(options.work_dir):
+        raise OptionError(
+            f"{options.work_dir} holds the checkpoints of an earlier run.\n"
+            "  to do    go on with it by --resume, or give another --work-dir"
+        )
+    cfg = run_config(options)
+    check_data(cfg)
+    make_folder(options.work_dir)
+    if options.resume:
+        tell_resume(options.work_dir, console)
+    request = StopRequest()
+    with request.listening():
+        runner = build_runner(cfg)
+        runner.initial = initial_weights(options.load, runner, console)
+        live = LiveLineHook(console, interval=runner.cfg.default_hooks.logger.get("interval", 50))
+        for hook in (FiniteLossHook(), RandomStateHook(), live, StopHook(request)):
+            runner.register_hook(hook, priority=hook.priority)
+        try:
+            run_to_end(runner, request)
+        finally:
+            live.close()
+    best = runner.message_hub.runtime_info.get("best_score")
+    return Training(options.work_dir, runner.iter, request.signal is not None, None if best is None else float(best))
+
+
+def tell_resume(work_dir: Path, console: Console) -> None:
+    """Say what is resumed, and which newer checkpoints are damaged."""
+    path, damaged = newest_intact(work_dir)
+    for bad in damaged:
+        console.print(f"skipped {bad}: it is damaged, probably cut off while it was written", soft_wrap=True)
+    console.print(f"resuming {path}", soft_wrap=True)
+
+
+def build_runner(cfg: Any) -> TrainRunner:
+    """The Runner of the whole config `cfg`.
+
+    Raises:
+        ConfigError: a part of it is unknown or wrong.
+    """
+    try:
+        with quiet_building():
+            return TrainRunner.from_cfg(cfg)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"the training that the config describes cannot be built: {reason}") from error
+
+
+@contextmanager
+def quiet_building() -> Iterator[None]:
+    """No warnings of the libraries about parts that are not used; the log file keeps its lines."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def initial_weights(source: str | None, runner: TrainRunner, console: Console) -> InitialWeights | None:
+    """What `source` (a file, ``"published"``, ``"bundled"`` or ``"pretrained"``) gives the network of `runner`."""
+    if source is None:
+        return None
+    path = _pretrained(runner) if source == "pretrained" else resolve_checkpoint(source, runner.experiment_name)
+    model = runner.model.module if hasattr(runner.model, "module") else runner.model
+    weights = fit_weights(model, read_checkpoint(path))
+    for line in weights.notes():
+        console.print(f"{path.name}: {line}", soft_wrap=True)
+    return weights
+
+
+def _pretrained(runner: TrainRunner) -> Path:
+    backbone = runner.cfg.model.backbone.type
+    if backbone not in PRETRAINED:
+        raise CheckpointError(f"no ImageNet weights were published for {backbone}; there are {', '.join(PRETRAINED)}")
+    return fetch(PRETRAINED[backbone])
+
+
+def run_to_end(runner: TrainRunner, request: StopRequest) -> None:
+    """Train, and turn what can go wrong on the way into errors that say what to do."""
+    try:
+        with quiet_building():
+            runner.train()
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory() from error
+    except RuntimeError as error:
+        if request.signal is not None:  # the loaders' processes got the signal as well
+            save_now(runner, runner.iter)
+        elif "memory" in str(error) and "alloc" in str(error):
+            raise _out_of_memory() from error
+        else:
+            raise
+    except (DataError, ConfigError) as error:
+        raise type(error)(_without_traceback(str(error))) from error
+
+
+def _out_of_memory() -> TrainingError:
+    return TrainingError(
+        f"memory does not suffice for a step ({memory_mib()} MiB were in use).\n"
+        "  to do    lower --batch (and raise --accumulate by as much), use --amp bf16 or --save-memory, or lower the "
+        "crop size"
+    )
+
+
+def _without_traceback(message: str) -> str:
+    """The message proper of an error that a loader's process has passed on with its traceback."""
+    return re.sub(r"(?s)^Caught \w+ in DataLoader worker.*?\n[\w.]*Error: ", "", message).strip()
+
+
+class _OneStep(Hook):  # type: ignore[misc]
+    """Notes the loss and the time of a step."""
+
+    def __init__(self) -> None:
+        self.loss = float("nan")
+        self.seconds = float("nan")
+
+    def after_train_iter(self, runner: Any, *args: Any, outputs: Any = None, **kwargs: Any) -> None:
+        self.loss = float(outputs["loss"])
+        self.seconds = runner.message_hub.get_scalar("train/time").current()
+
+
+def dry_run(options: TrainOptions, console: Console) -> DryRun:
+    """Check config and data, and take one step; nothing is kept.
+
+    Raises: as `train`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = run_config(replace(options, work_dir=Path(folder), resume=False))
+        pairs = check_data(cfg)
+        cfg.train_cfg.max_iters = 1
+        cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+        cfg.custom_hooks = []
+        cfg.default_hooks.checkpoint.update(interval=-1, save_last=False, save_best=None)
+        runner, step = build_runner(cfg), _OneStep()
+        runner.initial = initial_weights(options.load, runner, console)
+        runner.register_hook(step, priority="VERY_LOW")
+        run_to_end(runner, StopRequest())
+    parameters = sum(parameter.numel() for parameter in runner.model.parameters())
+    return DryRun(pairs, parameters, parameter_groups(runner.optim_wrapper), step.loss, step.seconds, memory_mib())
+
+
+def parameter_groups(optim_wrapper: Any) -> tuple[tuple[float, float, int], ...]:
+    """Each pair of full rate and weight decay, and how many tensors have it; highest rate first."""
+    counts: Counter[tuple[float, float]] = Counter()
+    for group in optim_wrapper.param_groups:
+        counts[group["initial_lr"], group["weight_decay"]] += len(group["params"])
+    return tuple((rate, decay, count) for (rate, decay), count in sorted(counts.items(), reverse=True))

@@ -1,0 +1,166 @@
+import errno
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ffnet_deploy.checkpoint import read_checkpoint
+from ffnet_deploy.config import load_config
+from ffnet_deploy.errors import CheckpointError, OptionError, StorageError
+from ffnet_deploy.segmentor import load_segmentor
+from ffnet_deploy.training.train import TrainingError, dry_run, train
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from rich.console import Console
+from tiny import tiny_options
+
+
+class Doing(Hook):  # type: ignore[misc]
+    """Calls `action` after the iteration `after`."""
+
+    def __init__(self, after: int, action: Any):
+        self.after, self.action = after, action
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 == self.after:
+            self.action()
+
+
+@HOOKS.register_module()
+class TerminateHook(Doing):
+    def __init__(self, after: int):
+        super().__init__(after, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+@HOOKS.register_module()
+class SpoilWeightsHook(Hook):  # type: ignore[misc]
+    def __init__(self, after: int):
+        self.after = after
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 == self.after:
+            next(runner.model.parameters()).data.fill_(float("nan"))
+
+
+def with_hook(hook: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"custom_hooks": [hook], **more}
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work_dir = tmp_path_factory.mktemp("runs") / "finished"
+    result = train(tiny_options(data, work_dir), Console(quiet=True))
+    assert result.iterations == 4 and not result.stopped and result.best is not None
+    return work_dir
+
+
+def losses(work_dir: Path) -> dict[int, float]:
+    import json
+
+    lines = [json.loads(line) for log in sorted(work_dir.glob("*/vis_data/2*.json")) for line in log.read_text().splitlines()]
+    return {line["iter"]: line["loss"] for line in lines if "loss" in line}
+
+
+def test_a_run_leaves_config_last_and_best_checkpoint(finished: Path) -> None:
+    assert {path.name for path in finished.glob("*.pth")} >= {"iter_4.pth"}
+    assert list(finished.glob("best_mIoU_iter_*.pth"))
+    assert load_config(finished / "ffnet_seg_nano_scenes.py").labels.classes == ("ground", "box", "sky")
+
+
+def test_what_was_trained_is_loaded_by_the_rest_of_the_toolkit(finished: Path) -> None:
+    best = next(finished.glob("best_*.pth"))
+    model = load_segmentor(finished / "ffnet_seg_nano_scenes.py", best)
+    assert model.decode_head.num_classes == 3
+
+
+def test_checkpoints_hold_random_states(finished: Path) -> None:
+    content = torch.load(finished / "iter_4.pth", weights_only=False)
+    assert {"python", "numpy", "torch"} <= set(content["random_state"])
+
+
+def test_the_same_seed_gives_the_same_losses(data: Path, finished: Path, tmp_path: Path) -> None:
+    train(tiny_options(data, tmp_path / "again"), Console(quiet=True))
+    assert losses(tmp_path / "again") == pytest.approx(losses(finished), rel=1e-5)
+
+
+def test_a_second_run_does_not_overwrite_the_first(data: Path, finished: Path) -> None:
+    with pytest.raises(OptionError, match="--resume"):
+        train(tiny_options(data, finished), Console(quiet=True))
+
+
+def test_sigterm_saves_and_stops_and_resuming_gives_the_same_end(data: Path, finished: Path, tmp_path: Path) -> None:
+    options = tiny_options(data, tmp_path, overrides=with_hook({"type": "TerminateHook", "after": 1}))
+    result = train(options, Console(quiet=True))
+    assert result.stopped and result.iterations == 1
+    assert (tmp_path / "iter_1.pth").is_file()
+    resumed = train(tiny_options(data, tmp_path, resume=True), Console(quiet=True))
+    assert resumed.iterations == 4 and not resumed.stopped
+    difference = max(
+        (a - b).abs().max().item()
+        for a, b in zip(
+            read_checkpoint(tmp_path / "iter_4.pth").tensors.values(),
+            read_checkpoint(finished / "iter_4.pth").tensors.values(),
+            strict=True,
+        )
+    )
+    assert difference < 1e-4, f"weights differ by {difference:.1e}"
+
+
+def test_a_truncated_checkpoint_is_skipped_and_told(data: Path, tmp_path: Path) -> None:
+    train(tiny_options(data, tmp_path), Console(quiet=True))
+    newest = tmp_path / "iter_4.pth"
+    newest.write_bytes(newest.read_bytes()[:-5000])
+    console = Console(record=True, quiet=False, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    train(tiny_options(data, tmp_path, resume=True), console)
+    told = console.export_text()
+    assert "skipped" in told and "iter_4.pth" in told and "resuming" in told and "iter_2.pth" in told
+
+
+def test_resuming_from_nothing_is_one_clear_error(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train(tiny_options(data, tmp_path / "empty", resume=True), Console(quiet=True))
+
+
+def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
+    hook = {"type": "SpoilWeightsHook", "after": 3}
+    options = tiny_options(data, tmp_path, iterations=8, overrides=with_hook(hook))
+    with pytest.raises(TrainingError, match=r"nan in iteration 4(?s:.)*iter_2\.pth"):
+        train(options, Console(quiet=True))
+
+
+def test_a_full_disk_leaves_older_checkpoints_intact(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ffnet_deploy.training import saving
+
+    written = []
+
+    def write(path: Path, content: bytes) -> None:
+        if written:
+            raise StorageError(f"no room left to write {path}") from OSError(errno.ENOSPC, "full")
+        written.append(path)
+        path.write_bytes(content)
+
+    monkeypatch.setattr(saving, "write_bytes", write)
+    with pytest.raises(StorageError, match="no room left"):
+        train(tiny_options(data, tmp_path), Console(quiet=True))
+    assert saving.newest_intact(tmp_path)[0] == written[0]
+
+
+def test_dry_run_takes_one_step_and_keeps_nothing(data: Path, tmp_path: Path) -> None:
+    found = dry_run(tiny_options(data, tmp_path / "none"), Console(quiet=True))
+    assert found.pairs == {"train": 8, "val": 2}
+    assert 0.5 < found.loss < 3
+    assert not (tmp_path / "none").exists()
+
+
+def test_fine_tuning_to_other_classes_starts_the_classifier_anew(data: Path, finished: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "classes.txt"
+    classes.write_text("ground 90 90 90\nbox 200 40 40\nsky 90 160 220\nspare 1 2 3\n")
+    console = Console(record=True, file=open(os.devnull, "w"), width=200)  # noqa: SIM115, PTH123
+    options = tiny_options(data, tmp_path / "run", load=str(finished / "iter_4.pth"))
+    train(replace(options, classes=classes), console)
+    told = console.export_text()
+    assert "starts anew, other shape: decode_head.conv_seg" in told
+    assert read_checkpoint(tmp_path / "run" / "iter_4.pth").tensors["decode_head.conv_seg.weight"].shape[0] == 4
