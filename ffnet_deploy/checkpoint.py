@@ -13,6 +13,7 @@ import numpy as np
 from ffnet_deploy.errors import CheckpointError
 from ffnet_deploy.files import sha256
 from ffnet_deploy.optional import optional
+from ffnet_deploy.pickles import fetched_names
 from ffnet_deploy.quiet import quiet
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _STATE_KEYS = ("state_dict", "model")
 _WRAPPER = "module."
+_HARMLESS = ("torch.", "collections.OrderedDict", "numpy.")
+_TEXT = frozenset(b"\t\n\r" + bytes(range(32, 127)))
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 
 
@@ -105,22 +108,44 @@ def _log_history_types() -> list[Any]:
 
 
 def _unsafe_or_damaged(path: Path, error: Exception) -> CheckpointError:
-    culprit = re.search(r"(?:GLOBAL|global:?|class|type)\s+`?([A-Za-z_][\w]*(?:\.[\w]+)+)", str(error))
-    operation = re.search(r"Unsupported operand \d+", str(error))
-    if culprit or operation or isinstance(error, CheckpointError):
-        what = f"the type {culprit.group(1)}" if culprit else operation.group(0) if operation else str(error)
-        return CheckpointError(
-            f"checkpoint {path} is refused: besides tensors it holds something that could run code ({what}).\n"
-            "  to do    get it from a source you trust, or save its state_dict alone, best as .safetensors"
-        )
-    return _damaged(path, error)
+    what = str(error) if isinstance(error, CheckpointError) else _unsafe_type(path, str(error))
+    if not what:
+        return _damaged(path, error)
+    return CheckpointError(
+        f"checkpoint {path} is refused: besides tensors it holds something that could run code ({what}).\n"
+        "  to do    get it from a source you trust, or save its state_dict alone, best as .safetensors"
+    )
+
+
+def _unsafe_type(path: Path, message: str) -> str:
+    """The type that torch refused, in words; empty when the file is damaged rather than unsafe."""
+    named = re.search(r"(?:\bGLOBAL |<class ')([\w.]+)", message)
+    if named:
+        return f"the type {named.group(1)}"
+    if "Unsupported operand" not in message:
+        return ""
+    # torch reads the pickle protocols 2 and 3 alone and stops at others before it sees their types
+    names = fetched_names(path)
+    foreign = [name for name in names if not name.startswith(_HARMLESS)] or names
+    return f"the type {foreign[0]}, in a pickle protocol that cannot be read safely" if foreign else ""
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
     return CheckpointError(
-        f"checkpoint {path} is damaged or not a checkpoint ({reason[:160]}).\n  to do    copy or download it again"
+        f"checkpoint {path} is damaged or not a checkpoint ({_reason(path, error)}).\n"
+        "  to do    copy or download it again"
     )
+
+
+def _reason(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.lstrip()[:1] == b"<":
+        return "it is a web page, perhaps from a download that failed"
+    if all(byte in _TEXT for byte in head):
+        return "it is a text file"
+    told = (str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__).splitlines()[0]
+    return told.partition(". ")[0][:160]
 
 
 def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, "Tensor"]:

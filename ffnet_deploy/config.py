@@ -13,7 +13,7 @@ from typing import Any
 
 from ffnet_deploy.contract import STRIDE, Normalization, TestProtocol
 from ffnet_deploy.errors import ConfigError, OptionError
-from ffnet_deploy.label_sets import LabelSet, label_set
+from ffnet_deploy.label_sets import LabelSet, label_set, label_set_names
 from ffnet_deploy.optional import optional
 from ffnet_deploy.published_config import read_with_stand_ins, upgrade
 
@@ -94,7 +94,7 @@ def load_config(source: str | Path) -> SegmentorConfig:
             f"config {path} describes no segmentor: it has no model with a backbone and a decode_head.\n"
             f"  to do    pass a model config, for instance one of {', '.join(config_names())}"
         )
-    dataset, labels = _labels(cfg)
+    dataset, labels = _labels(cfg, path)
     return SegmentorConfig(
         name=path.stem,
         path=path,
@@ -120,22 +120,31 @@ def _read(path: Path) -> tuple[Any, list[str]]:
     mmengine = optional("mmengine", extra="convert", purpose="reading a config")
     try:
         return mmengine.Config.fromfile(path), []
-    except FileNotFoundError:
+    except (FileNotFoundError, RecursionError):  # a base file is missing, or is its own base
         return read_with_stand_ins(path, CONFIG_FOLDER)
     except Exception as error:  # a config is code: whatever it raises is the config's fault
         raise ConfigError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _labels(cfg: Any) -> tuple[str, LabelSet]:
-    own = _own_labels(cfg)
-    if own is not None:
-        return str(cfg.get("label_set", "custom")), own
-    classes = int(cfg.model.decode_head.num_classes)
-    name = cfg.get("label_set") or _LABEL_SETS.get(str(cfg.get("dataset_type")))
-    for candidate in (name, _LABEL_SETS_BY_SIZE.get(classes)):
-        if candidate and len(label_set(candidate).classes) == classes:
-            return candidate, label_set(candidate)
-    return "custom", _numbered_labels(classes)
+def _labels(cfg: Any, path: Path) -> tuple[str, LabelSet]:
+    classes, own = _class_count(cfg, path), _own_labels(cfg)
+    names = [cfg.get("label_set") or _LABEL_SETS.get(str(cfg.get("dataset_type")))]
+    names += [_LABEL_SETS_BY_SIZE.get(classes)] if own is None else []
+    if own is not None and len(own.classes) != classes:
+        raise ConfigError(f"config {path} names {len(own.classes)} classes in metainfo, but predicts {classes}")
+    known = {name: label_set(name) for name in names if name in label_set_names()}
+    for name, labels in known.items():
+        if labels.classes == own.classes if own else len(labels.classes) == classes:
+            return name, own or labels
+    return "custom", own or _numbered_labels(classes)
+
+
+def _class_count(cfg: Any, path: Path) -> int:
+    head = cfg.model.decode_head
+    classes = head.get("num_classes") if isinstance(head, Mapping) else None
+    if not isinstance(classes, int) or classes < 1:
+        raise ConfigError(f"config {path} does not say how many classes it predicts: model.decode_head.num_classes")
+    return classes
 
 
 def _own_labels(cfg: Any) -> LabelSet | None:
@@ -145,6 +154,8 @@ def _own_labels(cfg: Any) -> LabelSet | None:
         return None
     classes = tuple(metainfo["classes"])
     palette = metainfo.get("palette") or _numbered_labels(len(classes)).palette
+    if len(palette) != len(classes):
+        raise ConfigError(f"metainfo of the config names {len(classes)} classes, but {len(palette)} colours")
     return LabelSet(classes, tuple((int(r), int(g), int(b)) for r, g, b in palette))
 
 
@@ -160,11 +171,15 @@ def _normalization(cfg: Any, path: Path) -> Normalization:
         raise ConfigError(f"config {path} trains on BGR images; FFNet segmentors take RGB (bgr_to_rgb=True)")
     if not source.get("mean"):
         return Normalization()
+    if not source.get("std"):
+        raise ConfigError(f"config {path} gives a mean to subtract, but no std to divide by")
     return Normalization(tuple(source["mean"]), tuple(source["std"]))
 
 
 def _protocol(cfg: Any, path: Path) -> TestProtocol:
-    steps = {step.get("type"): step for step in cfg.get("test_pipeline", [])}
+    loader = cfg.get("test_dataloader") or {}
+    pipeline = cfg.get("test_pipeline") or loader.get("dataset", {}).get("pipeline") or []
+    steps = {step.get("type"): step for step in pipeline}
     resize = steps.get("Resize", {})
     test_cfg = cfg.model.get("test_cfg") or {}
     scale = resize.get("scale", (2048, 512))

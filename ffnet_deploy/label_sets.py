@@ -53,6 +53,13 @@ def read_label_set(path: Path) -> LabelSet:
 
 
 @cache
+def label_set_names() -> tuple[str, ...]:
+    """Names of the label sets that come with the package."""
+    folder = resources.files("ffnet_deploy") / "classes"
+    return tuple(sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".txt")))
+
+
+@cache
 def label_set(name: str) -> LabelSet:
     """The label set of a data set that comes with the package: `ade20k`, `camvid`, `cityscapes` or `scenes`."""
     file = resources.files("ffnet_deploy") / "classes" / f"{name}.txt"

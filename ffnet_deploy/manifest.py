@@ -68,7 +68,8 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
     remedy = "to do    export it again with ffnet-export"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        recorded = {content["file"]: content["sha256"], **content.get("files", {})}
+        recorded = {artifact.with_name(name): digest for name, digest in content.get("files", {}).items()}
+        recorded[artifact] = content["sha256"]
         version = int(content["format"])
     except FileNotFoundError as error:
         raise ArtifactError(f"{artifact} has no manifest: {path.name} is missing.\n  {remedy}") from error
@@ -76,8 +77,8 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         raise ArtifactError(f"manifest {path} is damaged ({type(error).__name__}).\n  {remedy}") from error
     if version > FORMAT:
         raise ArtifactError(f"manifest {path} has format {version}; this version reads up to {FORMAT}")
-    for name, expected in recorded.items():
-        _check_hash(artifact.with_name(name), expected, remedy)
+    for file, expected in recorded.items():
+        _check_hash(file, expected, remedy)
     return dict(content)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
-from ffnet_deploy.errors import CheckpointError
+from ffnet_deploy.errors import CheckpointError, StorageError
 from ffnet_deploy.files import make_folder, sha256, storage_errors, write_bytes
 
 RELEASE = "https://github.com/ysj9909/FFNet/releases/download/v1.0"
@@ -85,7 +85,7 @@ def fetch(name: str, folder: Path | None = None, progress: Progress | None = Non
         _download(f"{os.environ.get('FFNET_DEPLOY_ZOO', RELEASE)}/{name}", path, progress or (lambda done, total: None))
     if not record.is_file():
         write_bytes(record, f"{sha256(path)}  {name}\n".encode())
-    expected = record.read_text().split()[0]
+    expected = (record.read_text(errors="replace").split() or ["(empty)"])[0]
     if sha256(path) != expected:
         raise CheckpointError(
             f"{path} has changed since it was downloaded: its SHA-256 is no longer {expected[:16]}….\n"
@@ -97,32 +97,53 @@ def fetch(name: str, folder: Path | None = None, progress: Progress | None = Non
 def _download(url: str, path: Path, progress: Progress) -> None:
     partial = path.with_name(f"{path.name}.part")
     try:
-        _append(url, partial, progress)
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        if not _append(url, partial, progress):  # what is there cannot be resumed
+            with storage_errors(partial):
+                partial.unlink()
+            _append(url, partial, progress)
+    except StorageError:
+        raise
+    except (OSError, HTTPException, ValueError) as error:
         kept = partial.stat().st_size if partial.is_file() else 0
+        resumed = f"; {kept} bytes are kept and will be resumed" if kept else ""
         raise CheckpointError(
-            f"cannot download {url} ({getattr(error, 'reason', error)}); {kept} bytes are kept and will be resumed.\n"
+            f"cannot download {url} ({_reason(error)}){resumed}.\n"
             f"  to do    run the command again online, or download the file elsewhere and put it at {path}"
         ) from error
     with storage_errors(path):
         partial.replace(path)
 
 
-def _append(url: str, partial: Path, progress: Progress) -> None:
-    """Download the rest of `url` behind what `partial` already holds."""
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    return str(getattr(error, "reason", None) or error or type(error).__name__)
+
+
+def _append(url: str, partial: Path, progress: Progress) -> bool:
+    """Download the rest of `url` behind what `partial` already holds; False when that is no beginning of the file."""
     done = partial.stat().st_size if partial.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-            resumed = response.status == 206
-            total = _total(response.headers, done if resumed else 0)
-            done = _copy(response, partial, done if resumed else 0, total, progress)
+            start = _start(response.headers) if response.status == 206 else 0
+            if start not in (0, done):
+                return False
+            total = _total(response.headers, start)
+            done = _copy(response, partial, start, total, progress)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and done:  # nothing is left to fetch
-            return
+        if error.code == 416 and done:  # nothing lies behind what is there: it is the whole file, or another one
+            return _total(error.headers, 0) == done
         raise
     if total is not None and done != total:
         raise ConnectionError(f"the connection broke off after {done} of {total} bytes")
+    return True
+
+
+def _start(headers: "object") -> int:
+    """Where the bytes of a partial answer begin."""
+    found = re.match(r"bytes (\d+)-", headers.get("Content-Range") or "")  # type: ignore[attr-defined]
+    return int(found.group(1)) if found else -1
 
 
 def _total(headers: "object", start: int) -> int | None:
@@ -135,9 +156,13 @@ def _total(headers: "object", start: int) -> int | None:
 
 
 def _copy(response: "object", partial: Path, done: int, total: int | None, progress: Progress) -> int:
-    with storage_errors(partial), partial.open("ab" if done else "wb") as file:
+    with storage_errors(partial):
+        file = partial.open("ab" if done else "wb")
+    with file:
         while block := response.read(_BLOCK):  # type: ignore[attr-defined]
-            file.write(block)
+            with storage_errors(partial):
+                file.write(block)
+                file.flush()
             done += len(block)
             progress(done, total)
     return done

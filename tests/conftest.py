@@ -1,7 +1,10 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests import golden
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -13,3 +16,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no labelled sample images at {folder}; set FFNET_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Folder with the published code's tensor lists and outputs; the test is skipped where it is absent."""
+    folder = REPOSITORY.parent / "shared" / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"no outputs of the published code at {folder}; tests/golden.json holds a part of them")
+    return folder
+
+
+@pytest.fixture(scope="session", params=golden.PUBLISHED)
+def golden_segmentor(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    """Config name and segmentor with golden weights, one after the other; tests leave it as it is."""
+    pytest.importorskip("mmseg")
+    return request.param, golden.build(request.param)

@@ -1,11 +1,13 @@
 """``ffnet-train``: fine-tuning and training of FFNet segmentors."""
 
 import importlib
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from ffnet_deploy.cli.console import console, report_error, report_note, run_command
@@ -72,12 +74,17 @@ def load_training() -> ModuleType:
         return importlib.import_module("ffnet_deploy.training.train")
 
 
+def own_console() -> Console:
+    """Where this process tells how it goes: of several processes that torchrun started only the first does."""
+    return console if os.environ.get("RANK", "0") == "0" else Console(quiet=True)
+
+
 def run(options: TrainOptions) -> None:
     """Train, and tell how it ended; a run that a signal ended leaves with code `STOPPED`."""
-    result = load_training().train(options, console)
+    result = load_training().train(options, own_console())
     if result.best is not None:
-        console.print(f"best mIoU {result.best:.2f}")
-    console.print(f"checkpoints in {result.work_dir}", soft_wrap=True)
+        own_console().print(f"best mIoU {result.best:.2f}")
+    own_console().print(f"checkpoints in {result.work_dir}", soft_wrap=True)
     if result.stopped:
         report_note(f"stopped after {result.iterations} iterations; everything is saved: go on with --resume")
         raise typer.Exit(STOPPED)
@@ -101,3 +108,7 @@ def show_dry_run(options: TrainOptions) -> None:
 def main() -> None:
     """Entry point of ``ffnet-train``."""
     app()
+
+
+if __name__ == "__main__":
+    main()

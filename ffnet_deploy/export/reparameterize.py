@@ -30,7 +30,7 @@ def reparameterize(model: Model, inplace: bool = False) -> Model:
     """
     folded = model if inplace else copy.deepcopy(model)
     with torch.no_grad():
-        return _fold(folded.eval())  # type: ignore[return-value]
+        return _fold(folded.eval()).eval()  # type: ignore[return-value]
 
 
 def _fold(module: nn.Module) -> nn.Module:

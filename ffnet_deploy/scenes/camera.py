@@ -30,6 +30,11 @@ class Camera:
     offset: float
     bend: float
 
+    @property
+    def size(self) -> float:
+        """The mean of height and width in pixels."""
+        return (self.height + self.width) / 2
+
     def pixel(self, x: float, y: float, z: float) -> Pixel:
         """The (column, row) of a point with z >= NEAR."""
         scale = self.focal / z
@@ -51,8 +56,8 @@ class Camera:
         return abs(x - self.offset) * self.focal / max(room, 0.1 * self.width)
 
     def farthest_with(self, metres: float, share: float) -> float:
-        """The largest z at which `metres` still cover the given share of the smaller picture side."""
-        return metres * self.focal / (share * min(self.height, self.width))
+        """The largest z at which `metres` still cover the given share of the picture size."""
+        return metres * self.focal / (share * self.size)
 
 
 def place_camera(dice: Dice, options: SceneOptions, half_road: float, bend: float) -> Camera:

@@ -8,7 +8,7 @@ from ffnet_deploy.scenes.stage import Point, Stage
 from ffnet_deploy.scenes.street import Street
 
 _FRONT = 1.0  # metres ahead where the ground begins: below the picture for every camera
-_STEPS = 14
+_STEPS = 20
 _SIDEWAYS = 80.0  # metres that a side road or an open place reaches
 
 
@@ -35,9 +35,10 @@ def _tinted(dice: Dice, grey: int, spread: int) -> Colour:
     return clip(grey - warmth), clip(grey), clip(grey + warmth // 2)
 
 
-def _depths(near: float, far: float, steps: int = _STEPS) -> list[float]:
-    """Distances from near to far in even steps of the row where they appear, as perspective spaces them."""
-    return [1 / (1 / near + (1 / far - 1 / near) * step / steps) for step in range(steps + 1)]
+def _depths(near: float, far: float) -> list[float]:
+    """Distances from near to far, close together at first, enough of them to follow a bend."""
+    steps = _STEPS if far > 4 * near else 3
+    return [near + (far - near) * (step / steps) ** 2 for step in range(steps + 1)]
 
 
 def _strip(stage: Stage, left: float, right: float, span: Point, colour: Colour, label: Label) -> None:
@@ -74,10 +75,10 @@ def _paint_road(stage: Stage, street: Street, colour: Colour) -> None:
     edge = street.half_road
     for side in (-1, 1):
         inner, outer = sorted((side * edge, side * (edge + 0.22)))
-        _strip(stage, inner, outer, (_FRONT, street.end), kerb, Label.SIDEWALK)
+        _strip(stage, inner, outer, (_FRONT, street.end + 2), kerb, Label.SIDEWALK)
     if street.crossing:
         _strip(stage, -_SIDEWAYS, _SIDEWAYS, street.crossing, colour, Label.ROAD)
-    _strip(stage, -edge, edge, (_FRONT, 4 * street.end), colour, Label.ROAD)
+    _strip(stage, -edge, edge, (_FRONT, street.end + 2), colour, Label.ROAD)
 
 
 def _paint_patches(stage: Stage, street: Street, colour: Colour) -> None:

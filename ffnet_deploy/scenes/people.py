@@ -6,14 +6,14 @@ from ffnet_deploy.scenes.stage import Cutout, Stage, box, circle
 
 _SKIN: tuple[Colour, ...] = ((150, 180, 225), (120, 150, 200), (80, 110, 160), (50, 70, 105), (175, 200, 235))
 _HAIR: tuple[Colour, ...] = ((25, 25, 30), (40, 60, 90), (90, 140, 180), (130, 130, 130), (30, 50, 110))
-_SMALLEST = 0.15  # of the smaller picture side: no person appears less tall
+_SMALLEST = 0.1  # of the picture size: no person appears less tall
 
 
 def paint_person(stage: Stage, x: float, z: float) -> None:
     """A standing or walking person, 1.5 to 1.95 m tall, with clothes of any colour."""
     dice = stage.dice
     person = Cutout(stage, x, z, Label.PERSON)
-    tall = max(dice.between(1.5, 1.95), _SMALLEST * min(stage.camera.height, stage.camera.width) / person.scale)
+    tall = max(dice.between(1.5, 1.95), _SMALLEST * stage.camera.size / person.scale)
     wide = tall * dice.between(0.115, 0.15)
     coat, skin = dice.any_colour(), dice.near(dice.pick(_SKIN), 12)
     _paint_legs(person, dice, tall, wide)

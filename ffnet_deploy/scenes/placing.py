@@ -13,9 +13,9 @@ from ffnet_deploy.scenes.trees import paint_hedge, paint_tree
 
 _SIDES = (-1, 1)
 _POLE_REACH = 26.0  # metres: beyond, a pole is too thin to see
-_PERSON_SHARE = 0.15  # of the smaller picture side: people appear at least this tall
-_CAR_SHARE = 0.06
-_TREE_SHARE = 0.1
+_PERSON_SHARE = 0.1  # of the picture size: people appear at least this tall
+_CAR_SHARE = 0.04
+_TREE_SHARE = 0.067
 
 
 def place_houses(stage: Stage, street: Street) -> list[Standing]:

@@ -6,14 +6,14 @@ from ffnet_deploy.scenes.stage import Cutout, Stage, box, circle
 
 _METAL: tuple[Colour, ...] = ((70, 72, 75), (130, 132, 135), (45, 50, 45), (165, 165, 165), (60, 80, 110), (80, 70, 55))
 _SIGNS: tuple[Colour, ...] = ((45, 40, 200), (190, 100, 30), (60, 190, 230), (215, 215, 215), (70, 120, 50))
-_THINNEST = 0.016  # of the smaller picture side
+_THINNEST = 0.0107  # of the picture size
 
 
 def paint_pole(stage: Stage, x: float, z: float, inward: int) -> None:
     """A lamp, sign post or traffic light at (x, z); `inward` (-1 or 1) is the direction of the road."""
     dice = stage.dice
     pole = Cutout(stage, x, z, Label.POLE)
-    thinnest = _THINNEST * min(stage.camera.height, stage.camera.width) / pole.scale
+    thinnest = _THINNEST * stage.camera.size / pole.scale
     half = max(dice.between(0.06, 0.13), thinnest / 2 * dice.between(1, 1.4))
     metal = dice.near(dice.pick(_METAL), 15)
     paint = dice.pick((_paint_lamp, _paint_lamp, _paint_sign, _paint_traffic_light, _paint_wood))

@@ -57,7 +57,7 @@ class CheckLabels(BaseTransform):  # type: ignore[misc]
         self.classes = classes
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """`results` unchanged; it holds `gt_seg_map` (height, width) and, where an image was loaded, `img`."""
+        """`results` unchanged; it holds `gt_seg_map` (height, width) and the image's `ori_shape`."""
         labels = results["gt_seg_map"]
         if labels.ndim != 2:
             raise DataError(f"label map {results['seg_map_path']} has shape {labels.shape}; expected one channel")
@@ -68,10 +68,11 @@ class CheckLabels(BaseTransform):  # type: ignore[misc]
                 f"expected 0..{self.classes - 1}, or {IGNORE_LABEL} for pixels to ignore.\n"
                 "  to do    correct the file, or name all classes with --classes FILE"
             )
-        if "img" in results and results["img"].shape[:2] != labels.shape:
+        size = results.get("ori_shape", labels.shape)  # the image may have been resized by now
+        if tuple(size) != labels.shape:
             raise DataError(
                 f"label map {results['seg_map_path']} has {labels.shape[0]}x{labels.shape[1]} pixels, its image "
-                f"{results['img'].shape[0]}x{results['img'].shape[1]}"
+                f"{size[0]}x{size[1]}"
             )
         return results
 
@@ -99,7 +100,7 @@ def _check_split(settings: Any) -> int:
 
 
 def _folder(settings: Any, prefix: str) -> Path:
-    return Path(settings.data_root) / settings.data_prefix[prefix]
+    return Path(settings.data_root, settings.data_prefix[prefix])
 
 
 def _check_folders(settings: Any) -> None:

@@ -32,11 +32,11 @@ class LiveLineHook(Hook):  # type: ignore[misc]
         """Start the line."""
         if not is_main_process() or not self.console.is_terminal:
             return
-        columns = [TextColumn(f"{name} {{task.fields[{name}]}}") for name in COLUMNS]
-        self.progress = Progress(
-            MofNCompleteColumn(), BarColumn(20), *columns, TextColumn("left"), TimeRemainingColumn(), console=self.console
-        )
-        self.task = self.progress.add_task("", total=runner.max_iters, completed=runner.iter, **dict.fromkeys(COLUMNS, "-"))
+        words = [TextColumn(f"{name} {{task.fields[{name}]}}") for name in COLUMNS]
+        columns = [MofNCompleteColumn(), BarColumn(20), *words, TextColumn("left"), TimeRemainingColumn()]
+        self.progress = Progress(*columns, console=self.console)
+        nothing: dict[str, Any] = dict.fromkeys(COLUMNS, "-")
+        self.task = self.progress.add_task("", total=runner.max_iters, completed=runner.iter, **nothing)
         self.progress.start()
 
     def after_train_iter(
@@ -65,7 +65,7 @@ class LiveLineHook(Hook):  # type: ignore[misc]
             self.progress.stop()
 
 
-def status(runner: Runner) -> dict[str, str]:
+def status(runner: Runner) -> dict[str, Any]:
     """Loss, learning rate, share of the time spent waiting for data, and memory, in words."""
     scalars = runner.message_hub.log_scalars
     rate = runner.optim_wrapper.param_groups[-1]["lr"]

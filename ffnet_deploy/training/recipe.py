@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 
@@ -71,7 +72,7 @@ def _check_key(cfg: Any, key: str) -> None:
             near = difflib.get_close_matches(part, names, n=3, cutoff=0.3) or names[:6]
             raise OptionError(f"--set {key}: the config has no {part!r} there; nearest are {', '.join(near)}")
         node = node[int(part)] if isinstance(node, list | tuple) else node[part]
-    if not isinstance(node, Mapping | list | tuple):
+    if not isinstance(node, list | tuple) and not hasattr(node, "keys"):
         raise OptionError(f"--set {key}: {'.'.join(path[:-1])} is the value {node!r} and has no parts")
 
 
@@ -156,7 +157,7 @@ def shorten(cfg: Any, iterations: int) -> None:
 def describe_run(cfg: Any, options: TrainOptions, name: str) -> None:
     """Where `cfg`'s run writes, from what it goes on, its seed, processes and records."""
     cfg.work_dir = str(options.work_dir)
-    cfg.experiment_name = name
+    cfg.experiment_name = f"{name}_{uuid4().hex[:8]}"  # mmengine shares records between runs of one name
     cfg.launcher = "pytorch" if is_distributed() else "none"
     cfg.randomness = {"seed": options.seed}
     cfg.env_cfg.dist_cfg.backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -164,9 +165,11 @@ def describe_run(cfg: Any, options: TrainOptions, name: str) -> None:
         describe_processes(cfg)
     cfg.default_hooks.checkpoint.backend_args = {"backend": BACKEND}
     cfg.torch_compile, cfg.save_memory = options.compile, options.save_memory
-    cfg.visualizer = {"type": "SegLocalVisualizer", "vis_backends": _records(), "name": "visualizer"}
+    cfg.visualizer = {"type": "SegLocalVisualizer", "vis_backends": _records()}
     if options.resume:
         cfg.resume, cfg.load_from = True, str(newest_intact(options.work_dir)[0])
+    elif cfg.get("resume"):  # the saved config of a resumed run: this one is another
+        cfg.resume, cfg.load_from = False, None
 
 
 def describe_processes(cfg: Any) -> None:

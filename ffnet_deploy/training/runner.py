@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
 
 from ffnet_deploy.training.initial import InitialWeights
 from ffnet_deploy.training.memory import recompute_activations
@@ -25,9 +24,9 @@ class TrainRunner(Runner):  # type: ignore[misc]
 
     initial: InitialWeights | None = None
 
-    def build_model(self, model: Any) -> nn.Module:
+    def build_model(self, model: Any) -> Any:
         """The network, with channels last in memory: convolutions on CPUs and tensor cores are faster so."""
-        built: nn.Module = super().build_model(model).to(memory_format=torch.channels_last)
+        built = super().build_model(model).to(memory_format=torch.channels_last)
         if self.distributed and not torch.cuda.is_available():
             synchronise_batch_norm(built)
         if self.cfg.get("save_memory"):
@@ -85,10 +84,11 @@ class RandomStateHook(Hook):  # type: ignore[misc]
 
 def random_state() -> dict[str, Any]:
     """States of the generators of Python, NumPy and PyTorch, as plain values and tensors."""
-    algorithm, keys, position, has_gauss, cached = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    algorithm, keys, *rest = numpy_state
     state = {
         "python": random.getstate(),
-        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
     return state | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})

@@ -49,8 +49,9 @@ def is_intact(path: Path) -> bool:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The `iter_N.pth` of `folder`, newest first."""
-    numbered = [(int(match[1]), path) for path in folder.glob("iter_*.pth") if (match := re.search(r"_(\d+)", path.name))]
-    return [path for _, path in sorted(numbered, reverse=True)]
+    numbered = {path: re.fullmatch(r"iter_(\d+)\.pth", path.name) for path in folder.glob("iter_*.pth")}
+    iterations = {path: int(match[1]) for path, match in numbered.items() if match}
+    return sorted(iterations, key=iterations.__getitem__, reverse=True)
 
 
 def newest_intact(folder: Path) -> tuple[Path, list[Path]]:
@@ -59,7 +60,7 @@ def newest_intact(folder: Path) -> tuple[Path, list[Path]]:
     Raises:
         CheckpointError: there is none.
     """
-    damaged = []
+    damaged: list[Path] = []
     for path in checkpoints_in(folder):
         if is_intact(path):
             return path, damaged
@@ -73,4 +74,5 @@ def newest_intact(folder: Path) -> tuple[Path, list[Path]]:
 
 def best_in(folder: Path) -> Path:
     """The best checkpoint of `folder` by validation, or its last one where none was validated."""
-    return max(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, default=None) or newest_intact(folder)[0]
+    best = max(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, default=None)
+    return best or newest_intact(folder)[0]

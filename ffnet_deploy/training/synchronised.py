@@ -20,7 +20,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         count = x.numel() // x.shape[1]
         local = torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), x.new_tensor([float(count)])])
-        total: Tensor = all_reduce(local)
+        total: Tensor = all_reduce(local)  # type: ignore[no-untyped-call]
         mean, square = (total[:-1] / total[-1]).chunk(2)
         variance = (square - mean * mean).clamp_min(0)
         self._remember(mean.detach(), variance.detach(), total[-1].detach())

@@ -24,8 +24,9 @@ from ffnet_deploy.training.datasets import check_data
 from ffnet_deploy.training.initial import InitialWeights, fit_weights
 from ffnet_deploy.training.live import LiveLineHook, memory_mib
 from ffnet_deploy.training.options import TrainOptions
-from ffnet_deploy.training.recipe import run_config
+from ffnet_deploy.training.recipe import is_distributed, run_config
 from ffnet_deploy.training.runner import RandomStateHook, TrainRunner
+from ffnet_deploy.training.samples import SamplesHook
 from ffnet_deploy.training.saving import checkpoints_in, newest_intact
 from ffnet_deploy.training.stopping import FiniteLossHook, StopHook, StopRequest, TrainingError, save_now
 from ffnet_deploy.zoo import PRETRAINED, fetch, resolve_checkpoint
@@ -88,11 +89,11 @@ def train(options: TrainOptions, console: Console) -> Training:
     if options.resume:
         tell_resume(options.work_dir, console)
     request = StopRequest()
-    with request.listening():
+    with request.listening(), processes():
         runner = build_runner(cfg)
         runner.initial = initial_weights(options.load, runner, console)
         live = LiveLineHook(console, interval=runner.cfg.default_hooks.logger.get("interval", 50))
-        for hook in (FiniteLossHook(), RandomStateHook(), live, StopHook(request)):
+        for hook in (FiniteLossHook(), RandomStateHook(), SamplesHook(), live, StopHook(request)):
             runner.register_hook(hook, priority=hook.priority)
         try:
             run_to_end(runner, request)
@@ -100,6 +101,18 @@ def train(options: TrainOptions, console: Console) -> Training:
             live.close()
     best = runner.message_hub.runtime_info.get("best_score")
     return Training(options.work_dir, runner.iter, request.signal is not None, None if best is None else float(best))
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Join the other processes that torchrun started; mmengine itself does so on GPUs alone."""
+    if is_distributed() and not torch.cuda.is_available():
+        torch.distributed.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def tell_resume(work_dir: Path, console: Console) -> None:
@@ -118,7 +131,8 @@ def build_runner(cfg: Any) -> TrainRunner:
     """
     try:
         with quiet_building():
-            return TrainRunner.from_cfg(cfg)
+            runner: TrainRunner = TrainRunner.from_cfg(cfg)
+            return runner
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"the training that the config describes cannot be built: {reason}") from error
@@ -136,7 +150,7 @@ def initial_weights(source: str | None, runner: TrainRunner, console: Console) -
     """What `source` (a file, ``"published"``, ``"bundled"`` or ``"pretrained"``) gives the network of `runner`."""
     if source is None:
         return None
-    path = _pretrained(runner) if source == "pretrained" else resolve_checkpoint(source, runner.experiment_name)
+    path = _pretrained(runner) if source == "pretrained" else resolve_checkpoint(source, Path(runner.cfg.filename).stem)
     model = runner.model.module if hasattr(runner.model, "module") else runner.model
     weights = fit_weights(model, read_checkpoint(path))
     for line in weights.notes():

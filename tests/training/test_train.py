@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import signal
 from dataclasses import replace
@@ -7,15 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from rich.console import Console
+
 from ffnet_deploy.checkpoint import read_checkpoint
 from ffnet_deploy.config import load_config
 from ffnet_deploy.errors import CheckpointError, OptionError, StorageError
 from ffnet_deploy.segmentor import load_segmentor
+from ffnet_deploy.training import saving
 from ffnet_deploy.training.train import TrainingError, dry_run, train
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-from rich.console import Console
-from tiny import tiny_options
+from tests.training.tiny import tiny_options
 
 
 class Doing(Hook):  # type: ignore[misc]
@@ -58,9 +61,8 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def losses(work_dir: Path) -> dict[int, float]:
-    import json
-
-    lines = [json.loads(line) for log in sorted(work_dir.glob("*/vis_data/2*.json")) for line in log.read_text().splitlines()]
+    logs = sorted(work_dir.glob("*/vis_data/2*.json"))
+    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     return {line["iter"]: line["loss"] for line in lines if "loss" in line}
 
 
@@ -131,9 +133,9 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(data: Path
         train(options, Console(quiet=True))
 
 
-def test_a_full_disk_leaves_older_checkpoints_intact(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ffnet_deploy.training import saving
-
+def test_a_full_disk_leaves_older_checkpoints_intact(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = []
 
     def write(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+
 from ffnet_deploy.training.options import TrainOptions
 
 CLASSES = "ground 90 90 90\nbox 200 40 40\nsky 90 160 220\n"
@@ -31,6 +32,7 @@ NETWORK = {
     "default_hooks.logger.interval": 1,
     "default_hooks.checkpoint.interval": 2,
     "train_cfg.val_begin": 1,
+    "custom_hooks": [],
 }
 
 

@@ -1,5 +1,5 @@
 # from nothing: high rate, short warm-up, poly to 0; the exponential average of the weights is validated and saved
-max_iters = 2400
+max_iters = 1900
 warmup = 200
 optim_wrapper = dict(
     type="OptimWrapper",
@@ -11,17 +11,17 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=warmup),
     dict(type="PolyLR", power=0.9, eta_min=0.0, by_epoch=False, begin=warmup, end=max_iters),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_begin=1600, val_interval=400)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_begin=1500, val_interval=200)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=200, max_keep_ckpts=2, save_best="mIoU", rule="greater"),
+    checkpoint=dict(
+        type="CheckpointHook", by_epoch=False, interval=200, max_keep_ckpts=2, save_best="mIoU", rule="greater"
+    ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
-custom_hooks = [
-    dict(type="EMAHook", momentum=0.003, begin_iter=800, update_buffers=True, priority="NORMAL")
-]
+custom_hooks = [dict(type="EMAHook", momentum=0.003, begin_iter=800, update_buffers=True, priority="NORMAL")]
 log_processor = dict(by_epoch=False)

@@ -1,5 +1,5 @@
 # from nothing: high rate, short warm-up, poly to 0; the exponential average of the weights is validated and saved
-max_iters = 2400
+max_iters = 2000
 warmup = 100
 optim_wrapper = dict(
     type="OptimWrapper",
@@ -18,10 +18,10 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=200, max_keep_ckpts=2, save_best="mIoU", rule="greater"),
+    checkpoint=dict(
+        type="CheckpointHook", by_epoch=False, interval=200, max_keep_ckpts=2, save_best="mIoU", rule="greater"
+    ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
-custom_hooks = [
-    dict(type="EMAHook", momentum=0.005, begin_iter=600, update_buffers=True, priority="NORMAL")
-]
+custom_hooks = [dict(type="EMAHook", momentum=0.005, begin_iter=800, update_buffers=True, priority="NORMAL")]
 log_processor = dict(by_epoch=False)

@@ -1,9 +1,7 @@
 # 160k iterations, 8 GPUs x 2 images. The decay runs under the warm-up, as MMSegmentation 0.x had it, so both begin at 0;
 # mmengine's schedulers reach their end value one step before `end`, hence the 1
 max_iters = 160000
-optim_wrapper = dict(
-    type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
-)
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05))
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1501),
     dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters + 1),

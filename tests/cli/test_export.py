@@ -1,0 +1,115 @@
+"""``ffnet-export`` as a user types it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ffnet_deploy.cli.evaluate import app as evaluate_app
+from ffnet_deploy.cli.export import app
+from ffnet_deploy.cli.shapes import parse_batch, parse_shape
+from ffnet_deploy.contract import Extent
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.manifest import read_manifest
+from ffnet_deploy.scenes import SceneOptions
+from ffnet_deploy.scenes.dataset import write_scenes
+from tests.tiny import write_checkpoint, write_config
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_checkpoint(tmp_path_factory.mktemp("tiny"), "tiny_seg")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root, "val", 3, 7, SceneOptions(height=96, width=160))
+    return root
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def flat(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def test_export_then_evaluate_gives_the_same_miou_as_pytorch(
+    files: tuple[Path, Path], scenes: Path, tmp_path: Path
+) -> None:
+    config, checkpoint = files
+    weights = ("--config", config, "--checkpoint", checkpoint)
+    result = run(*weights, "--shape", "64x96", "--dynamic", "--data", scenes, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    artifact = tmp_path / "tiny_seg.onnx"
+    record = read_manifest(artifact)["verification"]["mIoU"]
+    assert abs(record["reference"] - record["candidate"]) < 0.01, record
+    scores = []
+    for source in (("--artifact", artifact), weights):
+        arguments = [*source, "--data", scenes, "--json", tmp_path / "scores.json"]
+        done = CliRunner().invoke(evaluate_app, [str(argument) for argument in arguments])
+        assert done.exit_code == 0, done.output
+        scores.append(json.loads((tmp_path / "scores.json").read_text())["mIoU"])
+    assert abs(scores[0] - scores[1]) < 0.01, scores
+
+
+def test_console_script_writes_a_graph(files: tuple[Path, Path], tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("ffnet-export")
+    command = [script, "--config", files[0], "--checkpoint", files[1], "--shape", "64", "--out", tmp_path / "own.onnx"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "verified within" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.onnx", "own.onnx.json"]
+    assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config", "ffnet_seg_512_ad_160k"), "nearest ffnet_seg_512_ade_160k"),
+        (("--config", "nowhere.py"), "no config file nowhere.py"),
+        (("--config", "ffnet_seg_512_ade_160k"), "--checkpoint published"),
+        (("--config", "ffnet_seg_512_ade_160k", "--checkpoint", "nowhere.pth"), "no checkpoint file nowhere.pth"),
+        (("--config", "{tiny}", "--shape", "500x512"), "the nearest are 480 and 512"),
+        (("--config", "{tiny}", "--shape", "512x"), "HEIGHTxWIDTH"),
+        (("--config", "{tiny}", "--shape", "512:256:1024"), "must rise"),
+        (("--config", "{tiny}", "--batch", "0"), "number from 1"),
+        (("--config", "{tiny}", "--opset", "13"), "opset must be 17 to 20"),
+        (("--config", "{tiny}", "--data", "nowhere"), "nowhere"),
+        (("--config", "{tiny}", "--images", "nowhere"), "nowhere does not exist"),
+        (("--config", "{tiny}", "--images", "a", "--data", "b"), "not both"),
+        (("--config", "{tiny}", "--tolerance", "-1"), "must not be negative"),
+        (("--config", "{tiny}", "--checkpoint", "bundled"), "no checkpoint is bundled"),
+        (("--config", "{tiny}", "--checkpoint", "published"), "no checkpoint was published"),
+    ],
+)
+def test_bad_input_is_one_clear_error(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    tiny = str(write_config(tmp_path, "tiny_seg"))
+    result = run(*(argument.format(tiny=tiny) for argument in arguments), "--out", tmp_path / "out")
+    assert result.exit_code == 1, result.output
+    assert message in flat(result.output)
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_shapes_and_batches_as_typed() -> None:
+    assert parse_shape("512", dynamic=False) == (Extent.fixed(512), Extent.fixed(512))
+    assert parse_shape("256x512", dynamic=True) == (Extent(32, 256, 4096), Extent(32, 512, 4096))
+    assert parse_shape("32x64:64x96:128x160", dynamic=False) == (Extent(32, 64, 128), Extent(64, 96, 160))
+    assert parse_batch("2", dynamic=False) == Extent.fixed(2)
+    assert parse_batch("1:4:8", dynamic=True) == Extent(1, 4, 8)
+    with pytest.raises(OptionError):
+        parse_batch("1:8", dynamic=False)
+
+
+def test_random_weights_are_announced(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "tiny_seg")
+    result = run("--config", config, "--checkpoint", "random", "--shape", "64", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "the weights are random" in flat(result.output)

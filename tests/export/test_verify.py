@@ -1,0 +1,100 @@
+"""The gate opens for the same network and closes for any other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ffnet_deploy.contract import Contract, Extent, OutputKind
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.export.images import generated_images
+from ffnet_deploy.export.verify import Comparison, Tolerance, Verification, compare, verification_sizes, verify
+from ffnet_deploy.label_sets import label_set
+
+LABELS = label_set("scenes")
+CONTRACT = Contract("toy", "scenes", LABELS.classes, LABELS.palette, height=Extent.fixed(64), width=Extent.fixed(96))
+
+
+class Slopes:
+    """Logits that follow the picture, with a planted error at one position of one class."""
+
+    name = "slopes"
+
+    def __init__(self, error: float = 0.0, contract: Contract = CONTRACT) -> None:
+        self.contract = contract
+        self.error = error
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        logits = np.stack([batch[:, index % 3, ::8, ::8] * (index + 1) for index in range(8)], axis=1)
+        logits[0, 3, 2, 2] += self.error
+        if self.contract.output is OutputKind.LABELS:
+            return logits.argmax(1).astype(np.uint8)
+        return logits.astype(np.float32)
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> "Slopes":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_equal_engines_pass() -> None:
+    result = verify(Slopes(), Slopes(), generated_images(2), Tolerance())
+    assert result.passed
+    assert [row.largest for row in result.comparisons] == [0, 0]
+    assert [row.agreement for row in result.comparisons] == [100, 100]
+
+
+def test_planted_error_is_measured_and_refused() -> None:
+    result = verify(Slopes(), Slopes(error=0.5), generated_images(1), Tolerance())
+    assert result.comparisons[0].largest == pytest.approx(0.5, rel=1e-3)
+    assert not result.passed
+    assert "relative error" in result.failures[0]
+    assert "scene 1000000 at 64x96" in result.failures[0]
+
+
+def test_nan_is_refused() -> None:
+    assert not verify(Slopes(), Slopes(error=float("nan")), generated_images(1), Tolerance()).passed
+
+
+def test_label_maps_are_compared_by_agreement() -> None:
+    contract = replace(CONTRACT, output=OutputKind.LABELS)
+    image = generated_images(1)[0]
+    row = compare(Slopes(contract=contract), Slopes(error=1e6, contract=contract), image, (64, 96))
+    assert row.agreement == pytest.approx(100 * (1 - 1 / 96), rel=1e-6)
+    strict = Verification("a", "b", OutputKind.LABELS, (row,), Tolerance(agreement=99.9))
+    assert "label agreement" in strict.failures[0]
+
+
+def test_fall_of_miou_is_refused_and_a_rise_is_not() -> None:
+    row = Comparison("x", (64, 96), 0, 0, 1, 100)
+    falls = Verification("a", "b", OutputKind.LOGITS, (row,), Tolerance(), miou=(60.0, 59.9))
+    rises = replace(falls, miou=(59.9, 60.0))
+    assert falls.failures == ["mIoU fell by 0.10 points, more than 0.05"]
+    assert rises.passed
+
+
+def test_dynamic_sizes_are_verified_at_the_extremes_and_off_the_square() -> None:
+    contract = replace(CONTRACT, height=Extent(32, 64, 128), width=Extent(64, 96, 128))
+    assert verification_sizes(contract) == [(64, 96), (32, 96), (64, 64), (32, 64)]
+    sizes = [
+        row.size
+        for row in verify(
+            Slopes(contract=contract), Slopes(contract=contract), generated_images(1), Tolerance()
+        ).comparisons
+    ]
+    assert sizes == verification_sizes(contract)
+
+
+def test_record_tells_everything() -> None:
+    record = verify(Slopes(), Slopes(), generated_images(1), Tolerance()).to_dict()
+    assert record["passed"] is True
+    assert record["comparisons"][0]["relative"] == 0
+    assert record["tolerance"]["relative"] == 1e-4
+
+
+@pytest.mark.parametrize("wrong", [{"relative": -1}, {"agreement": 101}, {"miou": -0.1}])
+def test_senseless_tolerances_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(OptionError):
+        Tolerance(**wrong)

@@ -1,0 +1,150 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ffnet_deploy.errors import ConfigError, DataError, OptionError
+from ffnet_deploy.training import datasets
+from ffnet_deploy.training.crops import ClassCrop
+from ffnet_deploy.training.datasets import CheckLabels, check_data
+from ffnet_deploy.training.options import Precision, TrainOptions, parse_override
+from ffnet_deploy.training.recipe import run_config
+from ffnet_deploy.training.train import train
+from tests.training.tiny import tiny_options
+
+
+@pytest.fixture
+def own(data: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(data, tmp_path / "own"))
+
+
+def spoil(path: Path, value: int) -> None:
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    labels[0, 0] = value
+    cv2.imwrite(str(path), labels)
+
+
+def checked(root: Path, tmp_path: Path) -> dict[str, int]:
+    return check_data(run_config(tiny_options(root, tmp_path / "run")))
+
+
+def test_own_data_is_counted(own: Path, tmp_path: Path) -> None:
+    assert checked(own, tmp_path) == {"train": 8, "val": 2}
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda root: spoil(root / "annotations/train/003.png", 7), r"003\.png holds the labels 7"),
+        (lambda root: (root / "annotations/val/100.png").unlink(), r"1 of 2 images have no label map.*100\.png"),
+        (lambda root: shutil.rmtree(root / "images/train"), r"no folder .*images/train"),
+        (lambda root: [path.unlink() for path in (root / "images/val").iterdir()], r"no images in"),
+        (lambda root: (root / "annotations/train/002.png").write_bytes(b"no image"), r"002\.png cannot be read"),
+        (lambda root: (root / "classes.txt").write_text("ground 90 90\n"), r"classes\.txt, line 1"),
+    ],
+)
+def test_bad_data_is_one_clear_error(own: Path, tmp_path: Path, damage: Callable[[Path], Any], told: str) -> None:
+    damage(own)
+    with pytest.raises(DataError, match=told):
+        checked(own, tmp_path)
+
+
+def test_labels_that_are_all_ignored_are_told(own: Path, tmp_path: Path) -> None:
+    for path in (own / "annotations/train").iterdir():
+        cv2.imwrite(str(path), np.full((64, 96), 255, np.uint8))
+    with pytest.raises(DataError, match="nothing to learn"):
+        checked(own, tmp_path)
+
+
+def test_a_wrong_label_found_on_the_way_is_told_without_traceback(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "LABELS_READ", 1)
+    spoil(own / "annotations/train/001.png", 9)
+    options = tiny_options(own, tmp_path / "run", workers=1, iterations=8, batch=1)
+    with pytest.raises(DataError, match=r"\Alabel map .*001\.png holds the labels 9"):
+        train(options, Console(quiet=True))
+
+
+def test_label_and_image_of_different_sizes_are_told() -> None:
+    pair = {"gt_seg_map": np.zeros((4, 6), np.uint8), "ori_shape": (4, 8), "seg_map_path": "a.png"}
+    with pytest.raises(DataError, match=r"a\.png has 4x6 pixels, its image 4x8"):
+        CheckLabels(3).transform(pair)
+
+
+def test_a_crop_whose_labels_are_all_ignored_has_a_finite_loss(own: Path, tmp_path: Path) -> None:
+    for index in range(7):
+        cv2.imwrite(str(own / f"annotations/train/{index:03d}.png"), np.full((64, 96), 255, np.uint8))
+    result = train(tiny_options(own, tmp_path / "run", batch=1, iterations=3), Console(quiet=True))
+    assert result.iterations == 3
+
+
+def test_class_crops_hold_rare_classes_more_often() -> None:
+    labels = np.zeros((200, 300), np.uint8)
+    labels[10:14, 20:24] = 1
+    labels[150:, 250:] = 255
+    shares = []
+    for prob in (0.0, 1.0):
+        np.random.seed(0)
+        crop = ClassCrop(class_prob=prob, crop_size=(50, 60))
+        held = []
+        for _ in range(200):
+            top, bottom, left, right = crop.crop_bbox({"gt_seg_map": labels, "img": labels})
+            assert (bottom - top, right - left) == (50, 60) and 0 <= top <= 150 and 0 <= left <= 240
+            held.append((labels[top:bottom, left:right] == 1).any())
+        shares.append(np.mean(held))
+    assert shares[0] < 0.15 and shares[1] > 0.4, f"{shares}"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"iterations": 0}, {"batch": 0}, {"accumulate": 0}, {"workers": -1}, {"resume": True, "load": "x.pth"}]
+)
+def test_bad_options_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        TrainOptions("ffnet_seg_nano_scenes", Path("run"), **changes)
+
+
+def test_mixed_precision_without_gpu_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(OptionError, match="needs a CUDA GPU"):
+        run_config(tiny_options(data, tmp_path, amp=Precision.BF16))
+
+
+def test_mixed_precision_and_accumulation_reach_the_optimiser(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    wrapper = run_config(tiny_options(data, tmp_path, amp=Precision.FP16, accumulate=4)).optim_wrapper
+    assert (wrapper.type, wrapper.dtype, wrapper.loss_scale) == ("AmpOptimWrapper", "float16", "dynamic")
+    assert wrapper.accumulative_counts == 4
+
+
+def test_unknown_keys_offer_the_nearest(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="optim_wrapper"):
+        run_config(tiny_options(data, tmp_path, overrides={"optim_wraper.optimizer.lr": 1}))
+
+
+def test_a_config_without_training_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "bare.py"
+    path.write_text("model = dict(backbone=dict(type='ffnet_seg'), decode_head=dict(num_classes=19))")
+    with pytest.raises(ConfigError, match="describes no training"):
+        run_config(TrainOptions(str(path), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a.b=1e-4", 1e-4), ("a.b=[1, 2]", [1, 2]), ("a.b=poly", "poly"), ("a.b=x=y", "x=y"), ("a.b=None", None)],
+)
+def test_overrides_are_python_values_or_strings(text: str, value: object) -> None:
+    assert parse_override(text) == ("a.b", value)
+
+
+@pytest.mark.parametrize("text", ["a.b", "=3", " =3"])
+def test_overrides_without_key_or_value_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="key=value"):
+        parse_override(text)

@@ -1,0 +1,103 @@
+"""Promises that take minutes to keep: run with ``-m slow``."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from ffnet_deploy.errors import CheckpointError
+from ffnet_deploy.segmentor import load_segmentor
+from ffnet_deploy.training.saving import newest_intact
+from ffnet_deploy.training.train import train
+from tests.training.tiny import NETWORK, tiny_options, write_data
+
+pytestmark = pytest.mark.slow
+
+
+def accuracy(config: Path, checkpoint: Path, data: Path) -> float:
+    """Share of the training images' pixels that are classified right."""
+    model = load_segmentor(config, checkpoint)
+    right = []
+    for path in sorted((data / "images/train").iterdir()):
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB).astype(np.float32)
+        x = (image - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+        x = torch.from_numpy(x).permute(2, 0, 1)[None].float()
+        with torch.no_grad():
+            logits = model.decode_head(model.backbone(x))
+        labels = torch.nn.functional.interpolate(logits, x.shape[2:], mode="bilinear").argmax(1)[0].numpy()
+        right.append(labels == cv2.imread(str(data / "annotations/train" / path.name), cv2.IMREAD_UNCHANGED))
+    return float(np.mean(right))
+
+
+def test_the_nano_network_learns_four_images_by_heart(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", train=4, val=1)
+    # the network as it is, without what hinders learning by heart
+    mine = {
+        key: value for key, value in NETWORK.items() if key.startswith(("train_dataloader", "val_", "default_hooks"))
+    }
+    overrides = {
+        **mine,
+        "model.data_preprocessor.size": (64, 96),
+        "model.decode_head.dropout_ratio": 0.0,
+        "model.backbone.drop_path_rate": 0.0,
+        "default_hooks.checkpoint.interval": 300,
+        "train_cfg.val_interval": 1000,
+        "custom_hooks": [],
+    }
+    options = replace(tiny_options(data, tmp_path / "run", iterations=300), overrides=overrides)
+    train(options, Console(quiet=True))
+    share = accuracy(tmp_path / "run" / "ffnet_seg_nano_scenes.py", tmp_path / "run" / "iter_300.pth", data)
+    assert share > 0.98, f"{share:.4f}"
+
+
+def command_line(data: Path, work_dir: Path, *more: str) -> list[str]:
+    settings = [f"--set={key}={value!r}" for key, value in NETWORK.items()]
+    start = "from ffnet_deploy.cli.train import main; main()"
+    options = {"--config": "ffnet_seg_nano_scenes", "--data": data, "--classes": data / "classes.txt"}
+    options |= {"--work-dir": work_dir, "--iterations": 60, "--batch": 2, "--workers": 0, "--seed": 0}
+    return [sys.executable, "-c", start, *(str(part) for pair in options.items() for part in pair), *settings, *more]
+
+
+def start(data: Path, work_dir: Path, *more: str) -> Any:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command_line(data, work_dir, *more), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def test_every_resume_after_ten_sigkills_works(data: Path, tmp_path: Path) -> None:
+    random.seed(0)
+    step = "--set=default_hooks.checkpoint.interval=1"
+    reached = 0
+    for _ in range(10):
+        run = start(data, tmp_path, step, *(["--resume"] if reached else []))
+        deadline = time.monotonic() + 240
+        wanted = reached + random.randint(1, 5)
+        while run.poll() is None and time.monotonic() < deadline and newest(tmp_path) < wanted:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        assert newest(tmp_path) >= wanted, run.stderr.read().decode()[-2000:]
+        reached = newest(tmp_path)
+    last = start(data, tmp_path, step, "--resume")
+    assert last.wait(timeout=500) == 0, last.stderr.read().decode()[-2000:]
+    assert newest(tmp_path) == 60
+
+
+def newest(work_dir: Path) -> int:
+    """Iterations of the newest intact checkpoint; 0 where there is none."""
+    try:
+        return int(newest_intact(work_dir)[0].stem.split("_")[1])
+    except CheckpointError:
+        return 0
