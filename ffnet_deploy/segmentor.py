@@ -42,6 +42,12 @@ class Segmentor:
         hashes = {"config": self.config.sha256}
         return hashes | ({"checkpoint": self.checkpoint.sha256} if self.checkpoint else {})
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed of the config and left out of the checkpoint, in words."""
+        weights = self.report.notes() if self.report else ["the weights are random: predictions mean nothing"]
+        return (*self.config.assumptions, *weights)
+
     def contract(self, **choices: Any) -> Contract:
         """What an artefact of this segmentor takes and gives; `choices` are further fields of `Contract`."""
         return Contract(

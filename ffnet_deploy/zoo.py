@@ -27,6 +27,8 @@ PRETRAINED = {
     "ffnet_seg": "ffnet_seg.pth.tar",
 }
 """File of each ImageNet-pretrained backbone."""
+RANDOM = "random"
+"""In place of a checkpoint: the network keeps its initial weights."""
 BUNDLED_FOLDER = Path(__file__).parent / "checkpoints"
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30
@@ -52,6 +54,22 @@ def resolve_checkpoint(source: str | Path, config_name: str, progress: Progress 
     if str(source) == "bundled":
         return bundled_checkpoint(config_name)
     return Path(source)
+
+
+def chosen_checkpoint(source: str | None, config_name: str) -> str | None:
+    """What `resolve_checkpoint` is to be asked for: `source` itself, by default the bundled one; None: random weights.
+
+    Raises:
+        CheckpointError: nothing was chosen and nothing is bundled.
+    """
+    if source is not None:
+        return None if source == RANDOM else source
+    if (BUNDLED_FOLDER / f"{config_name}.safetensors").is_file():
+        return "bundled"
+    raise CheckpointError(
+        f"which weights? No checkpoint is bundled for {config_name}.\n"
+        "  to do    add --checkpoint FILE, --checkpoint published, or --checkpoint random (to try things out)"
+    )
 
 
 def bundled_checkpoint(config_name: str) -> Path:

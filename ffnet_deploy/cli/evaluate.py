@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ffnet_deploy.cli.console import console, progress_bar, report_note, run_command
+from ffnet_deploy.cli.console import console, download_bar, progress_bar, report_note, run_command
 from ffnet_deploy.cli.shapes import parse_sides
 from ffnet_deploy.contract import TestProtocol
 from ffnet_deploy.engines.engine import Engine
@@ -18,6 +18,10 @@ from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate, write_evaluation
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
 from ffnet_deploy.files import make_folder
+from ffnet_deploy.zoo import chosen_checkpoint
+
+PICTURES = Path("predictions")
+"""Where pictures go when there are no labels to score by and no other folder is named."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
@@ -61,12 +65,6 @@ class Source:
         """The backend that runs this source."""
         return Backend.TORCH if self.artifact is None else Backend.ONNXRUNTIME
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What to know of scores of this source."""
-        untrained = self.config is not None and self.checkpoint is None
-        return ("no --checkpoint was given: these are the scores of untrained weights",) if untrained else ()
-
     def open(self) -> Engine:
         """The engine of this source."""
         if self.artifact is not None:
@@ -75,8 +73,9 @@ class Source:
         from ffnet_deploy.engines.torch import TorchEngine
 
         assert self.config is not None  # __post_init__ saw to it
-        engine: Engine = TorchEngine.from_config(self.config, self.checkpoint, self.device)
-        return engine
+        choice = chosen_checkpoint(self.checkpoint, Path(self.config).stem)
+        with download_bar("downloading the checkpoint") as progress:
+            return TorchEngine.from_config(self.config, choice, self.device, progress)
 
 
 def parse_size(text: str | None, option: str) -> tuple[int, int] | None:
@@ -112,14 +111,10 @@ def chosen_dataset(engine: Engine, data: Path | None, images: Path | None, datas
     return open_dataset(data, engine.contract.dataset, dataset, split)
 
 
-def check_inputs(data: Path | None, images: Path | None, save_images: Path | None, limit: int | None) -> None:
-    """Raise `OptionError` unless there is one source of images and a use for it."""
+def check_inputs(data: Path | None, images: Path | None, limit: int | None) -> None:
+    """Raise `OptionError` unless there is one source of images."""
     if (data is None) == (images is None):
         raise OptionError("give either --data ROOT (labelled images) or --images DIR (to predict only)")
-    if images is not None and save_images is None:
-        raise OptionError(
-            "--images predicts without labels to score by: say where the pictures go with --save-images DIR"
-        )
     if limit is not None and limit < 1:
         raise OptionError(f"--limit takes a number of images from 1: got {limit}")
 
@@ -173,7 +168,7 @@ def about(engine: Engine, source: Source) -> dict[str, Any]:
 def command(
     artifact: Annotated[Path | None, typer.Option(help="Exported ONNX file to score.")] = None,
     config: Annotated[str | None, typer.Option(help="Config name or file, for the PyTorch network.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of --config: a file, or 'published'.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="File, 'published', 'bundled' or 'random'.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="By default the one that fits.", show_default=False)] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of a labelled data set.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Meaning of the labels: ade20k, cityscapes, camvid, ...")] = None,
@@ -189,11 +184,16 @@ def command(
     threads: Annotated[int, typer.Option(help="CPU threads of ONNX Runtime; 0 takes all cores.")] = 0,
     device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, cuda:1, ...")] = "cpu",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
-    save_images: Annotated[Path | None, typer.Option(help="Write a picture of each image to this folder.")] = None,
+    save_images: Annotated[
+        Path | None,
+        typer.Option(help="Write a picture of each image here (--images: predictions)."),
+    ] = None,
 ) -> None:
     """Score an exported network, or a config with its checkpoint, by the published protocol."""
     source = Source(backend, artifact, config, checkpoint, device, threads)
-    check_inputs(data, images, save_images, limit)
+    check_inputs(data, images, limit)
+    if images is not None and save_images is None:
+        save_images = PICTURES
     looks = PredictOptions(MULTI_SCALE if multi_scale else (1.0,), flip, batch)
     if json_file is not None:
         make_folder(json_file.parent)
@@ -204,7 +204,7 @@ def command(
         )
         with progress_bar(f"scoring with {engine.name}") as progress:
             result = evaluate(engine, samples, EvaluateOptions(protocol, looks, limit, save_images), progress)
-        result = replace(result, notes=(*source.notes, *result.notes))
+        result = replace(result, notes=(*engine.notes, *result.notes))
         show(result, save_images)
         if json_file is not None:
             write_evaluation(json_file, result, about(engine, source))

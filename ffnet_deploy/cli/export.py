@@ -4,18 +4,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from ffnet_deploy.cli.console import console, error_console, report_note, run_command
+from ffnet_deploy.cli.console import console, download_bar, error_console, report_note, run_command
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
 from ffnet_deploy.contract import InputKind, OutputKind, TestProtocol
-from ffnet_deploy.errors import CheckpointError, OptionError
+from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import open_dataset, open_images
 from ffnet_deploy.optional import optional
+from ffnet_deploy.zoo import chosen_checkpoint
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-RANDOM = "random"
 _IMAGES = 4
 
 
@@ -28,28 +27,12 @@ def default_shape(protocol: TestProtocol) -> str:
 def open_for_export(config: str, checkpoint: str | None):  # type: ignore[no-untyped-def]  # Segmentor needs torch
     """The segmentor to export, its download shown as a bar, and what was assumed or left out as notes."""
     from ffnet_deploy.segmentor import open_segmentor
-    from ffnet_deploy.zoo import BUNDLED_FOLDER
 
-    if checkpoint is None:
-        name = Path(config).stem
-        if not (BUNDLED_FOLDER / f"{name}.safetensors").is_file():
-            raise CheckpointError(
-                f"which weights? No checkpoint is bundled for {name}.\n"
-                "  to do    add --checkpoint FILE, --checkpoint published, or --checkpoint random (to try things out)"
-            )
-        checkpoint = "bundled"
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=error_console, transient=True) as bar:
-        task = bar.add_task("downloading the checkpoint", total=None, visible=False)
-        segmentor = open_segmentor(
-            config,
-            None if checkpoint == RANDOM else checkpoint,
-            lambda done, total: bar.update(task, completed=done, total=total, visible=True),
-        )
-    for note in (*segmentor.config.assumptions, *(segmentor.report.notes() if segmentor.report else ())):
+    choice = chosen_checkpoint(checkpoint, Path(config).stem)
+    with download_bar("downloading the checkpoint") as progress:
+        segmentor = open_segmentor(config, choice, progress)
+    for note in segmentor.notes:
         report_note(note)
-    if checkpoint == RANDOM:
-        report_note("the weights are random: the graph is right, its predictions mean nothing")
     return segmentor
 
 
@@ -94,12 +77,13 @@ def command(
         str | None, typer.Option(help="File, 'published', 'bundled' or 'random'; by default the bundled one.")
     ] = None,
     shape: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or MIN:OPT:MAX of these; multiples of 32.")
+        str | None,
+        typer.Option(metavar="SIZE", help="HEIGHTxWIDTH in pixels, or MIN:OPT:MAX of these; multiples of 32."),
     ] = None,
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Accept any size and batch, --shape being typical.")
     ] = False,
-    batch: Annotated[str, typer.Option(help="Batch size, or MIN:OPT:MAX.")] = "1",
+    batch: Annotated[str, typer.Option(metavar="N", help="Batch size, or MIN:OPT:MAX.")] = "1",
     opset: Annotated[int, typer.Option(help="Operator set: 20, or 17 for TensorRT 8.5.")] = 20,
     input_kind: Annotated[
         InputKind, typer.Option("--input", help="float (normalised NCHW), or uint8 NHWC images: rgb, bgr.")

@@ -58,6 +58,7 @@ class OnnxRuntimeEngine:
         self.contract = _read_contract(self._session, path)
         self._output = _check_tensors(self._session, self.contract, path)
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        self.notes: tuple[str, ...] = ()
         self.name = f"ONNX Runtime {onnxruntime.__version__} ({device})"
 
     def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:

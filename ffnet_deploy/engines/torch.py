@@ -1,5 +1,6 @@
 """PyTorch as an engine: the segmentor as published, behind the same protocol as every artefact."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -23,14 +24,16 @@ class TorchEngine:
         model: mmseg `EncoderDecoder`; it is moved to `device` and put in evaluation mode.
         contract: what the engine takes and gives.
         device: PyTorch device, for instance ``"cpu"`` or ``"cuda:0"``.
+        notes: what to know of its results.
 
     Raises:
         OptionError: PyTorch has no such device.
     """
 
-    def __init__(self, model: Any, contract: Contract, device: str = "cpu") -> None:
+    def __init__(self, model: Any, contract: Contract, device: str = "cpu", notes: tuple[str, ...] = ()) -> None:
         self._torch: ModuleType = optional("torch", extra="convert", purpose="running a segmentor in PyTorch")
         self.contract = contract
+        self.notes = notes
         self.name = f"PyTorch {self._torch.__version__} ({device})"
         try:
             self._device = self._torch.device(device)
@@ -39,7 +42,13 @@ class TorchEngine:
             raise OptionError(f"PyTorch cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
 
     @classmethod
-    def from_config(cls, config: str | Path, checkpoint: str | Path | None, device: str = "cpu") -> "TorchEngine":
+    def from_config(
+        cls,
+        config: str | Path,
+        checkpoint: str | Path | None,
+        device: str = "cpu",
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> "TorchEngine":
         """The engine of a config and checkpoint, with float input of any size and logits as output.
 
         Raises:
@@ -50,9 +59,9 @@ class TorchEngine:
         optional("mmseg", extra="convert", purpose="the torch backend")
         from ffnet_deploy.segmentor import open_segmentor
 
-        segmentor = open_segmentor(config, checkpoint)
+        segmentor = open_segmentor(config, checkpoint, progress)
         contract = segmentor.contract(height=_ANY_SIDE, width=_ANY_SIDE, batch=_ANY_BATCH)
-        return cls(segmentor.model, contract, device)
+        return cls(segmentor.model, contract, device, segmentor.notes)
 
     def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
         """The network's output for `batch`; shapes and types as `contract` says.

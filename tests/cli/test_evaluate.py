@@ -105,7 +105,6 @@ def test_a_deviation_from_the_protocol_is_shown_and_written(data: Path, tmp_path
         (["--config", "a", "--backend", "onnxruntime", "--data", "d"], "--backend onnxruntime needs --artifact"),
         (["--artifact", "a"], "either --data"),
         (["--artifact", "a", "--data", "d", "--images", "i"], "either --data"),
-        (["--artifact", "a", "--images", "i"], "--save-images DIR"),
         (["--artifact", "a", "--data", "d", "--limit", "0"], "--limit"),
         (["--artifact", "a", "--data", "d", "--threads", "-1"], "threads"),
         (["--artifact", "a", "--data", "d", "--batch", "0"], "batch of 0"),
@@ -193,7 +192,7 @@ def test_the_torch_backend_runs_the_configs_network(
 
     class Recording:
         @classmethod
-        def from_config(cls, config: str, checkpoint: str | None, device: str) -> OnnxRuntimeEngine:
+        def from_config(cls, config: str, checkpoint: str | None, device: str, progress: object) -> OnnxRuntimeEngine:
             asked.append((config, checkpoint, device))
             return OnnxRuntimeEngine(artifact)
 
@@ -206,7 +205,16 @@ def test_the_torch_backend_runs_the_configs_network(
     written = json.loads((tmp_path / "j").read_text())
     assert (written["backend"], written["artifact"]) == ("torch", None)
     assert written["notes"] == []
-    assert "untrained" in run("--config", "some", "--data", data).stderr
+    assert "which weights?" in run("--config", "some", "--data", data).stderr
+
+
+def test_images_alone_are_predicted_into_a_folder_of_their_own(
+    artifact: Path, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("--artifact", artifact, "--images", data / "images" / "val")
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "predictions").glob("*.png"))) == len(list((data / "images" / "val").iterdir()))
 
 
 def test_real_images_are_scored(shared_data: Path, artifact: Path, tmp_path: Path) -> None:

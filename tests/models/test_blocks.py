@@ -34,7 +34,7 @@ def test_branches_are_summed() -> None:
 def test_drop_path_rates_rise_linearly_over_all_blocks() -> None:
     rates = drop_path_rates((2, 3), 0.4)
     assert [len(stage) for stage in rates] == [2, 3]
-    assert sum(rates, []) == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    assert [*rates[0], *rates[1]] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
 def test_a_residual_without_a_branch_is_its_input() -> None:
