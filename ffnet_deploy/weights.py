@@ -51,7 +51,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, config: SegmentorConf
         CheckpointError: a tensor that inference needs is missing or has another shape, or the checkpoint holds
             tensors of another network; the message groups them and names the config that fits.
     """
-    wanted, found = shapes_of(model.state_dict()), shapes_of(checkpoint.tensors)
+    own = model.state_dict()  # asked for once: it walks through all modules
+    wanted, found = shapes_of(own), shapes_of(checkpoint.tensors)
     _refuse_bare_backbone(checkpoint, found, config, len(wanted))
     ignored = [name for name in found if name not in wanted and _is_dispensable(name)]
     missing = [name for name in wanted if name not in found]
@@ -60,9 +61,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, config: SegmentorConf
     fatal = [name for name in missing if not name.startswith(AUXILIARY)] + unexpected
     if fatal or any(not name.startswith(AUXILIARY) for name in reshaped):
         raise CheckpointError(_misfit(checkpoint, config, wanted, found, missing, unexpected, reshaped))
-    fitting = {
-        name: value for name, value in checkpoint.tensors.items() if name in model.state_dict() and name not in reshaped
-    }
+    fitting = {name: value for name, value in checkpoint.tensors.items() if name in own and name not in reshaped}
     model.load_state_dict(fitting, strict=False)
     return LoadReport(len(fitting), tuple(ignored), tuple(missing + reshaped))
 

@@ -177,7 +177,7 @@ def _copy(response: "object", partial: Path, done: int, total: int | None, progr
     with storage_errors(partial):
         file = partial.open("ab" if done else "wb")
     with file:
-        while block := response.read(_BLOCK):  # type: ignore[attr-defined]
+        while block := response.read1(_BLOCK):  # type: ignore[attr-defined]
             with storage_errors(partial):
                 file.write(block)
                 file.flush()

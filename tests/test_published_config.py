@@ -122,7 +122,7 @@ BASES = {
     "datasets/cityscapes_1024x1024_repeat.py": dataset(
         "CityscapesDataset", "(2048, 1024)", "dict(type='Resize', keep_ratio=True),"
     ),
-    "schedules/schedule_160k.py": "optimizer = dict(type='SGD', lr=0.01)\nlr_config = dict(policy='poly', min_lr=1e-4)\n",
+    "schedules/schedule_160k.py": "optimizer = dict(type='SGD', lr=0.01)\nlr_config = dict(policy='poly')\n",
     "schedules/schedule_160k_adamw.py": "optimizer = dict(type='AdamW', lr=0.00006)\n",
     "default_runtime.py": "log_level = 'INFO'\nworkflow = [('train', 1)]\n",
 }

@@ -57,7 +57,8 @@ class Normalize(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images."""
-        return (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        # cast first: TensorRT transposes no uint8
+        return (image.float().permute(0, 3, 1, 2) - self.mean) / self.std
 
 
 class Finish(nn.Module):

@@ -118,6 +118,11 @@ def test_uint8_input_is_normalised_in_the_graph(
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+def test_uint8_input_is_cast_before_anything_else(graph_of: GraphOf) -> None:
+    graph = graph_of("tiny_seg", replace(DYNAMIC, input=InputKind.RGB)).graph
+    assert [node.op_type for node in graph.node[:2]] == ["Cast", "Transpose"], "TensorRT transposes no uint8"
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("form", ["static", "dynamic"])
 def test_labels_are_the_argmax_at_input_size(

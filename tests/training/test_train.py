@@ -78,6 +78,13 @@ def test_what_was_trained_is_loaded_by_the_rest_of_the_toolkit(finished: Path) -
     assert model.decode_head.num_classes == 3
 
 
+def test_predictions_and_scalars_are_recorded(finished: Path) -> None:
+    assert len(list(finished.glob("*/vis_data/vis_image/val_*.png"))) == 2
+    assert {1, 2, 3, 4} == set(losses(finished))
+    pytest.importorskip("tensorboard", reason="TensorBoard comes with the extra train")
+    assert list(finished.glob("*/vis_data/events.out.tfevents.*"))
+
+
 def test_checkpoints_hold_random_states(finished: Path) -> None:
     content = torch.load(finished / "iter_4.pth", weights_only=False)
     assert {"python", "numpy", "torch"} <= set(content["random_state"])

@@ -1,0 +1,56 @@
+"""What is installed is what works from the checkout, and the README speaks of commands that exist."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import typer
+
+from ffnet_deploy.cli import evaluate, export
+from ffnet_deploy.config import config_names
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = {"ffnet-export": export.app, "ffnet-eval": evaluate.app}
+
+
+@pytest.fixture(scope="module")
+def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    pytest.importorskip("setuptools", minversion="77")
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", out, ROOT]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(zipfile.ZipFile(next(out.glob("*.whl"))).namelist())
+
+
+def test_wheel_holds_every_module_and_every_file_the_package_reads(wheel_names: set[str]) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "ffnet_deploy"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    assert [name for name in tracked if name not in wheel_names] == []
+    assert f"ffnet_deploy/configs/{config_names()[0]}.py" in wheel_names
+
+
+def options_of(app: typer.Typer) -> set[str]:
+    command = typer.main.get_command(app)
+    return {option for parameter in command.params for option in parameter.opts} | {"--help"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "Makefile"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_written_with_options_that_exist(page: str, command: str) -> None:
+    lines = [line for line in (ROOT / page).read_text().splitlines() if re.search(rf"(^|/){command} ", line.strip())]
+    assert lines, f"{page} never uses {command}"
+    used = {option for line in lines for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", line.partition("#")[0])}
+    assert used <= options_of(COMMANDS[command]), used - options_of(COMMANDS[command])
+
+
+def test_every_config_of_the_readme_exists() -> None:
+    named = set(re.findall(r"^\| `((?:upernet_)?ffnet_[a-z0-9_]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert len(named) >= 5
+    assert named <= set(config_names())
