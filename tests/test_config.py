@@ -96,7 +96,6 @@ def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
             "_base_ = './absent_base.py'\n",
             r"needs the base file \./absent_base\.py, which is missing.\n  to do    put it",
         ),
-        ("_base_ = 'mine.py'\n", "is its own base"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_one_clear_error(tmp_path: Path, text: str, told: str) -> None:
