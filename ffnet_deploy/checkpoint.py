@@ -92,19 +92,19 @@ def _allowed_types() -> list[Any]:
     return [np.ndarray, np.dtype, *dtypes, *functions, argparse.Namespace, *_log_history_types()]
 
 
+class LogHistory:
+    """What becomes of mmengine's `HistoryBuffer`, whose own unpickling would change the class for everybody."""
+
+
+def _statistic(owner: Any, name: str) -> str:
+    """The name that a `HistoryBuffer` fetches from its class through getattr; nothing else may be fetched."""
+    if owner is LogHistory and name in ("min", "max", "mean", "current"):
+        return name
+    raise CheckpointError(f"it asks for the attribute {name!r} of {owner!r}")
+
+
 def _log_history_types() -> list[Any]:
-    try:
-        from mmengine.logging.history_buffer import HistoryBuffer
-    except ImportError:
-        return []
-
-    def statistic(owner: Any, name: str) -> Any:
-        # pickles of a HistoryBuffer fetch its own statistics through getattr; nothing else may
-        if owner is HistoryBuffer and name in ("min", "max", "mean", "current"):
-            return getattr(HistoryBuffer, name)
-        raise CheckpointError(f"it asks for the attribute {name!r} of {owner!r}")
-
-    return [HistoryBuffer, (statistic, "builtins.getattr")]
+    return [(LogHistory, "mmengine.logging.history_buffer.HistoryBuffer"), (_statistic, "builtins.getattr")]
 
 
 def _unsafe_or_damaged(path: Path, error: Exception) -> CheckpointError:
@@ -119,6 +119,8 @@ def _unsafe_or_damaged(path: Path, error: Exception) -> CheckpointError:
 
 def _unsafe_type(path: Path, message: str) -> str:
     """The type that torch refused, in words; empty when the file is damaged rather than unsafe."""
+    if "TorchScript" in message:
+        return "a TorchScript program"
     named = re.search(r"(?:\bGLOBAL |<class ')([\w.]+)", message)
     if named:
         return f"the type {named.group(1)}"
@@ -148,6 +150,21 @@ def _reason(path: Path, error: Exception) -> str:
     return told.partition(". ")[0][:160]
 
 
+def _check_kinds(tensors: Mapping[str, "Tensor"], path: Path) -> None:
+    """Raise `CheckpointError` for tensors that are no plain arrays of real numbers."""
+    torch = optional("torch", extra="convert", purpose="reading a checkpoint")
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for name, value in tensors.items():
+        plain = value.layout is torch.strided and not value.is_quantized and not value.is_meta
+        whole = not (value.is_floating_point() or value.is_complex())
+        if not plain or not (whole or value.dtype in floats):
+            kind = str(value.dtype if plain else "no plain tensor").removeprefix("torch.")
+            raise CheckpointError(
+                f"checkpoint {path}: {name} is {kind}; a segmentor's weights are 16, 32 or 64 bit floats.\n"
+                "  to do    save the plain float weights"
+            )
+
+
 def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, "Tensor"]:
     torch = optional("torch", extra="convert", purpose="reading a checkpoint")
     holder: Mapping[str, Any] = next(
@@ -159,6 +176,7 @@ def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, "Tensor"]:
     if not tensors:
         keys = ", ".join(map(str, list(content)[:8])) or "nothing"
         raise CheckpointError(f"checkpoint {path} holds no tensors, only: {keys}")
+    _check_kinds(tensors, path)
     bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise CheckpointError(f"checkpoint {path} has NaN or infinite values in {len(bad)} tensors, first in {bad[0]}")

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,13 @@ def load_config(source: str | Path) -> SegmentorConfig:
     """
     path = find_config(source)
     cfg, assumptions = _read(path)
+    try:
+        return _described(path, cfg, assumptions)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ConfigError(f"config {path} has a part of the wrong kind: {type(error).__name__}: {error}") from error
+
+
+def _described(path: Path, cfg: Any, assumptions: list[str]) -> SegmentorConfig:
     assumptions += upgrade(cfg)
     if not isinstance(cfg.get("model"), Mapping) or "decode_head" not in cfg.model or "backbone" not in cfg.model:
         raise ConfigError(
@@ -95,6 +102,10 @@ def load_config(source: str | Path) -> SegmentorConfig:
             f"  to do    pass a model config, for instance one of {', '.join(config_names())}"
         )
     dataset, labels = _labels(cfg, path)
+    if not cfg.model.get("data_preprocessor"):
+        assumptions.append("the config says nothing of normalisation; ImageNet's mean and deviation are assumed")
+    if not _test_pipeline(cfg):
+        assumptions.append("the config has no test pipeline; images are scored within 2048x512, in multiples of 32")
     return SegmentorConfig(
         name=path.stem,
         path=path,
@@ -108,13 +119,6 @@ def load_config(source: str | Path) -> SegmentorConfig:
     )
 
 
-def with_labels(config: SegmentorConfig, dataset: str, labels: LabelSet) -> SegmentorConfig:
-    """`config` with other class names and colours; their number must fit its decoder."""
-    if len(labels.classes) != config.num_classes:
-        raise ConfigError(f"{config.name} predicts {config.num_classes} classes, but {len(labels.classes)} are named")
-    return replace(config, dataset=dataset, labels=labels)
-
-
 def _read(path: Path) -> tuple[Any, list[str]]:
     """The merged config and what was assumed about base files that are missing."""
     mmengine = optional("mmengine", extra="convert", purpose="reading a config")
@@ -122,7 +126,7 @@ def _read(path: Path) -> tuple[Any, list[str]]:
         return mmengine.Config.fromfile(path), []
     except (FileNotFoundError, RecursionError):  # a base file is missing, or is its own base
         return read_with_stand_ins(path, CONFIG_FOLDER)
-    except Exception as error:  # a config is code: whatever it raises is the config's fault
+    except (Exception, SystemExit) as error:  # a config is code: whatever it raises is the config's fault
         raise ConfigError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -156,6 +160,8 @@ def _own_labels(cfg: Any) -> LabelSet | None:
     palette = metainfo.get("palette") or _numbered_labels(len(classes)).palette
     if len(palette) != len(classes):
         raise ConfigError(f"metainfo of the config names {len(classes)} classes, but {len(palette)} colours")
+    if any(len(colour) != 3 for colour in palette):
+        raise ConfigError("a colour in the config's metainfo is not of three values (red, green, blue)")
     return LabelSet(classes, tuple((int(r), int(g), int(b)) for r, g, b in palette))
 
 
@@ -176,10 +182,13 @@ def _normalization(cfg: Any, path: Path) -> Normalization:
     return Normalization(tuple(source["mean"]), tuple(source["std"]))
 
 
-def _protocol(cfg: Any, path: Path) -> TestProtocol:
+def _test_pipeline(cfg: Any) -> list[Any]:
     loader = cfg.get("test_dataloader") or {}
-    pipeline = cfg.get("test_pipeline") or loader.get("dataset", {}).get("pipeline") or []
-    steps = {step.get("type"): step for step in pipeline}
+    return list(cfg.get("test_pipeline") or loader.get("dataset", {}).get("pipeline") or [])
+
+
+def _protocol(cfg: Any, path: Path) -> TestProtocol:
+    steps = {step.get("type"): step for step in _test_pipeline(cfg)}
     resize = steps.get("Resize", {})
     test_cfg = cfg.model.get("test_cfg") or {}
     scale = resize.get("scale", (2048, 512))

@@ -14,6 +14,9 @@ from ffnet_deploy.errors import ArtifactError, OptionError
 STRIDE = 32
 """Input heights and widths are multiples of this, in pixels: the largest stride of every FFNet backbone."""
 
+INPUT_NAME = "image"
+"""Name of the input tensor of every artefact; the output is named after its `OutputKind`."""
+
 METADATA_KEY = "ffnet_deploy"
 """Key of the contract in the metadata of an ONNX file."""
 
@@ -125,6 +128,8 @@ class TestProtocol:
             raise OptionError(f"test mode must be whole or slide, not {self.mode!r}")
         if self.mode == "slide" and (self.crop is None or self.stride is None):
             raise OptionError("sliding-window evaluation needs a crop size and a stride")
+        if self.crop and self.stride and not all(1 <= s <= c for s, c in zip(self.stride, self.crop, strict=True)):
+            raise OptionError(f"windows must touch: the stride {self.stride} is not within 1 and the crop {self.crop}")
         if min(self.scale) < 1 or self.divisor < 1:
             raise OptionError(f"scale and divisor must be positive: got {self.scale}, {self.divisor}")
 

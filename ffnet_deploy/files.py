@@ -52,6 +52,14 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_target(path: Path) -> None:
+    """Raise `StorageError` unless a file could be written at `path`; its folder is made where it is missing."""
+    make_folder(path.parent)
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device or pipe"
+        raise StorageError(f"cannot write {path}: it is {what}.\n  to do    name a file")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to, renamed to `path` at the end; removed when anything fails.
@@ -59,7 +67,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
-    make_folder(path.parent)
+    path = path.resolve()  # a link keeps pointing where it did
+    check_target(path)
     with storage_errors(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)

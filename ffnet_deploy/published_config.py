@@ -52,7 +52,7 @@ def _read_merged(path: Path, stand_ins: Path, assumptions: list[str], seen: tupl
 def _run(path: Path) -> dict[str, Any]:
     try:
         names = runpy.run_path(str(path))
-    except Exception as error:  # a config is code: whatever it raises is the config's fault
+    except (Exception, SystemExit) as error:  # a config is code: whatever it raises is the config's fault
         raise ConfigError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
     return {
         name: value

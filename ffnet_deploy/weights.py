@@ -61,7 +61,9 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, config: SegmentorConf
     fatal = [name for name in missing if not name.startswith(AUXILIARY)] + unexpected
     if fatal or any(not name.startswith(AUXILIARY) for name in reshaped):
         raise CheckpointError(_misfit(checkpoint, config, wanted, found, missing, unexpected, reshaped))
-    fitting = {name: value for name, value in checkpoint.tensors.items() if name in own and name not in reshaped}
+    fitting = {
+        name: value for name, value in checkpoint.tensors.items() if name in own and own[name].shape == value.shape
+    }
     model.load_state_dict(fitting, strict=False)
     return LoadReport(len(fitting), tuple(ignored), tuple(missing + reshaped))
 

@@ -290,3 +290,31 @@ def test_values_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> N
 def test_files_without_tensors_say_what_they_hold(tmp_path: Path, content: Any, told: str) -> None:
     with pytest.raises(CheckpointError, match=told):
         read_checkpoint(save(tmp_path / "a.pth", content))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(4, dtype=torch.float8_e4m3fn),
+        torch.zeros(4, dtype=torch.complex64),
+        torch.eye(4).to_sparse(),
+        torch.zeros(4, device="meta"),
+    ],
+    ids=["float8", "complex", "sparse", "meta"],
+)
+def test_tensors_that_are_no_plain_floats_are_refused_by_name(tmp_path: Path, tensor: torch.Tensor) -> None:
+    torch.save({"state_dict": {"backbone.odd": tensor}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="odd"):
+        read_checkpoint(tmp_path / "odd.pth")
+
+
+def test_a_hostile_log_history_changes_nothing_outside(tmp_path: Path) -> None:
+    history = HistoryBuffer([1.0], [1])
+    history.__dict__["statistics_methods"] = {"mean": "hostile"}
+    before = dict(HistoryBuffer._statistics_methods)
+    content = {"state_dict": {"backbone.a": torch.zeros(1)}, "message_hub": {"log_scalars": {"loss": history}}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HistoryBuffer, "__getstate__", lambda self: self.__dict__)
+        torch.save(content, tmp_path / "hostile.pth")
+    read_checkpoint(tmp_path / "hostile.pth")
+    assert HistoryBuffer._statistics_methods == before

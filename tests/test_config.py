@@ -7,12 +7,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmseg")
 
-from ffnet_deploy.config import CONFIG_FOLDER, config_names, find_config, load_config, with_labels  # noqa: E402
+from ffnet_deploy.config import CONFIG_FOLDER, config_names, find_config, load_config  # noqa: E402
 from ffnet_deploy.contract import Normalization, TestProtocol  # noqa: E402
 from ffnet_deploy.errors import ConfigError, FFNetDeployError  # noqa: E402
 from ffnet_deploy.label_sets import LabelSet, label_set  # noqa: E402
 from ffnet_deploy.segmentor import build_segmentor  # noqa: E402
 from tests.golden import PUBLISHED  # noqa: E402
+from tests.tiny import write_config  # noqa: E402
 
 NANO = f"_base_ = {str(CONFIG_FOLDER / 'ffnet_seg_nano_scenes.py')!r}\n"
 CITYSCAPES = TestProtocol((2048, 1024), divisor=1, mode="slide", crop=(1024, 1024), stride=(768, 768))
@@ -181,8 +182,27 @@ test_dataloader = dict(
     assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
 
 
-def test_other_names_must_fit_the_decoder() -> None:
-    config = load_config("ffnet_seg_nano_scenes")
-    assert with_labels(config, "camvid", LabelSet(("a",) * 8, ((0, 0, 0),) * 8)).dataset == "camvid"
-    with pytest.raises(ConfigError, match="predicts 8 classes, but 11 are named"):
-        with_labels(config, "camvid", label_set("camvid"))
+@pytest.mark.parametrize(
+    "change",
+    [
+        "model['test_cfg'] = 'x'",
+        "test_pipeline = ['x']",
+        "metainfo = dict(classes=list('abcdefgh'), palette=[(1, 2)] * 8)",
+    ],
+)
+def test_parts_of_the_wrong_kind_are_one_clear_error(tmp_path: Path, change: str) -> None:
+    path = write_config(tmp_path, "tiny_seg")
+    path.write_text(f"{path.read_text()}\n{change}\n")
+    with pytest.raises(ConfigError):
+        load_config(path)
+
+
+def test_a_config_that_exits_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "exits.py"
+    path.write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(ConfigError, match="SystemExit"):
+        load_config(path)
+
+
+def test_what_a_config_leaves_open_is_said(tmp_path: Path) -> None:
+    assert any("normalisation" in line for line in load_config(write_config(tmp_path, "tiny_upernet")).assumptions)

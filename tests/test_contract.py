@@ -108,3 +108,9 @@ def test_ranges_know_what_they_accept() -> None:
 def test_options_that_cannot_be_are_refused(wrong: Any) -> None:
     with pytest.raises(OptionError):
         wrong()
+
+
+@pytest.mark.parametrize("stride", [(64, 97), (0, 96), (65, 96)])
+def test_windows_that_leave_gaps_are_refused(stride: tuple[int, int]) -> None:
+    with pytest.raises(OptionError, match="windows must touch"):
+        TestProtocol(mode="slide", crop=(64, 96), stride=stride)

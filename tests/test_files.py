@@ -110,3 +110,20 @@ def test_json_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
     write_json(tmp_path / "a.json", [1])
     assert json.loads((tmp_path / "a.json").read_text()) == [1]
+
+
+def test_a_link_keeps_its_place_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "latest.json").symlink_to("real.json")
+    write_json(tmp_path / "latest.json", [1])
+    assert (tmp_path / "latest.json").is_symlink()
+    assert (tmp_path / "real.json").read_text() == "[\n  1\n]\n"
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="a device or pipe"):
+        write_json(tmp_path / "pipe", [1])
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(StorageError, match="it is a folder"):
+        write_json(tmp_path, [1])

@@ -1,6 +1,7 @@
 """What is installed is what works from the checkout, and the README speaks of commands that exist."""
 
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,8 +20,11 @@ COMMANDS = {"ffnet-export": export.app, "ffnet-eval": evaluate.app}
 @pytest.fixture(scope="module")
 def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     pytest.importorskip("setuptools", minversion="77")
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", out, ROOT]
+    out, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
+    shutil.copytree(ROOT / "ffnet_deploy", source / "ffnet_deploy", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", out, source]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return set(zipfile.ZipFile(next(out.glob("*.whl"))).namelist())

@@ -172,7 +172,8 @@ def test_the_published_cityscapes_file_says_what_was_assumed(tmp_path: Path) -> 
     bases = tuple(base for base in BASES if "cityscapes" not in base)
     config = load_config(publish(tmp_path, "ffnet_seg_1024_city_160k", FFNET_CITY, bases))
     assert_same(config, load_config("ffnet_seg_1024_city_160k"))
-    assert len(config.assumptions) == 2
+    assert len(config.assumptions) == 3
+    assert "says nothing of normalisation" in config.assumptions[2]
     assert "cityscapes_1024x1024_repeat.py is missing; the packaged cityscapes settings" in config.assumptions[0]
     assert "ffnet_seg_3 is taken as ffnet_seg" in config.assumptions[1]
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ffnet_deploy.contract import METADATA_KEY, Contract, Extent, InputKind, Normalization, OutputKind, TestProtocol
 from ffnet_deploy.label_sets import label_set
+from ffnet_deploy.manifest import write_manifest
 
 CAMVID = label_set("camvid")
 STRIDE = 4
@@ -106,6 +107,7 @@ def write_onnx(path: Path, described: Contract, metadata: bool = True) -> Path:
     if metadata:
         helper.set_model_props(model, {METADATA_KEY: described.to_json()})
     onnx.save(model, path)
+    write_manifest(path, "onnx", {})
     return path
 
 

@@ -1,6 +1,8 @@
 """What all commands share: where they print, and how they end when something is wrong."""
 
 import functools
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -24,6 +26,9 @@ from ffnet_deploy.errors import FFNetDeployError
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
+TERMINATED = 143
+"""Exit code after SIGTERM: 128 + SIGTERM."""
+
 console = Console(highlight=False)
 """Results: standard output."""
 
@@ -35,23 +40,49 @@ Result = TypeVar("Result")
 
 
 def run_command(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorate `command` so that our errors end it with one red message and code 1, Ctrl-C with code 130.
+    """Decorate `command` so that it ends with a message and an exit code instead of a traceback.
 
-    Other exceptions are bugs and keep their traceback. Goes below ``@app.command()``; the signature stays.
+    Our errors end it with one red message and code 1, Ctrl-C with code 130, SIGTERM with 143. Other exceptions are bugs
+    and keep their traceback. Goes below ``@app.command()``; the signature stays.
     """
 
     @functools.wraps(command)
     def reporting(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         try:
-            return command(*args, **kwargs)
+            with stop_on_sigterm():
+                return command(*args, **kwargs)
         except FFNetDeployError as error:
             report_error(str(error))
             raise typer.Exit(1) from error
+        except Terminated as stop:
+            report_error("terminated")
+            raise typer.Exit(TERMINATED) from stop
         except KeyboardInterrupt as interrupt:
             report_error("interrupted")
             raise typer.Exit(INTERRUPTED) from interrupt
 
     return reporting
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where the command is, so that it cleans up as after Ctrl-C."""
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Raise `Terminated` in the main thread when SIGTERM comes while the block runs."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def report_error(message: str) -> None:

@@ -17,7 +17,7 @@ from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate, write_evaluation
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
-from ffnet_deploy.files import make_folder
+from ffnet_deploy.files import check_target, sha256
 from ffnet_deploy.zoo import chosen_checkpoint
 
 PICTURES = Path("predictions")
@@ -103,10 +103,12 @@ def chosen_protocol(
     return replace(own, mode="slide", crop=crop, stride=stride or default)
 
 
-def chosen_dataset(engine: Engine, data: Path | None, images: Path | None, dataset: str | None, split: str) -> Dataset:
-    """The labelled split in `data`, or the images in `images`."""
+def chosen_dataset(
+    engine: Engine, data: Path | None, images: Path | None, dataset: str | None, split: str, pictures: Path | None
+) -> Dataset:
+    """The labelled split in `data`, or the images in `images` but for those below `pictures`."""
     if images is not None:
-        return open_images(images)
+        return open_images(images, leave_out=pictures)
     assert data is not None
     return open_dataset(data, engine.contract.dataset, dataset, split)
 
@@ -159,6 +161,7 @@ def about(engine: Engine, source: Source) -> dict[str, Any]:
         "engine": engine.name,
         "network": engine.contract.network,
         "artifact": None if source.artifact is None else str(source.artifact),
+        "sha256": None if source.artifact is None else sha256(source.artifact),
         "sources": dict(engine.contract.sources),
     }
 
@@ -196,9 +199,9 @@ def command(
         save_images = PICTURES
     looks = PredictOptions(MULTI_SCALE if multi_scale else (1.0,), flip, batch)
     if json_file is not None:
-        make_folder(json_file.parent)
+        check_target(json_file)
     with source.open() as engine:
-        samples = chosen_dataset(engine, data, images, dataset, split)
+        samples = chosen_dataset(engine, data, images, dataset, split, save_images)
         protocol = chosen_protocol(
             engine.contract.protocol, mode, parse_size(crop, "--crop"), parse_size(stride, "--stride")
         )

@@ -1,7 +1,7 @@
 """``ffnet-export``: a config and a checkpoint become a verified ONNX graph."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -14,6 +14,11 @@ from ffnet_deploy.evaluation.datasets import open_dataset, open_images
 from ffnet_deploy.optional import optional
 from ffnet_deploy.zoo import chosen_checkpoint
 
+if TYPE_CHECKING:  # these need the conversion layer
+    from ffnet_deploy.config import SegmentorConfig
+    from ffnet_deploy.export.pipeline import Exported
+    from ffnet_deploy.segmentor import Segmentor
+
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 _IMAGES = 4
 
@@ -24,11 +29,11 @@ def default_shape(protocol: TestProtocol) -> str:
     return f"{height}x{width}"
 
 
-def open_for_export(config: str, checkpoint: str | None):  # type: ignore[no-untyped-def]  # Segmentor needs torch
+def open_for_export(config: "SegmentorConfig", checkpoint: str | None) -> "Segmentor":
     """The segmentor to export, its download shown as a bar, and what was assumed or left out as notes."""
     from ffnet_deploy.segmentor import open_segmentor
 
-    choice = chosen_checkpoint(checkpoint, Path(config).stem)
+    choice = chosen_checkpoint(checkpoint, config.name)
     with download_bar("downloading the checkpoint") as progress:
         segmentor = open_segmentor(config, choice, progress)
     for note in segmentor.notes:
@@ -36,7 +41,7 @@ def open_for_export(config: str, checkpoint: str | None):  # type: ignore[no-unt
     return segmentor
 
 
-def verification_table(exported) -> Table:  # type: ignore[no-untyped-def]  # Exported needs torch
+def verification_table(exported: "Exported") -> Table:
     """What the verification measured, image by image."""
     result = exported.verification
     table = Table("image", "input", title=f"{result.candidate} against {result.reference}")
@@ -54,7 +59,7 @@ def verification_table(exported) -> Table:  # type: ignore[no-untyped-def]  # Ex
     return table
 
 
-def show(exported) -> None:  # type: ignore[no-untyped-def]  # Exported needs torch
+def show(exported: "Exported") -> None:
     """Print what was measured and where the files are."""
     console.print(verification_table(exported))
     worst = max(exported.blocks, key=lambda block: block.relative)
@@ -65,6 +70,8 @@ def show(exported) -> None:  # type: ignore[no-untyped-def]  # Exported needs to
             f"mIoU on {exported.verification.scored_images} images: PyTorch {before:.2f}, ONNX {after:.2f}, "
             f"difference {after - before:+.3f} points"
         )
+    for note in exported.verification.notes:
+        report_note(note)
     console.print(f"verified within {exported.verification.tolerance.relative:.0e}: {exported.path}", soft_wrap=True)
     console.print(f"manifest: {exported.manifest}", soft_wrap=True)
 
@@ -121,7 +128,7 @@ def command(
         labelled=labelled,
         tolerance=Tolerance(relative=tolerance),
     )
-    segmentor = open_for_export(config, checkpoint)
+    segmentor = open_for_export(settings, checkpoint)
     with error_console.status("exporting") as status:
         exported = export_onnx(segmentor, options, out, verification, stage=status.update)
     show(exported)

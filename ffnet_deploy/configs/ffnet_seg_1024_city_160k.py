@@ -1,4 +1,9 @@
-_base_ = ["_base_/models/ffnet_seg.py", "_base_/datasets/cityscapes.py", "_base_/schedules/head_times_ten.py", "_base_/runtime.py"]
+_base_ = [
+    "_base_/models/ffnet_seg.py",
+    "_base_/datasets/cityscapes.py",
+    "_base_/schedules/head_times_ten.py",
+    "_base_/runtime.py",
+]
 model = dict(
     data_preprocessor=dict(size=(1024, 1024)),
     backbone=dict(drop_path_rate=0.35),

@@ -1,4 +1,9 @@
-_base_ = ["_base_/models/upernet.py", "_base_/datasets/ade20k.py", "_base_/schedules/layer_decay.py", "_base_/runtime.py"]
+_base_ = [
+    "_base_/models/upernet.py",
+    "_base_/datasets/ade20k.py",
+    "_base_/schedules/layer_decay.py",
+    "_base_/runtime.py",
+]
 dims = [128, 256, 512, 1024]
 model = dict(
     data_preprocessor=dict(size=(512, 512)),

@@ -10,12 +10,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import METADATA_KEY, Contract
-from ffnet_deploy.engines.engine import Engine, check_batch
+from ffnet_deploy.contract import INPUT_NAME, METADATA_KEY, Contract
+from ffnet_deploy.engines.engine import check_batch
 from ffnet_deploy.errors import ArtifactError, OptionError
-
-INPUT_NAME = "image"
-"""Name of the input tensor of every exported graph; the output is named after its `OutputKind`."""
+from ffnet_deploy.manifest import manifest_path, read_manifest
 
 
 @dataclass(frozen=True)
@@ -27,11 +25,13 @@ class OnnxRuntimeOptions:
         optimize: let the runtime fuse and rewrite the graph. Off, each node runs as written: what INT8 graphs need to
             be simulated exactly.
         providers: execution providers in order of preference, by ONNX Runtime's names.
+        check_manifest: compare the file with the manifest beside it; off for a file that has none yet.
     """
 
     threads: int = 0
     optimize: bool = True
     providers: Sequence[str] = ("CPUExecutionProvider",)
+    check_manifest: bool = True
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -54,11 +54,11 @@ class OnnxRuntimeEngine:
     def __init__(self, path: Path, options: OnnxRuntimeOptions | None = None) -> None:
         options = options or OnnxRuntimeOptions()
         self.path = path
+        self.notes = _vouch(path) if options.check_manifest else ()
         self._session: Any = _open_session(path, options)
         self.contract = _read_contract(self._session, path)
         self._output = _check_tensors(self._session, self.contract, path)
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
-        self.notes: tuple[str, ...] = ()
         self.name = f"ONNX Runtime {onnxruntime.__version__} ({device})"
 
     def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -91,11 +91,6 @@ class OnnxRuntimeEngine:
         self.close()
 
 
-def open_engine(path: Path, options: OnnxRuntimeOptions | None = None) -> Engine:
-    """The engine of the exported ONNX file `path`."""
-    return OnnxRuntimeEngine(path, options)
-
-
 def _open_session(path: Path, options: OnnxRuntimeOptions) -> Any:
     _check_file(path)
     settings = onnxruntime.SessionOptions()
@@ -110,6 +105,19 @@ def _open_session(path: Path, options: OnnxRuntimeOptions) -> Any:
             f"{path} cannot be loaded as an ONNX graph: {_first_line(error)}\n"
             "  to do    export it again with ffnet-export; keep external data (.data) files beside it"
         ) from error
+
+
+def _vouch(path: Path) -> tuple[str, ...]:
+    """Check `path` against its manifest; a note where there is none.
+
+    Raises:
+        ArtifactError: the file is not the one that was verified.
+    """
+    _check_file(path)
+    if manifest_path(path).is_file():
+        read_manifest(path)
+        return ()
+    return (f"{path.name} has no manifest beside it: nothing vouches for the file",)
 
 
 def _check_file(path: Path) -> None:

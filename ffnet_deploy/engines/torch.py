@@ -38,7 +38,7 @@ class TorchEngine:
         try:
             self._device = self._torch.device(device)
             self._model: Any = model.to(self._device).eval()
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise OptionError(f"PyTorch cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
 
     @classmethod

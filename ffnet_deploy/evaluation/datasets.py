@@ -175,8 +175,12 @@ def open_dataset(root: Path, network: str, dataset: str | None = None, split: st
     raise DataError(f"{root} is not laid out as a data set; {_LAYOUTS}{_nested_hint(root)}")
 
 
-def open_images(path: Path) -> Dataset:
+def open_images(path: Path, leave_out: Path | None = None) -> Dataset:
     """The images below the folder `path`, or the one image file `path`, without labels.
+
+    Args:
+        path: folder or file.
+        leave_out: folder below `path` whose images do not count: where pictures are written.
 
     Raises:
         DataError: nothing is there, or the folder holds no image.
@@ -184,6 +188,8 @@ def open_images(path: Path) -> Dataset:
     if not path.exists():
         raise DataError(f"{path} does not exist.\n  to do    check the path given with --images")
     files = image_files(path) if path.is_dir() else [path]
+    if leave_out is not None and path.is_dir():
+        files = [file for file in files if leave_out.resolve() not in file.resolve().parents]
     if not files:
         raise DataError(f"no images below {path}.\n  to do    give a folder with .jpg, .png, .bmp, .tif or .webp files")
     base = path if path.is_dir() else path.parent

@@ -40,7 +40,7 @@ def read_label_map(path: Path) -> NDArray[np.uint8]:
         grey = _decoded(png_indices_as_grey(content), cv2.IMREAD_UNCHANGED, path, "label map")
         return _unscaled(grey, header.depth)
     ids = _decoded(content, cv2.IMREAD_UNCHANGED, path, "label map")
-    if header is not None and header.depth == 1:
+    if header is not None and header.depth < 8:
         return _unscaled(ids, header.depth)
     return _as_ids(ids, path)
 
@@ -112,8 +112,13 @@ def _as_ids(ids: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
 
 def image_files(folder: Path) -> list[Path]:
     """Every image below `folder`, sub-folders and links included, hidden files left out, sorted by path."""
-    found = []
-    for base, _, names in os.walk(folder, followlinks=True):
+    found, seen = [], set()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(base)
+        if real in seen:  # a link back to where the walk has been
+            folders.clear()
+            continue
+        seen.add(real)
         found += [Path(base) / name for name in names if _is_image_name(name)]
     return sorted(found)
 

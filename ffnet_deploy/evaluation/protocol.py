@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import STRIDE, Contract, Extent, OutputKind, TestProtocol
+from ffnet_deploy.contract import STRIDE, Contract, Extent, OutputKind, TestProtocol, check_multiples
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
@@ -98,6 +98,8 @@ def predict(
     else:
         looks = list(_looks(engine, image, protocol, options, notes))
         softmax = engine.contract.output is OutputKind.LOGITS and len(looks) > 1
+        if engine.contract.output is OutputKind.PROBABILITIES:
+            notes.add("probabilities were enlarged in the place of logits, which the published protocol enlarges")
         labels = _best_classes(looks, size, softmax)
     return Prediction(labels, tuple(notes.texts))
 
@@ -121,6 +123,7 @@ def check_protocol(contract: Contract, protocol: TestProtocol, options: PredictO
 def _check_crop(contract: Contract, crop: tuple[int, int]) -> None:
     sides = ("height", contract.height, crop[0]), ("width", contract.width, crop[1])
     for name, extent, side in sides:
+        check_multiples(f"window {name}", Extent.fixed(side))
         if side not in extent:
             raise OptionError(
                 f"windows of {_size(crop)} (height x width) do not fit the artefact: it accepts a {name} of {extent}.\n"
@@ -283,4 +286,6 @@ def _only_look(
     labels = next(_run_windows(engine, shown, boxes, 1, notes)).astype(np.uint8, copy=False)
     if labels.ndim != 2:
         raise ArtifactError(f"the network gives labels of shape {labels.shape} for an image; expected (height, width)")
+    if labels.shape != image.shape[:2]:
+        notes.add("label maps were resized to the images; the published protocol enlarges logits before comparing them")
     return nearest(labels, (image.shape[0], image.shape[1]))

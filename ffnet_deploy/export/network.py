@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ffnet_deploy.contract import STRIDE, InputKind, Normalization, OutputKind
+from ffnet_deploy.errors import OptionError
 from ffnet_deploy.export.reparameterize import reparameterize
+from ffnet_deploy.models.ffnet import FFNet
 from ffnet_deploy.models.ffnet_head import FFNetHead
+from ffnet_deploy.models.ffnet_seg import FFNetSeg
 
 
 class DeployedNetwork(nn.Module):
@@ -75,7 +78,7 @@ class Finish(nn.Module):
             return logits
         enlarged = _enlarge(logits, self.stride)
         if self.output_kind is OutputKind.LABELS:
-            return enlarged.argmax(1).to(torch.uint8)
+            return enlarged.argmax(1).float().to(torch.uint8)  # TensorRT 8.5 makes uint8 of floats alone
         return enlarged.softmax(1)
 
 
@@ -153,12 +156,16 @@ def pooling_matrix(size: Any, bins: int) -> Tensor:
 
 
 def deployed_head(head: nn.Module) -> nn.Module:
-    """The decoder in its exportable form."""
+    """The decoder in its exportable form.
+
+    Raises:
+        OptionError: the decoder is of another kind than FFNet segmentors have.
+    """
     if isinstance(head, UPerHead):
         return DeployedUPerHead(head)
     if isinstance(head, FFNetHead):
         return head
-    raise TypeError(f"no exportable form is known of the decoder {type(head).__name__}; known: UPerHead, FFNetHead")
+    raise OptionError(f"no exportable form is known of the decoder {type(head).__name__}; known: UPerHead, FFNetHead")
 
 
 def output_stride(backbone: nn.Module, head: nn.Module) -> int:
@@ -178,6 +185,8 @@ def _enlarge(x: Tensor, factor: float) -> Tensor:
 
 def _swap_input_channels(backbone: Any) -> None:
     """Make a backbone for RGB take BGR: exact, and free at run time."""
-    conv = backbone.patch_embed[0]
+    if not isinstance(backbone, FFNet | FFNetSeg):
+        raise OptionError(f"BGR input needs an FFNet backbone, not {type(backbone).__name__}; use --input rgb")
+    conv: Any = backbone.patch_embed[0]
     with torch.no_grad():
         conv.weight.copy_(conv.weight.flip(1))

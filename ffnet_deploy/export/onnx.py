@@ -1,6 +1,6 @@
 """Writing a segmentor as an ONNX graph: traced, simplified, checked, and the same bytes for the same input."""
 
-import io
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,16 @@ import onnx
 import onnxslim
 import torch
 
-from ffnet_deploy.contract import METADATA_KEY, STRIDE, Contract, Extent, InputKind, OutputKind, check_multiples
+from ffnet_deploy.contract import (
+    INPUT_NAME,
+    METADATA_KEY,
+    STRIDE,
+    Contract,
+    Extent,
+    InputKind,
+    OutputKind,
+    check_multiples,
+)
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.export.network import DeployedNetwork
 from ffnet_deploy.files import storage_errors
@@ -20,7 +29,6 @@ NEWEST_OPSET = 20
 """The newest operator set that brings the networks anything: 20 has `Gelu`."""
 OLDEST_OPSET = 17
 """The newest operator set that TensorRT 8.5 parses; GELU is written as its erf formula."""
-INPUT_NAME = "image"
 EXTERNAL_DATA_THRESHOLD = 2_000_000_000
 """Weights beyond this many bytes go to a second file: a protobuf file ends at 2 GB."""
 _IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9}
@@ -69,26 +77,27 @@ def build_graph(segmentor: Segmentor, options: ExportOptions) -> onnx.ModelProto
     """
     contract = contract_of(segmentor, options)
     network = DeployedNetwork(segmentor.model, segmentor.config.normalization, options.input, options.output)
-    graph = onnx.load_from_string(_trace(network.eval(), contract, options.opset))
+    graph = _trace(network.eval(), contract, options.opset)
     with quiet():
         graph = onnxslim.slim(graph)
     return _stamped(graph, contract, options.opset)
 
 
-def _trace(network: DeployedNetwork, contract: Contract, opset: int) -> bytes:
-    buffer = io.BytesIO()
-    with quiet(), torch.inference_mode():
+def _trace(network: DeployedNetwork, contract: Contract, opset: int) -> onnx.ModelProto:
+    # by way of a file: in memory PyTorch's exporter ends at 2 GB
+    with quiet(), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "traced.onnx")
         torch.onnx.export(
             network,
             (example_input(contract),),
-            buffer,  # type: ignore[arg-type]  # a file object is taken, whatever the annotation says
+            path,
             opset_version=opset,
             input_names=[INPUT_NAME],
             output_names=[contract.output.value],
             dynamic_axes=_dynamic_axes(contract),
             dynamo=False,
         )
-    return buffer.getvalue()
+        return onnx.load(path)
 
 
 def example_input(contract: Contract) -> torch.Tensor:

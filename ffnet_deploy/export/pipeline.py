@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ffnet_deploy.contract import Contract
-from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
+from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.errors import VerificationError
 from ffnet_deploy.evaluation.datasets import Dataset
@@ -102,7 +102,11 @@ def export_onnx(
         stage("tracing and simplifying")
         files = write_graph(build_graph(segmentor, options), draft)
         stage("verifying")
-        with OnnxRuntimeEngine(draft) as candidate, TorchEngine(segmentor.model, candidate.contract) as reference:
+        unsealed = OnnxRuntimeOptions(check_manifest=False)
+        with (
+            OnnxRuntimeEngine(draft, unsealed) as candidate,
+            TorchEngine(segmentor.model, candidate.contract) as reference,
+        ):
             contract = candidate.contract
             tolerance = verification.tolerance
             result = verify(reference, candidate, verification.images, tolerance, verification.labelled, progress)
@@ -111,8 +115,11 @@ def export_onnx(
         if failures:
             _reject(draft, files, path, content, failures)
         stage("writing")
-        _publish(draft, files, path)
-    return Exported(path, write_manifest(path, "onnx", content, files), contract, tuple(blocks), result)
+        manifest = write_manifest(draft, "onnx", content, files)
+        _move((*files, draft.name, manifest.name), draft.parent, path.parent)
+        if not files:
+            path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # of an export that needed it
+    return Exported(path, manifest_path(path), contract, tuple(blocks), result)
 
 
 def _block_errors(segmentor: Segmentor, image: NamedImage) -> list[BlockError]:
@@ -139,21 +146,19 @@ def _workshop(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(draft: Path, files: Sequence[str], path: Path) -> None:
-    with storage_errors(path):
-        manifest_path(path).unlink(missing_ok=True)  # never let an old manifest vouch for a new file
-        for name in files:
-            draft.with_name(name).replace(path.with_name(name))
-        draft.replace(path)
+def _move(names: Sequence[str], source: Path, target: Path) -> None:
+    """Rename complete files from one folder to another on the same disk, which needs no room."""
+    with storage_errors(target):
+        for name in names:
+            (source / name).replace(target / name)
 
 
 def _reject(draft: Path, files: Sequence[str], path: Path, content: dict[str, Any], failures: Sequence[str]) -> None:
     """Keep what was written and measured in ``<name>.rejected``, and raise."""
+    record = draft.with_name("verification.json")
+    write_json(record, content)
     folder = make_folder(path.with_name(f"{path.stem}.rejected"))
-    with storage_errors(folder):
-        for name in (*files, draft.name):
-            draft.with_name(name).replace(folder / name)
-    write_json(folder / "verification.json", content)
+    _move((*files, draft.name, record.name), draft.parent, folder)
     shown = "\n".join(f"  found    {failure}" for failure in failures[:6])
     raise VerificationError(
         f"the exported graph is not the network it came from:\n{shown}\n"

@@ -1,14 +1,14 @@
 """Proving that an exported file is the network it came from: both run on the same images, outputs are compared."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import Contract, OutputKind
+from ffnet_deploy.contract import STRIDE, Contract, OutputKind
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset
@@ -83,6 +83,7 @@ class Verification:
         tolerance: the gate.
         miou: (reference, candidate) in percent where labels were at hand.
         scored_images: number of images behind `miou`.
+        notes: how the scoring deviated from the published protocol, for both engines alike.
     """
 
     reference: str
@@ -92,6 +93,7 @@ class Verification:
     tolerance: Tolerance
     miou: tuple[float, float] | None = None
     scored_images: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -127,6 +129,7 @@ class Verification:
             "tolerance": asdict(self.tolerance),
             "comparisons": [{**asdict(row), "relative": row.relative} for row in self.comparisons],
             "mIoU": scores,
+            "notes": list(self.notes),
         }
 
 
@@ -146,43 +149,56 @@ def verify(
         DataError: a labelled image cannot be used.
     """
     comparisons = tuple(
-        compare(reference, candidate, image, size) for image, size in _sized(list(images), candidate.contract)
+        compare(reference, candidate, chosen, size) for chosen, size in _cases(list(images), candidate.contract)
     )
-    miou, count = None, 0
-    if labelled is not None:
-        results = [evaluate(engine, labelled, EvaluateOptions(), progress) for engine in (reference, candidate)]
-        count = results[0].images
-        before, after = (result.scores.mean_iou if result.scores else float("nan") for result in results)
-        miou = (before, after)
-    return Verification(reference.name, candidate.name, candidate.contract.output, comparisons, tolerance, miou, count)
+    measured = Verification(reference.name, candidate.name, candidate.contract.output, comparisons, tolerance)
+    if labelled is None:
+        return measured
+    results = [evaluate(engine, labelled, EvaluateOptions(), progress) for engine in (reference, candidate)]
+    before, after = (result.scores.mean_iou if result.scores else float("nan") for result in results)
+    return replace(measured, miou=(before, after), scored_images=results[0].images, notes=results[0].notes)
 
 
-def _sized(images: Sequence[NamedImage], contract: Contract) -> Iterator[tuple[NamedImage, tuple[int, int]]]:
-    """Each image with an input size, the sizes taken in turn; every size occurs even when images are few."""
+def _cases(images: Sequence[NamedImage], contract: Contract) -> Iterator[tuple[list[NamedImage], tuple[int, int]]]:
+    """Batches of images with an input size each: the sizes taken in turn, and a larger batch where one is accepted.
+
+    Every image and every size occurs; the images of a batch differ where there are several.
+    """
     sizes = verification_sizes(contract)
     for index in range(max(len(images), len(sizes))):
-        yield images[index % len(images)], sizes[index % len(sizes)]
+        yield _batch(images, index, contract.batch.min), sizes[index % len(sizes)]
+    if not contract.batch.is_fixed:
+        yield _batch(images, 0, contract.batch.min + 1), sizes[-1]
+
+
+def _batch(images: Sequence[NamedImage], first: int, count: int) -> list[NamedImage]:
+    return [images[(first + offset) % len(images)] for offset in range(count)]
 
 
 def verification_sizes(contract: Contract) -> list[tuple[int, int]]:
-    """Input (height, width) to verify at: the optimum; where sizes are dynamic also the smallest and unequal ones."""
+    """Input (height, width) to verify at: the optimum; where sizes are dynamic also beyond it, and the smallest."""
     height, width = contract.height, contract.width
-    sizes = [(height.opt, width.opt), (height.min, width.opt), (height.opt, width.min), (height.min, width.min)]
+    above = min(height.opt + STRIDE, height.max), min(width.opt + 2 * STRIDE, width.max)
+    sizes = [(height.opt, width.opt), above, (height.min, width.opt), (height.opt, width.min), (height.min, width.min)]
     return list(dict.fromkeys(sizes))
 
 
-def compare(reference: Engine, candidate: Engine, image: NamedImage, size: tuple[int, int]) -> Comparison:
-    """The difference of both engines' outputs for `image`, resized to `size` (height, width)."""
-    pixels = image.pixels
-    if pixels.shape[:2] != size:
-        pixels = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-    batch = network_input(np.repeat(pixels[None], candidate.contract.batch.min, axis=0), candidate.contract)
+def compare(reference: Engine, candidate: Engine, images: Sequence[NamedImage], size: tuple[int, int]) -> Comparison:
+    """The difference of both engines' outputs for a batch of `images`, resized to `size` (height, width)."""
+    pixels = [
+        image.pixels
+        if image.pixels.shape[:2] == size
+        else cv2.resize(image.pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+        for image in images
+    ]
+    batch = network_input(np.stack(pixels), candidate.contract)
+    name = ", ".join(dict.fromkeys(image.name for image in images))
     expected, found = reference.run(batch), candidate.run(batch)
     if candidate.contract.output is OutputKind.LABELS:
-        return _compare_labels(image.name, size, expected, found)
+        return _compare_labels(name, size, expected, found)
     difference = np.abs(expected.astype(np.float64) - found.astype(np.float64))
     return Comparison(
-        image=image.name,
+        image=name,
         size=size,
         largest=float(difference.max()),
         mean=float(difference.mean()),

@@ -37,12 +37,14 @@ class Card:
         data: what it was trained and selected on, in words.
         terms: under which the weights may be used, in words.
         machine: it was trained on, in words.
+        notes: what else one must know, in words.
     """
 
     command: str
     data: str
     terms: str
     machine: str
+    notes: str = ""
 
 
 def to_half(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,6 +138,8 @@ def card_text(name: str, out: Path, work_dir: Path, card: Card, evaluation: Any,
 {card.command}
 ```
 
+{card.notes}
+
 Measured on this file with `ffnet-eval`, in float32:
 
 | class | IoU % | accuracy % |
@@ -178,13 +182,14 @@ def command(
     about_data: Annotated[str, typer.Option(help="What it was trained on.")] = "",
     terms: Annotated[str, typer.Option(help="Of the weights' use.")] = "",
     machine: Annotated[str, typer.Option(help="It was trained on.")] = "",
+    notes: Annotated[str, typer.Option(help="What else one must know.")] = "",
 ) -> None:
     """Write the best checkpoint of a run as float16 safetensors, score that file, and write its model card."""
     name = config or out.stem
     load_config(find_config(name) if name in config_names() else name)
     metadata = publish(work_dir, out)
     evaluation = score(name, out, data, split)
-    card = Card(command_line, about_data, terms, machine)
+    card = Card(command_line, about_data, terms, machine, notes)
     text = card_text(Path(name).stem, out, work_dir, card, evaluation, metadata)
     write_bytes(out.with_suffix(".md"), text.encode())
     console.print(f"mIoU {evaluation.scores.mean_iou:.2f}; {out} and its card are written", soft_wrap=True)

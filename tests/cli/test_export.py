@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,18 @@ def test_random_weights_are_announced(tmp_path: Path) -> None:
     result = run("--config", config, "--checkpoint", "random", "--shape", "64", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "the weights are random" in flat(result.output)
+
+
+def test_sigterm_leaves_nothing_half_written(files: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    script = Path(sys.executable).with_name("ffnet-export")
+    command = [script, "--config", files[0], "--checkpoint", files[1], "--shape", "512", "--out", out]
+    running = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not any(out.glob(".tiny_seg.*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.terminate()
+    _, message = running.communicate(timeout=120)
+    assert running.returncode == 143, message
+    assert "terminated" in message
+    assert list(out.iterdir()) == []

@@ -5,10 +5,11 @@ import pytest
 
 from ffnet_deploy.contract import METADATA_KEY, Extent, InputKind, OutputKind
 from ffnet_deploy.engines.engine import check_batch
-from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions, open_engine
+from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.resampling import bilinear
+from ffnet_deploy.manifest import manifest_path, write_manifest
 from tests.toy import contract, fixed, logits, picture, weights, write_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -33,7 +34,7 @@ def test_labels_and_probabilities_come_at_the_input_size(tmp_path: Path) -> None
     full = np.stack([bilinear(one.transpose(1, 2, 0), (64, 96)) for one in expected_logits()])
     for kind in (OutputKind.LABELS, OutputKind.PROBABILITIES):
         described = contract(output=kind)
-        engine = open_engine(write_onnx(tmp_path / f"{kind.value}.onnx", described))
+        engine = OnnxRuntimeEngine(write_onnx(tmp_path / f"{kind.value}.onnx", described))
         found = engine.run(network_input(IMAGES, described))
         best = found if kind is OutputKind.LABELS else found.argmax(axis=1)
         assert (best == full.argmax(axis=-1)).mean() > 0.999
@@ -76,6 +77,7 @@ def test_a_truncated_graph_is_one_error(tmp_path: Path, kept: float, capfd: pyte
 def test_missing_external_data_is_one_error(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "toy.onnx", contract())
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="toy.data", size_threshold=0)
+    write_manifest(path, "onnx", {})
     assert OnnxRuntimeEngine(path).contract == contract()
     (tmp_path / "toy.data").unlink()
     with pytest.raises(ArtifactError, match="external data"):
@@ -92,10 +94,12 @@ def test_damaged_metadata_and_other_tensor_names_are_refused(tmp_path: Path) -> 
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_KEY: "{}"})
     onnx.save(model, path)
+    write_manifest(path, "onnx", {})
     with pytest.raises(ArtifactError, match=r"toy\.onnx.*damaged"):
         OnnxRuntimeEngine(path)
     onnx.helper.set_model_props(model, {METADATA_KEY: contract(output=OutputKind.LABELS).to_json()})
     onnx.save(model, path)
+    write_manifest(path, "onnx", {})
     with pytest.raises(ArtifactError, match=r"expected \['image'\] and \['labels'\]"):
         OnnxRuntimeEngine(path)
 
@@ -131,6 +135,7 @@ def test_a_graph_that_fails_is_one_error(tmp_path: Path, capfd: pytest.CaptureFi
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_KEY: contract(height=Extent(32, 64, 128)).to_json()})
     onnx.save(model, path)
+    write_manifest(path, "onnx", {})
     with pytest.raises(ArtifactError, match=r"failed on an input of shape \(1, 3, 128, 96\)"):
         OnnxRuntimeEngine(path).run(np.zeros((1, 3, 128, 96), np.float32))
     assert capfd.readouterr() == ("", "")
@@ -149,3 +154,19 @@ def test_options_that_cannot_be_are_refused() -> None:
         OnnxRuntimeOptions(threads=-1)
     with pytest.raises(OptionError, match="has no AbsentProvider; it offers"):
         OnnxRuntimeOptions(providers=("AbsentProvider",))
+
+
+def test_a_file_that_is_not_the_verified_one_is_refused(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "toy.onnx", contract())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="has changed since its manifest was written"):
+        OnnxRuntimeEngine(path)
+
+
+def test_a_file_without_manifest_runs_and_says_so(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "toy.onnx", contract())
+    manifest_path(path).unlink()
+    with OnnxRuntimeEngine(path) as engine:
+        assert "no manifest" in engine.notes[0]

@@ -130,3 +130,19 @@ def test_full_disk_is_one_clear_error(graph_of: GraphOf, tmp_path: Path) -> None
 def test_out_is_a_folder_or_a_file(tmp_path: Path) -> None:
     assert target_path(tmp_path, "net") == tmp_path / "net.onnx"
     assert target_path(tmp_path / "own.onnx", "net") == tmp_path / "own.onnx"
+
+
+def test_no_room_for_the_manifest_leaves_the_former_export_alone(
+    tiny: dict[str, Segmentor], prebuilt: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = export_onnx(tiny["tiny_seg"], OPTIONS, tmp_path, VERIFY).path
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise StorageError("no room left")
+
+    monkeypatch.setattr(pipeline, "write_manifest", full)
+    with pytest.raises(StorageError):
+        export_onnx(tiny["tiny_seg"], OPTIONS, tmp_path, VERIFY)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert read_manifest(path)["verification"]["passed"] is True

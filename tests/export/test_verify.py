@@ -60,8 +60,8 @@ def test_nan_is_refused() -> None:
 
 def test_label_maps_are_compared_by_agreement() -> None:
     contract = replace(CONTRACT, output=OutputKind.LABELS)
-    image = generated_images(1)[0]
-    row = compare(Slopes(contract=contract), Slopes(error=1e6, contract=contract), image, (64, 96))
+    images = generated_images(1)
+    row = compare(Slopes(contract=contract), Slopes(error=1e6, contract=contract), images, (64, 96))
     assert row.agreement == pytest.approx(100 * (1 - 1 / 96), rel=1e-6)
     strict = Verification("a", "b", OutputKind.LABELS, (row,), Tolerance(agreement=99.9))
     assert "label agreement" in strict.failures[0]
@@ -77,7 +77,7 @@ def test_fall_of_miou_is_refused_and_a_rise_is_not() -> None:
 
 def test_dynamic_sizes_are_verified_at_the_extremes_and_off_the_square() -> None:
     contract = replace(CONTRACT, height=Extent(32, 64, 128), width=Extent(64, 96, 128))
-    assert verification_sizes(contract) == [(64, 96), (32, 96), (64, 64), (32, 64)]
+    assert verification_sizes(contract) == [(64, 96), (96, 128), (32, 96), (64, 64), (32, 64)]
     sizes = [
         row.size
         for row in verify(
@@ -85,6 +85,21 @@ def test_dynamic_sizes_are_verified_at_the_extremes_and_off_the_square() -> None
         ).comparisons
     ]
     assert sizes == verification_sizes(contract)
+
+
+class Mixer(Slopes):
+    """Right for one image, wrong for several: every image gets the first one's logits."""
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        logits = super().run(batch)
+        return np.repeat(logits[:1], len(logits), axis=0)
+
+
+def test_images_mixed_up_within_a_batch_are_found() -> None:
+    contract = replace(CONTRACT, batch=Extent(1, 1, 8))
+    images = generated_images(2)
+    assert not verify(Slopes(contract=contract), Mixer(contract=contract), images, Tolerance()).passed
+    assert verify(Slopes(contract=contract), Slopes(contract=contract), images, Tolerance()).passed
 
 
 def test_record_tells_everything() -> None:
