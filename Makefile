@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python -m ffnet_deploy.scenes $(DEMO)/data --train 0 --val 16 --size 256x512
-	$(BIN)/ffnet-export --config $(MODEL) --checkpoint bundled --shape 256x512 --data $(DEMO)/data --out $(DEMO)
+	$(BIN)/ffnet-export --config $(MODEL) --checkpoint bundled --shape 384x768 --data $(DEMO)/data --out $(DEMO)
 	$(BIN)/ffnet-eval --artifact $(DEMO)/$(MODEL).onnx --data $(DEMO)/data --json $(DEMO)/scores.json --save-images $(DEMO)/pictures
 
 test: $(STAMP)
