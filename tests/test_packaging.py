@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from ffnet_deploy.cli import evaluate, export
+from ffnet_deploy.cli import evaluate, export, train
 from ffnet_deploy.config import config_names
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"ffnet-export": export.app, "ffnet-eval": evaluate.app}
+COMMANDS = {"ffnet-export": export.app, "ffnet-eval": evaluate.app, "ffnet-train": train.app}
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,15 @@ def options_of(app: typer.Typer) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts} | {"--help"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "Makefile"])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [*(("README.md", command) for command in COMMANDS), ("Makefile", "ffnet-export"), ("Makefile", "ffnet-eval")],
+)
 def test_commands_are_written_with_options_that_exist(page: str, command: str) -> None:
     lines = [line for line in (ROOT / page).read_text().splitlines() if re.search(rf"(^|/){command} ", line.strip())]
     assert lines, f"{page} never uses {command}"
-    used = {option for line in lines for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", line.partition("#")[0])}
+    calls = [line.partition("#")[0].partition(command)[2] for line in lines]
+    used = {option for call in calls for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", call)}
     assert used <= options_of(COMMANDS[command]), used - options_of(COMMANDS[command])
 
 

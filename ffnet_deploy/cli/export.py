@@ -1,5 +1,6 @@
 """``ffnet-export``: a config and a checkpoint become a verified ONNX graph."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +9,7 @@ from rich.table import Table
 
 from ffnet_deploy.cli.console import console, download_bar, error_console, report_note, run_command
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
-from ffnet_deploy.contract import InputKind, OutputKind, TestProtocol
+from ffnet_deploy.contract import STRIDE, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import open_dataset, open_images
 from ffnet_deploy.optional import optional
@@ -24,9 +25,13 @@ _IMAGES = 4
 
 
 def default_shape(protocol: TestProtocol) -> str:
-    """Input size when none is asked for: the sliding window, or a square of the protocol's shorter side."""
-    height, width = protocol.crop or (min(protocol.scale), min(protocol.scale))
-    return f"{height}x{width}"
+    """Input size when none is asked for: the sliding window, or the protocol's scale, in multiples of 32.
+
+    Of a scale whose long side is only a limit (ADE20K's 2048x512) a square of the short side.
+    """
+    long, short = max(protocol.scale), min(protocol.scale)
+    height, width = protocol.crop or (short, long if long <= 2 * short else short)
+    return f"{-(-height // STRIDE) * STRIDE}x{-(-width // STRIDE) * STRIDE}"
 
 
 def open_for_export(config: "SegmentorConfig", checkpoint: str | None) -> "Segmentor":
@@ -109,6 +114,8 @@ def command(
         raise OptionError("give --data (labelled) or --images, not both")
     if limit < 1:
         raise OptionError(f"--limit takes a number of images from 1: got {limit}")
+    # read when PyTorch is loaded: threads that spin while they wait slow it down several times on a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for package in ("torch", "mmseg", "onnx", "onnxslim"):
         optional(package, extra="convert", purpose="ffnet-export")
     from ffnet_deploy.config import load_config

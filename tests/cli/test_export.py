@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ffnet_deploy.cli.evaluate import app as evaluate_app
-from ffnet_deploy.cli.export import app
+from ffnet_deploy.cli.export import app, default_shape
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
+from ffnet_deploy.config import load_config
 from ffnet_deploy.contract import Extent
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.manifest import read_manifest
@@ -107,6 +108,19 @@ def test_shapes_and_batches_as_typed() -> None:
     assert parse_batch("1:4:8", dynamic=True) == Extent(1, 4, 8)
     with pytest.raises(OptionError):
         parse_batch("1:8", dynamic=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ("ffnet_seg_512_ade_160k", "512x512"),
+        ("ffnet_seg_1024_city_160k", "1024x1024"),
+        ("ffnet_seg_nano_camvid", "384x480"),
+        ("ffnet_seg_nano_scenes", "384x768"),
+    ],
+)
+def test_default_shape_is_what_the_protocol_shows_the_network(config: str, shape: str) -> None:
+    assert default_shape(load_config(config).protocol) == shape
 
 
 def test_random_weights_are_announced(tmp_path: Path) -> None:
