@@ -5,14 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmengine.registry import DefaultScope
-
-import ffnet_deploy.models  # noqa: F401  registers the networks
+from ffnet_deploy.building import build_segmentor
 from ffnet_deploy.checkpoint import Checkpoint, read_checkpoint
 from ffnet_deploy.config import SegmentorConfig, load_config
 from ffnet_deploy.contract import Contract
-from ffnet_deploy.errors import ConfigError
-from ffnet_deploy.quiet import quiet
 from ffnet_deploy.weights import LoadReport, load_weights
 from ffnet_deploy.zoo import resolve_checkpoint
 
@@ -60,23 +56,6 @@ class Segmentor:
             sources=self.sources,
             **choices,
         )
-
-
-def build_segmentor(config: SegmentorConfig) -> "EncoderDecoder":
-    """The segmentor that `config` describes, with initial weights, in training mode.
-
-    Raises:
-        ConfigError: a part is unknown or its options are wrong.
-    """
-    from mmseg.registry import MODELS
-
-    try:
-        with quiet(), DefaultScope.overwrite_default_scope("mmseg"):
-            return MODELS.build(config.cfg.model)
-    except Exception as error:  # wrong options raise nearly anything; what they raise is told in the message
-        told = str(error.args[0]) if error.args else ""
-        reason = told.splitlines()[0] if told else type(error).__name__
-        raise ConfigError(f"the model of config {config.path} cannot be built: {reason}") from error
 
 
 def open_segmentor(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ffnet_deploy.building import build_segmentor
 from ffnet_deploy.checkpoint import Checkpoint
 from ffnet_deploy.config import SegmentorConfig, config_names, load_config
 from ffnet_deploy.errors import CheckpointError
@@ -122,8 +123,6 @@ def _group(name: str) -> str:
 
 def fitting_configs(found: Shapes) -> list[str]:
     """Names of the packaged configs whose backbone and decoder have exactly the shapes `found`."""
-    from ffnet_deploy.segmentor import build_segmentor  # segmentor builds on this module
-
     essential = {name: shape for name, shape in found.items() if not _is_dispensable(name)}
     fits = []
     for name in config_names():

@@ -81,8 +81,8 @@ def fill(model: Any) -> Any:
 
 def build(name: str) -> Any:
     """The segmentor of the config `name` with golden weights."""
+    from ffnet_deploy.building import build_segmentor
     from ffnet_deploy.config import load_config
-    from ffnet_deploy.segmentor import build_segmentor
 
     return fill(build_segmentor(load_config(name)))
 

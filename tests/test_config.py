@@ -7,11 +7,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmseg")
 
+from ffnet_deploy.building import build_segmentor  # noqa: E402
 from ffnet_deploy.config import CONFIG_FOLDER, config_names, find_config, load_config  # noqa: E402
 from ffnet_deploy.contract import Normalization, TestProtocol  # noqa: E402
 from ffnet_deploy.errors import ConfigError, FFNetDeployError  # noqa: E402
 from ffnet_deploy.label_sets import LabelSet, label_set  # noqa: E402
-from ffnet_deploy.segmentor import build_segmentor  # noqa: E402
 from tests.golden import PUBLISHED  # noqa: E402
 from tests.tiny import write_config  # noqa: E402
 

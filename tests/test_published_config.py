@@ -8,10 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmseg")
 
+from ffnet_deploy.building import build_segmentor  # noqa: E402
 from ffnet_deploy.config import SegmentorConfig, load_config  # noqa: E402
 from ffnet_deploy.errors import ConfigError  # noqa: E402
 from ffnet_deploy.published_config import merge  # noqa: E402
-from ffnet_deploy.segmentor import build_segmentor  # noqa: E402
 
 NORM = "img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)\n"
 UPERNET_BASE = """

@@ -10,10 +10,10 @@ pytest.importorskip("mmseg")
 
 from torch import Tensor  # noqa: E402
 
+from ffnet_deploy.building import build_segmentor  # noqa: E402
 from ffnet_deploy.checkpoint import Checkpoint  # noqa: E402
 from ffnet_deploy.config import SegmentorConfig, load_config  # noqa: E402
 from ffnet_deploy.errors import CheckpointError  # noqa: E402
-from ffnet_deploy.segmentor import build_segmentor  # noqa: E402
 from ffnet_deploy.weights import fitting_configs, grouped, load_weights, shapes_of  # noqa: E402
 from tests.golden import PUBLISHED  # noqa: E402
 

@@ -137,7 +137,14 @@ def command(
     )
     segmentor = open_for_export(settings, checkpoint)
     with error_console.status("exporting") as status:
-        exported = export_onnx(segmentor, options, out, verification, stage=status.update)
+        exported = export_onnx(
+            segmentor,
+            options,
+            out,
+            verification,
+            stage=status.update,
+            progress=lambda done, total: status.update(f"scoring image {done} of {total}"),
+        )
     show(exported)
 
 
