@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m ffnet_deploy.scenes $(DEMO)/data --train 0 --val 16 --size 256x512
+	$(BIN)/python -m ffnet_deploy.scenes $(DEMO)/data --train 0 --val 16 --size 256x512 --seed 1000
 	$(BIN)/ffnet-export --config $(MODEL) --checkpoint bundled --shape 384x768 --data $(DEMO)/data --out $(DEMO)
 	$(BIN)/ffnet-eval --artifact $(DEMO)/$(MODEL).onnx --data $(DEMO)/data --json $(DEMO)/scores.json --save-images $(DEMO)/pictures
 
