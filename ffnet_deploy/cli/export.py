@@ -17,7 +17,8 @@ from ffnet_deploy.zoo import chosen_checkpoint
 
 if TYPE_CHECKING:  # these need the conversion layer
     from ffnet_deploy.config import SegmentorConfig
-    from ffnet_deploy.export.pipeline import Exported
+    from ffnet_deploy.export.onnx import ExportOptions
+    from ffnet_deploy.export.pipeline import Exported, VerifyOptions
     from ffnet_deploy.segmentor import Segmentor
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
@@ -44,6 +45,23 @@ def open_for_export(config: "SegmentorConfig", checkpoint: str | None) -> "Segme
     for note in segmentor.notes:
         report_note(note)
     return segmentor
+
+
+def export_watched(
+    segmentor: "Segmentor", options: "ExportOptions", out: Path, verification: "VerifyOptions"
+) -> "Exported":
+    """The export, its steps shown as they go."""
+    from ffnet_deploy.export.pipeline import export_onnx
+
+    with error_console.status("exporting") as status:
+        return export_onnx(
+            segmentor,
+            options,
+            out,
+            verification,
+            stage=status.update,
+            progress=lambda done, total: status.update(f"scoring image {done} of {total}"),
+        )
 
 
 def verification_table(exported: "Exported") -> Table:
@@ -121,7 +139,7 @@ def command(
     from ffnet_deploy.config import load_config
     from ffnet_deploy.export.images import generated_images, images_of
     from ffnet_deploy.export.onnx import ExportOptions
-    from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx
+    from ffnet_deploy.export.pipeline import VerifyOptions
     from ffnet_deploy.export.verify import Tolerance
 
     settings = load_config(config)
@@ -136,16 +154,7 @@ def command(
         tolerance=Tolerance(relative=tolerance),
     )
     segmentor = open_for_export(settings, checkpoint)
-    with error_console.status("exporting") as status:
-        exported = export_onnx(
-            segmentor,
-            options,
-            out,
-            verification,
-            stage=status.update,
-            progress=lambda done, total: status.update(f"scoring image {done} of {total}"),
-        )
-    show(exported)
+    show(export_watched(segmentor, options, out, verification))
 
 
 def main() -> None:
