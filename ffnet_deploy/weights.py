@@ -15,7 +15,9 @@ from ffnet_deploy.errors import CheckpointError
 AUXILIARY = "auxiliary_head."
 CLASSIFIER_PREFIXES = ("norm.", "head.", "head1.", "head2.")
 """Keys of ImageNet classifiers, which segmentors have no use for."""
-_SEGMENTOR_PREFIXES = ("backbone.", "decode_head.", AUXILIARY)
+BACKBONE = "backbone."
+SEGMENTOR_PREFIXES = (BACKBONE, "decode_head.", AUXILIARY)
+"""Keys of a segmentor; a checkpoint without any of them is a bare backbone or classifier."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -75,7 +77,7 @@ def _is_dispensable(name: str) -> bool:
 
 
 def _refuse_bare_backbone(checkpoint: Checkpoint, found: Shapes, config: SegmentorConfig, wanted: int) -> None:
-    if any(name.startswith(_SEGMENTOR_PREFIXES) for name in found):
+    if any(name.startswith(SEGMENTOR_PREFIXES) for name in found):
         return
     raise CheckpointError(
         f"checkpoint {checkpoint.path} holds no segmentor: {len(found)} tensors without the prefixes backbone. and "

@@ -80,11 +80,3 @@ def _comparing(
         errors.append(block_error(name, output, partner(*inputs)))
 
     return hook
-
-
-def count_batch_norms(model: nn.Module) -> int:
-    """Number of batch norms in the parts of a segmentor that inference uses."""
-    return sum(
-        isinstance(module, nn.modules.batchnorm._BatchNorm) and not name.startswith("auxiliary_head")
-        for name, module in model.named_modules()
-    )

@@ -7,10 +7,7 @@ from torch import Tensor, nn
 
 from ffnet_deploy.checkpoint import Checkpoint
 from ffnet_deploy.errors import CheckpointError
-from ffnet_deploy.weights import CLASSIFIER_PREFIXES, grouped, shapes_of
-
-BACKBONE = "backbone."
-SEGMENTOR_PREFIXES = (BACKBONE, "decode_head.", "auxiliary_head.")
+from ffnet_deploy.weights import BACKBONE, CLASSIFIER_PREFIXES, SEGMENTOR_PREFIXES, grouped, shapes_of
 
 
 @dataclass(frozen=True)
