@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -76,23 +77,34 @@ def start(data: Path, work_dir: Path, *more: str) -> Any:
     )
 
 
-def test_every_resume_after_ten_sigkills_works(data: Path, tmp_path: Path) -> None:
+def test_ten_sigkills_and_resumes_end_as_an_uninterrupted_run(data: Path, tmp_path: Path) -> None:
     random.seed(0)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
     step = "--set=default_hooks.checkpoint.interval=1"
     reached = 0
     for _ in range(10):
-        run = start(data, tmp_path, step, *(["--resume"] if reached else []))
+        run = start(data, broken, step, *(["--resume"] if reached else []))
         deadline = time.monotonic() + 240
         wanted = reached + random.randint(1, 5)
-        while run.poll() is None and time.monotonic() < deadline and newest(tmp_path) < wanted:
+        while run.poll() is None and time.monotonic() < deadline and newest(broken) < wanted:
             time.sleep(0.01)
         run.send_signal(signal.SIGKILL)
         run.wait()
-        assert newest(tmp_path) >= wanted, run.stderr.read().decode()[-2000:]
-        reached = newest(tmp_path)
-    last = start(data, tmp_path, step, "--resume")
-    assert last.wait(timeout=500) == 0, last.stderr.read().decode()[-2000:]
-    assert newest(tmp_path) == 60
+        assert newest(broken) >= wanted, run.stderr.read().decode()[-2000:]
+        reached = newest(broken)
+    for folder, options in ((broken, ["--resume"]), (straight, [])):
+        last = start(data, folder, step, *options)
+        assert last.wait(timeout=500) == 0, last.stderr.read().decode()[-2000:]
+        assert newest(folder) == 60
+    found, expected = final_miou(broken), final_miou(straight)
+    print(f"final mIoU: {found} after ten kills, {expected} without")
+    assert abs(found - expected) <= 0.5
+
+
+def final_miou(work_dir: Path) -> float:
+    """Percent, of the last validation that the newest log tells of."""
+    log = max(work_dir.glob("2*/*.log"))
+    return float(re.findall(r"mIoU: ([0-9.]+)", log.read_text())[-1])
 
 
 def newest(work_dir: Path) -> int:
