@@ -31,20 +31,15 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def write_manifest(artifact: Path, kind: str, content: Mapping[str, Any], files: tuple[str, ...] = ()) -> Path:
-    """Write the manifest of `artifact`.
+def describe(artifact: Path, kind: str, files: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What every manifest begins with: the artefact's kind, its bytes, and the tools at hand.
 
     Args:
-        artifact: the file it describes, complete.
+        artifact: the file, complete.
         kind: ``"onnx"``, ``"engine"``, ...
-        content: what else to record: contract, sources, verification, ...
         files: names of further files in the same folder that belong to the artefact (external weights).
-
-    Returns:
-        The manifest's path.
     """
-    path = manifest_path(artifact)
-    head = {
+    return {
         "format": FORMAT,
         "kind": kind,
         "file": artifact.name,
@@ -54,7 +49,16 @@ def write_manifest(artifact: Path, kind: str, content: Mapping[str, Any], files:
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "tools": tool_versions(),
     }
-    write_json(path, {**head, **content})
+
+
+def write_manifest(artifact: Path, kind: str, content: Mapping[str, Any], files: tuple[str, ...] = ()) -> Path:
+    """Write the manifest of `artifact`: its description (see `describe`), and `content` (contract, verification, ...).
+
+    Returns:
+        The manifest's path.
+    """
+    path = manifest_path(artifact)
+    write_json(path, {**describe(artifact, kind, files), **content})
     return path
 
 

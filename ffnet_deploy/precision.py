@@ -29,6 +29,22 @@ class Precision(str, Enum):
         return self in (Precision.FP8, Precision.INT8)
 
 
+class Target(str, Enum):
+    """What a verified FP32 graph is lowered to; the value is part of the file's name."""
+
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    FP8 = "fp8"
+    MIXED = "mixed"
+    """INT8 but for the layers that a search leaves in the base type."""
+
+    @property
+    def precision(self) -> Precision:
+        """The number format asked for."""
+        return Precision.INT8 if self is Target.MIXED else Precision(self.value)
+
+
 @dataclass(frozen=True)
 class PrecisionRecord:
     """What a graph's types and Q/DQ nodes ask for.

@@ -1,6 +1,6 @@
 """``ffnet-eval``: the scores of a network, or of what was exported from it, on labelled images."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,17 +8,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ffnet_deploy.cli.console import console, download_bar, progress_bar, report_note, run_command
+from ffnet_deploy.cli.console import console, progress_bar, report_note, run_command
 from ffnet_deploy.cli.shapes import parse_sides
+from ffnet_deploy.cli.source import Backend, Source
 from ffnet_deploy.contract import TestProtocol
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate, write_evaluation
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
 from ffnet_deploy.files import check_target, sha256
-from ffnet_deploy.zoo import chosen_checkpoint
 
 PICTURES = Path("predictions")
 """Where pictures go when there are no labels to score by and no other folder is named."""
@@ -26,56 +25,11 @@ PICTURES = Path("predictions")
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
 
-class Backend(str, Enum):
-    """What runs the network."""
-
-    TORCH = "torch"
-    ONNXRUNTIME = "onnxruntime"
-
-
 class Mode(str, Enum):
     """Whole images, or sliding windows."""
 
     WHOLE = "whole"
     SLIDE = "slide"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the network comes from: an exported artefact, or a config with its checkpoint."""
-
-    backend: Backend | None = None
-    artifact: Path | None = None
-    config: str | None = None
-    checkpoint: str | None = None
-    device: str = "cpu"
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.artifact is None) == (self.config is None):
-            raise OptionError("give either --artifact FILE (exported) or --config NAME [--checkpoint FILE]")
-        if self.checkpoint is not None and self.config is None:
-            raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
-        if self.backend is not None and self.backend is not self.fitting_backend:
-            other = "--config" if self.backend is Backend.TORCH else "--artifact"
-            raise OptionError(f"--backend {self.backend.value} needs {other}")
-
-    @property
-    def fitting_backend(self) -> Backend:
-        """The backend that runs this source."""
-        return Backend.TORCH if self.artifact is None else Backend.ONNXRUNTIME
-
-    def open(self) -> Engine:
-        """The engine of this source."""
-        if self.artifact is not None:
-            return OnnxRuntimeEngine(self.artifact, OnnxRuntimeOptions(threads=self.threads))
-        # lazy: the torch engine belongs to the conversion layer
-        from ffnet_deploy.engines.torch import TorchEngine
-
-        assert self.config is not None  # __post_init__ saw to it
-        choice = chosen_checkpoint(self.checkpoint, Path(self.config).stem)
-        with download_bar("downloading the checkpoint") as progress:
-            return TorchEngine.from_config(self.config, choice, self.device, progress)
 
 
 def parse_size(text: str | None, option: str) -> tuple[int, int] | None:
@@ -169,7 +123,7 @@ def about(engine: Engine, source: Source) -> dict[str, Any]:
 @app.command()
 @run_command
 def command(
-    artifact: Annotated[Path | None, typer.Option(help="Exported ONNX file to score.")] = None,
+    artifact: Annotated[Path | None, typer.Option(help="Exported ONNX file or engine to score.")] = None,
     config: Annotated[str | None, typer.Option(help="Config name or file, for the PyTorch network.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="File, 'published', 'bundled' or 'random'.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="By default the one that fits.", show_default=False)] = None,
@@ -185,7 +139,15 @@ def command(
     stride: Annotated[str | None, typer.Option(help="Step between windows, HEIGHTxWIDTH in pixels.")] = None,
     batch: Annotated[int, typer.Option(help="Windows run together at most.")] = 4,
     threads: Annotated[int, typer.Option(help="CPU threads of ONNX Runtime; 0 takes all cores.")] = 0,
-    device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N; ONNX Runtime also tensorrt.", show_default="cpu")
+    ] = None,
+    trust_engine: Annotated[
+        bool, typer.Option("--trust-engine", help="Run an engine that this toolkit did not build.")
+    ] = False,
+    engine_cache: Annotated[
+        Path | None, typer.Option(help="Engines of --device tensorrt.", show_default="engines/onnxruntime")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
     save_images: Annotated[
         Path | None,
@@ -193,7 +155,7 @@ def command(
     ] = None,
 ) -> None:
     """Score an exported network, or a config with its checkpoint, by the published protocol."""
-    source = Source(backend, artifact, config, checkpoint, device, threads)
+    source = Source(backend, artifact, config, checkpoint, device, threads, trust_engine, engine_cache)
     check_inputs(data, images, limit)
     if images is not None and save_images is None:
         save_images = PICTURES

@@ -8,6 +8,25 @@ import typer
 from rich.table import Table
 
 from ffnet_deploy.cli.console import console, download_bar, error_console, report_note, run_command
+from ffnet_deploy.cli.lowering import (
+    Backend,
+    Bf16,
+    CalibCount,
+    CalibImages,
+    CalibMethod,
+    Fp8,
+    Fp16,
+    Int8,
+    Int8Base,
+    MaxDrop,
+    MinAgreement,
+    Mixed,
+    Ranges,
+    chosen_target,
+    lower_options,
+    lower_watched,
+    show_lowered,
+)
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
 from ffnet_deploy.contract import STRIDE, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.errors import OptionError
@@ -125,9 +144,25 @@ def command(
     split: Annotated[str, typer.Option(help="Part of the data set.")] = "val",
     images: Annotated[Path | None, typer.Option(help="Folder of images to verify on.")] = None,
     limit: Annotated[int, typer.Option(help="Labelled images to score at most.")] = 20,
-    tolerance: Annotated[float, typer.Option(help="Largest relative error of an output value.")] = 1e-4,
+    tolerance: Annotated[float, typer.Option(help="Largest relative error of an output value of the FP32 graph.")] = (
+        1e-4
+    ),
+    fp16: Fp16 = False,
+    bf16: Bf16 = False,
+    int8: Int8 = False,
+    fp8: Fp8 = False,
+    mixed: Mixed = False,
+    int8_base: Int8Base = None,
+    calib_images: CalibImages = None,
+    calib_count: CalibCount = None,
+    calib_method: CalibMethod = None,
+    ranges: Ranges = None,
+    max_drop: MaxDrop = None,
+    min_agreement: MinAgreement = None,
+    backend: Annotated[Backend, typer.Option(help="What the export ends in.")] = Backend.ONNX,
 ) -> None:
     """Write an FFNet segmentor as an ONNX graph, verified against PyTorch on the same images."""
+    target = chosen_target(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8, mixed=mixed)
     if data is not None and images is not None:
         raise OptionError("give --data (labelled) or --images, not both")
     if limit < 1:
@@ -142,6 +177,8 @@ def command(
     from ffnet_deploy.export.pipeline import VerifyOptions
     from ffnet_deploy.export.verify import Tolerance
 
+    calibration = {"images": calib_images, "count": calib_count, "method": calib_method, "ranges": ranges}
+    lowering = lower_options(target, int8_base, max_drop, min_agreement, calibration)
     settings = load_config(config)
     height, width = parse_shape(shape or default_shape(settings.protocol), dynamic)
     options = ExportOptions(height, width, parse_batch(batch, dynamic), opset, input_kind, output_kind)
@@ -154,7 +191,10 @@ def command(
         tolerance=Tolerance(relative=tolerance),
     )
     segmentor = open_for_export(settings, checkpoint)
-    show(export_watched(segmentor, options, out, verification))
+    exported = export_watched(segmentor, options, out, verification)
+    show(exported)
+    if lowering is not None:
+        show_lowered(lower_watched(segmentor, exported, lowering, verification))
 
 
 def main() -> None:

@@ -17,8 +17,11 @@ class Engine(Protocol):
     """What it takes and gives."""
     name: str
     """Runtime and device, for people: for instance ``"ONNX Runtime 1.31 (CPU)"``."""
-    notes: tuple[str, ...]
-    """What to know of its results, in words: what was assumed or left out on the way to it."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of its results, in words: what was assumed or left out on the way to it."""
+        ...
 
     def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
         """The network's output for `batch`; shapes and types as `contract` says.

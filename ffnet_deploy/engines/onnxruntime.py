@@ -1,4 +1,4 @@
-"""ONNX Runtime: the engine that runs exported graphs on any machine."""
+"""ONNX Runtime: the engine that runs exported graphs on any machine, on NVIDIA GPUs through its own providers too."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,26 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import INPUT_NAME, METADATA_KEY, Contract
+from ffnet_deploy.contract import INPUT_NAME
 from ffnet_deploy.engines.engine import check_batch
+from ffnet_deploy.engines.onnx_file import check_file, check_tensors, vouch
+from ffnet_deploy.engines.onnx_metadata import read_description
+from ffnet_deploy.engines.onnxruntime_providers import (
+    CPU,
+    check_providers,
+    how_to_install,
+    provider_notes,
+    provider_options,
+)
 from ffnet_deploy.errors import ArtifactError, OptionError
-from ffnet_deploy.manifest import manifest_path, read_manifest
+from ffnet_deploy.optional import optional
+from ffnet_deploy.quiet import quiet
+
+
+def _load() -> Any:
+    return optional("onnxruntime", extra="onnxruntime", purpose="running ONNX files")
 
 
 @dataclass(frozen=True)
@@ -24,23 +37,29 @@ class OnnxRuntimeOptions:
         threads: threads within an operator; 0 takes all cores.
         optimize: let the runtime fuse and rewrite the graph. Off, each node runs as written: what INT8 graphs need to
             be simulated exactly.
-        providers: execution providers in order of preference, by ONNX Runtime's names.
+        providers: execution providers in order of preference, by ONNX Runtime's names; see
+            `onnxruntime_providers.parse_device`. The first must run the graph, the others what it leaves over.
         check_manifest: compare the file with the manifest beside it; off for a file that has none yet.
+        gpu: number of the GPU, for providers that use one.
+        engine_cache: folder in which the TensorRT provider keeps what it built; None for no cache.
     """
 
     threads: int = 0
     optimize: bool = True
-    providers: Sequence[str] = ("CPUExecutionProvider",)
+    providers: Sequence[str] = (CPU,)
     check_manifest: bool = True
+    gpu: int = 0
+    engine_cache: Path | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise OptionError(f"threads must be 0 (all cores) or more: got {self.threads}")
-        missing = [name for name in self.providers if name not in onnxruntime.get_available_providers()]
+        available = _load().get_available_providers()
+        missing = [name for name in self.providers if name not in available]
         if missing or not self.providers:
             raise OptionError(
                 f"this ONNX Runtime has no {' or '.join(missing) or 'provider named'}; "
-                f"it offers {', '.join(onnxruntime.get_available_providers())}"
+                f"it offers {', '.join(available)}{how_to_install(missing[0]) if missing else ''}"
             )
 
 
@@ -48,18 +67,22 @@ class OnnxRuntimeEngine:
     """An exported ONNX file, ready to run; an `Engine`.
 
     Raises:
-        ArtifactError: the file is missing, damaged, no ONNX graph, or was not written by ffnet-export.
+        MissingPackageError: ONNX Runtime is not installed.
+        ArtifactError: the file is missing, damaged, no ONNX graph, or was not written by ffnet-export; or the GPU that
+            was asked for cannot run it.
     """
 
     def __init__(self, path: Path, options: OnnxRuntimeOptions | None = None) -> None:
         options = options or OnnxRuntimeOptions()
         self.path = path
-        self.notes = _vouch(path) if options.check_manifest else ()
+        check_file(path)
+        vouched = vouch(path) if options.check_manifest else ()
         self._session: Any = _open_session(path, options)
-        self.contract = _read_contract(self._session, path)
-        self._output = _check_tensors(self._session, self.contract, path)
+        self.contract, self.precision = read_description(path)
+        check_tensors(_names(self._session.get_inputs()), _names(self._session.get_outputs()), self.contract, path)
+        self.notes = (*vouched, *provider_notes(options.providers, self.precision))
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
-        self.name = f"ONNX Runtime {onnxruntime.__version__} ({device})"
+        self.name = f"ONNX Runtime {_load().__version__} ({device})"
 
     def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
         """The network's output for `batch`; shapes and types as `contract` says.
@@ -72,7 +95,8 @@ class OnnxRuntimeEngine:
             raise OptionError(f"the engine of {self.path} is closed")
         check_batch(batch, self.contract)
         try:
-            return np.asarray(self._session.run([self._output], {INPUT_NAME: np.ascontiguousarray(batch)})[0])
+            outputs = self._session.run([self.contract.output.value], {INPUT_NAME: np.ascontiguousarray(batch)})
+            return np.asarray(outputs[0])
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise ArtifactError(
                 f"{self.path} failed on an input of shape {batch.shape}: {_first_line(error)}"
@@ -92,65 +116,47 @@ class OnnxRuntimeEngine:
 
 
 def _open_session(path: Path, options: OnnxRuntimeOptions) -> Any:
-    _check_file(path)
+    onnxruntime = _load()
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.log_severity_level = 4
     level = onnxruntime.GraphOptimizationLevel
     settings.graph_optimization_level = level.ORT_ENABLE_ALL if options.optimize else level.ORT_DISABLE_ALL
+    told: dict[str, Any] = {"providers": list(options.providers)}
+    if options.providers[0] != CPU:
+        described = read_description(path)
+        told["provider_options"] = provider_options(
+            options.providers, options.gpu, path, described, options.engine_cache
+        )
+        _preload(onnxruntime)
     try:
-        return onnxruntime.InferenceSession(str(path), settings, providers=list(options.providers))
+        # without the fallback, which would run what failed on the CPU and mention it in passing
+        session = onnxruntime.InferenceSession(str(path), settings, enable_fallback=0, **told)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise ArtifactError(
-            f"{path} cannot be loaded as an ONNX graph: {_first_line(error)}\n"
+            f"{path} cannot be loaded {_how(options)}: {_first_line(error)}\n"
             "  to do    export it again with ffnet-export; keep external data (.data) files beside it"
+            f"{how_to_install(options.providers[0])}"
         ) from error
+    check_providers(options.providers, session.get_providers(), path)
+    return session
 
 
-def _vouch(path: Path) -> tuple[str, ...]:
-    """Check `path` against its manifest; a note where there is none.
-
-    Raises:
-        ArtifactError: the file is not the one that was verified.
-    """
-    _check_file(path)
-    if manifest_path(path).is_file():
-        read_manifest(path)
-        return ()
-    return (f"{path.name} has no manifest beside it: nothing vouches for the file",)
+def _preload(onnxruntime: Any) -> None:
+    """Let CUDA's libraries be found where pip or PyTorch installed them."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        with quiet():
+            onnxruntime.preload_dlls()
 
 
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise ArtifactError(f"there is no artefact {path}.\n  to do    write one with ffnet-export")
-    if path.stat().st_size == 0:
-        raise ArtifactError(f"{path} is empty (0 bytes).\n  to do    export it again with ffnet-export")
+def _how(options: OnnxRuntimeOptions) -> str:
+    provider = options.providers[0]
+    return "as an ONNX graph" if provider == CPU else f"as an ONNX graph by {provider}"
+
+
+def _names(tensors: Sequence[Any]) -> list[str]:
+    return [tensor.name for tensor in tensors]
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-def _read_contract(session: Any, path: Path) -> Contract:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise ArtifactError(
-            f"{path} was not exported by ffnet-export: its metadata has no {METADATA_KEY!r}, so that its classes, "
-            "sizes and normalisation are unknown.\n  to do    export the network with ffnet-export"
-        )
-    try:
-        return Contract.from_json(text)
-    except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error}") from error
-
-
-def _check_tensors(session: Any, contract: Contract, path: Path) -> str:
-    """Name of the output, after a check that the graph's tensors are those of `contract`."""
-    inputs = [tensor.name for tensor in session.get_inputs()]
-    outputs = [tensor.name for tensor in session.get_outputs()]
-    if inputs != [INPUT_NAME] or contract.output.value not in outputs:
-        raise ArtifactError(
-            f"{path} has inputs {inputs} and outputs {outputs}; expected ['{INPUT_NAME}'] and "
-            f"['{contract.output.value}'].\n  to do    export it again with ffnet-export"
-        )
-    return contract.output.value

@@ -21,6 +21,9 @@ from ffnet_deploy.files import make_folder, write_json
 Progress = Callable[[int, int], None]
 """Called after each image with the number of images done and the number of all."""
 
+Watch = Callable[[Sample, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None], None]
+"""Called with each sample, its image (BGR), the predicted labels, and the true ones where there are any."""
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
@@ -82,9 +85,20 @@ class _Tally:
 
 
 def evaluate(
-    engine: Engine, dataset: Dataset, options: EvaluateOptions | None = None, progress: Progress | None = None
+    engine: Engine,
+    dataset: Dataset,
+    options: EvaluateOptions | None = None,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Predict every image of `dataset`, score what is labelled, and draw what is asked for.
+
+    Args:
+        engine: runs the network.
+        dataset: images, labelled or not.
+        options: how to score; None for the artefact's own protocol.
+        progress: told of the images done.
+        watch: shown every prediction.
 
     Raises:
         OptionError: the artefact cannot run what `options` ask for.
@@ -101,7 +115,7 @@ def evaluate(
     tally = _Tally(np.zeros((len(contract.classes),) * 2, np.int64))
     begin = time.perf_counter()
     for done, sample in enumerate(samples, 1):
-        _score_one(engine, dataset, sample, protocol, options, tally)
+        _score_one(engine, dataset, sample, protocol, options, tally, watch)
         if progress is not None:
             progress(done, len(samples))
     return Evaluation(
@@ -117,7 +131,13 @@ def evaluate(
 
 
 def _score_one(
-    engine: Engine, dataset: Dataset, sample: Sample, protocol: TestProtocol, options: EvaluateOptions, tally: _Tally
+    engine: Engine,
+    dataset: Dataset,
+    sample: Sample,
+    protocol: TestProtocol,
+    options: EvaluateOptions,
+    tally: _Tally,
+    watch: Watch | None,
 ) -> None:
     contract = engine.contract
     image, labels = dataset.read(sample, len(contract.classes))
@@ -130,6 +150,8 @@ def _score_one(
         tally.confusion += confusion_matrix(prediction.labels, labels, len(contract.classes))
     if options.save_images is not None:
         write_overlay(options.save_images / f"{sample.name}.png", image, prediction.labels, labels, contract)
+    if watch is not None:
+        watch(sample, image, prediction.labels, labels)
 
 
 def _scores(tally: _Tally, samples: tuple[Sample, ...], contract: Contract) -> Scores | None:

@@ -1,9 +1,6 @@
 """The export from end to end: re-parameterise, write, verify, and only then publish the file with its manifest."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +10,14 @@ import torch
 from ffnet_deploy.contract import Contract
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.engines.torch import TorchEngine
-from ffnet_deploy.errors import VerificationError
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.preprocessing import normalized, resize_image
+from ffnet_deploy.export.drafts import move, reject, workshop
 from ffnet_deploy.export.equivalence import BlockError, compare_blocks
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, write_graph
 from ffnet_deploy.export.reparameterize import reparameterize
 from ffnet_deploy.export.verify import NamedImage, Tolerance, Verification, verify
-from ffnet_deploy.files import make_folder, storage_errors, write_json
+from ffnet_deploy.files import make_folder
 from ffnet_deploy.manifest import manifest_path, write_manifest
 from ffnet_deploy.segmentor import Segmentor
 
@@ -98,7 +95,7 @@ def export_onnx(
     make_folder(path.parent)
     stage("re-parameterising")
     blocks = _block_errors(segmentor, verification.images[0])
-    with _workshop(path) as draft:
+    with workshop(path) as draft:
         stage("tracing and simplifying")
         files = write_graph(build_graph(segmentor, options), draft)
         stage("verifying")
@@ -113,10 +110,11 @@ def export_onnx(
         failures = [*_block_failures(blocks, tolerance), *result.failures]
         content = _manifest_content(contract, options, blocks, result, verification)
         if failures:
-            _reject(draft, files, path, content, failures)
+            remedy = "report it with that folder; to accept the difference, raise --tolerance"
+            reject(draft, files, path, content, failures, remedy)
         stage("writing")
         manifest = write_manifest(draft, "onnx", content, files)
-        _move((*files, draft.name, manifest.name), draft.parent, path.parent)
+        move((*files, draft.name, manifest.name), draft.parent, path.parent)
         if not files:
             path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # of an export that needed it
     return Exported(path, manifest_path(path), contract, tuple(blocks), result)
@@ -133,38 +131,6 @@ def _block_failures(blocks: Sequence[BlockError], tolerance: Tolerance) -> list[
         for block in blocks
         if not block.relative <= tolerance.relative
     ]
-
-
-@contextmanager
-def _workshop(path: Path) -> Iterator[Path]:
-    """A path of the same name in a hidden folder beside `path`; the folder is removed at the end, whatever happens."""
-    with storage_errors(path):
-        folder = tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent)
-    try:
-        yield Path(folder) / path.name
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _move(names: Sequence[str], source: Path, target: Path) -> None:
-    """Rename complete files from one folder to another on the same disk, which needs no room."""
-    with storage_errors(target):
-        for name in names:
-            (source / name).replace(target / name)
-
-
-def _reject(draft: Path, files: Sequence[str], path: Path, content: dict[str, Any], failures: Sequence[str]) -> None:
-    """Keep what was written and measured in ``<name>.rejected``, and raise."""
-    record = draft.with_name("verification.json")
-    write_json(record, content)
-    folder = make_folder(path.with_name(f"{path.stem}.rejected"))
-    _move((*files, draft.name, record.name), draft.parent, folder)
-    shown = "\n".join(f"  found    {failure}" for failure in failures[:6])
-    raise VerificationError(
-        f"the exported graph is not the network it came from:\n{shown}\n"
-        f"  kept     {folder}\n"
-        "  to do    report it with that folder; to accept the difference, raise --tolerance"
-    )
 
 
 def _manifest_content(

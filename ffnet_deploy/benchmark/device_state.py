@@ -1,0 +1,155 @@
+"""The machine at one moment: what a time cannot be understood without."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from ffnet_deploy import __version__
+from ffnet_deploy.benchmark.record import CpuState, DeviceState, GpuState
+from ffnet_deploy.errors import MissingPackageError
+from ffnet_deploy.optional import optional
+
+_PACKAGES = (
+    "numpy",
+    "opencv-python",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
+    "nvidia-ml-py",
+)
+_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+_THROTTLE = {
+    "nvmlClocksThrottleReasonSwPowerCap": "power cap",
+    "nvmlClocksThrottleReasonHwSlowdown": "hardware slowdown",
+    "nvmlClocksThrottleReasonSwThermalSlowdown": "temperature (software)",
+    "nvmlClocksThrottleReasonHwThermalSlowdown": "temperature (hardware)",
+    "nvmlClocksThrottleReasonHwPowerBrakeSlowdown": "power brake",
+    "nvmlClocksThrottleReasonApplicationsClocksSetting": "clocks set by hand",
+    "nvmlClocksThrottleReasonSyncBoost": "synchronised boost",
+}
+Value = TypeVar("Value")
+
+
+def read_state() -> DeviceState:
+    """The machine now. What cannot be read is left out; why is in the notes."""
+    gpus, notes = _gpus()
+    return DeviceState(_cpu(), gpus, notes)
+
+
+def environment() -> dict[str, str]:
+    """Operating system, Python, and the variables that steer threads and devices, where they are set."""
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this toolkit and of the installed packages that shape a measurement."""
+    versions = {"ffnet-deploy": __version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpu() -> CpuState:
+    lines = _text(Path("/proc/cpuinfo")).splitlines()
+    clocks = [float(value) for value in _values(lines, "cpu MHz")]
+    return CpuState(
+        model=next(_values(lines, "model name"), platform.processor() or platform.machine()),
+        cores=os.cpu_count() or 1,
+        affinity=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
+        governor=_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")).strip() or None,
+        megahertz=round(sum(clocks) / len(clocks), 1) if clocks else None,
+        load=_load(),
+    )
+
+
+def _load() -> tuple[float, float, float]:
+    if not hasattr(os, "getloadavg"):
+        return (0.0, 0.0, 0.0)
+    one, five, fifteen = os.getloadavg()
+    return round(one, 2), round(five, 2), round(fifteen, 2)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _values(lines: list[str], key: str) -> Iterator[str]:
+    return (line.partition(":")[2].strip() for line in lines if line.startswith(key))
+
+
+def _gpus() -> tuple[tuple[GpuState, ...], tuple[str, ...]]:
+    if not _driver_is_there():
+        return (), ()
+    try:
+        nvml = optional("pynvml", extra="tensorrt", purpose="reading the state of a GPU")
+    except MissingPackageError as error:
+        return (), (str(error),)
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        return (), (f"the state of the GPU is unknown: NVML does not start ({error})",)
+    try:
+        driver = _as_text(nvml.nvmlSystemGetDriverVersion())
+        return tuple(_gpu(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount())), ()
+    except nvml.NVMLError as error:
+        return (), (f"the state of the GPU is unknown: {error}",)
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _driver_is_there() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists() or _is_jetson()
+
+
+def _is_jetson() -> bool:
+    return Path("/etc/nv_tegra_release").exists()
+
+
+def _gpu(nvml: ModuleType, index: int, driver: str) -> GpuState:
+    device = nvml.nvmlDeviceGetHandleByIndex(index)
+
+    def ask(question: Callable[[], Value]) -> Value | None:
+        try:
+            return question()
+        except nvml.NVMLError:  # this device does not tell
+            return None
+
+    memory: Any = ask(lambda: nvml.nvmlDeviceGetMemoryInfo(device))
+    others: Any = ask(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(device))
+    power: Any = ask(lambda: nvml.nvmlDeviceGetPowerUsage(device))
+    reasons: Any = ask(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device))
+    return GpuState(
+        index=index,
+        name=_as_text(nvml.nvmlDeviceGetName(device)),
+        driver=driver,
+        sm_megahertz=ask(lambda: int(nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM))),
+        memory_megahertz=ask(lambda: int(nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_MEM))),
+        watts=None if power is None else power / 1000,
+        celsius=ask(lambda: int(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU))),
+        throttle=tuple(text for name, text in _THROTTLE.items() if (reasons or 0) & getattr(nvml, name, 0)),
+        memory_used=None if memory is None else int(memory.used),
+        memory_total=None if memory is None else int(memory.total),
+        processes=None if others is None else sum(process.pid != os.getpid() for process in others),
+    )
+
+
+def _as_text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

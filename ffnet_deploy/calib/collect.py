@@ -1,0 +1,65 @@
+"""Showing images to a graph and keeping what calibration needs of its tensors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ffnet_deploy.calib.graph import Graph
+from ffnet_deploy.calib.segments import SegmentedRunner, require_finite
+from ffnet_deploy.errors import DataError
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the step, the number of images done and the number of all."""
+
+Images = Sequence[NDArray[Any]]
+"""Network inputs, one batch each, of the kind and shape that the graph takes; read again in each pass."""
+
+
+class Observer(Protocol):
+    """Something that takes in tensors."""
+
+    def update(self, values: NDArray[np.float32]) -> None:
+        """Take in one tensor."""
+        ...
+
+
+def collect(
+    model: onnx.ModelProto,
+    observers: Mapping[str, Observer],
+    images: Images,
+    step: str,
+    progress: Progress | None = None,
+) -> None:
+    """Show all `images` to the graph, and each tensor named in `observers` to its observer.
+
+    Raises:
+        ArtifactError: a layer gives NaN or infinity; the message names it.
+        DataError: an image shows the network nothing but one constant.
+    """
+    graph = Graph(model)
+    runner = SegmentedRunner(model, observers)
+
+    def observe(name: str, values: NDArray[Any]) -> None:
+        producer = graph.producers.get(name)
+        require_finite(name, values, producer.name if producer is not None else name)
+        observers[name].update(values)
+
+    for done, batch in enumerate(images, 1):
+        check_varied(batch, done)
+        runner.run(batch, observe)
+        if progress is not None:
+            progress(step, done, len(images))
+
+
+def check_varied(batch: NDArray[Any], number: int) -> None:
+    """Raise `DataError` where a batch, (batch, 3, H, W) or (batch, H, W, 3), holds an image of one constant colour."""
+    channels = 1 if batch.shape[1] == 3 else 3
+    for image in np.moveaxis(batch, channels, 1):
+        if np.all(image == image[:, :1, :1]):
+            raise DataError(
+                f"calibration image {number} is one constant colour: it says nothing of the ranges of a network.\n"
+                "  to do    calibrate on images like those that the network will see"
+            )

@@ -1,0 +1,176 @@
+"""Cross-layer equalisation: the channels of a tensor are given like ranges, and the weights around it make up for it.
+
+A tensor quantised with one scale is as coarse for its quiet channels as for its loudest. Where nothing but linear or
+positively homogeneous operators lies between convolutions, a factor per channel can be taken out of the producers and
+put into the readers: the network stays the same. Source: Nagel et al., arXiv 1906.04721, section 4.1; the trade between
+activations and weights: Xiao et al., arXiv 2211.10438, section 4.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ffnet_deploy.calib.channel_groups import ChannelGroups, Group
+from ffnet_deploy.calib.graph import Conv, Graph
+from ffnet_deploy.calib.observers import ChannelMoments
+from ffnet_deploy.calib.plan import Plan
+from ffnet_deploy.calib.rescale import rescale
+
+_STRENGTHS = tuple(step / 10 for step in range(11))
+"""Shares of the channels' ranges that the factors take up; the rest goes by the weights."""
+_WIDEST = 1e4
+"""Largest ratio of two ranges that is taken seriously: beyond lie channels that are as good as dead."""
+_LEVELS = 127.0
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A group's channels in a quantised tensor, and who reads them.
+
+    Attributes:
+        tensor: its name.
+        largest: largest magnitude of each channel.
+        squares: mean square of each channel.
+        weights: of the quantised convolutions that read them, float64 (outputs, channels, taps); of a depthwise one
+            (1, channels, taps).
+        depthwise: whether the convolution of the same index keeps channels apart.
+        sums: residual sums that read the tensor as it is.
+        alone: whether the tensor holds the group's channels and no others.
+    """
+
+    tensor: str
+    largest: Values
+    squares: Values
+    weights: tuple[Values, ...]
+    depthwise: tuple[bool, ...]
+    sums: int
+    alone: bool
+
+
+def scalable_groups(groups: ChannelGroups) -> dict[int, Group]:
+    """The groups that factors can pass: made by convolutions and read by some; the graph's outputs stay as they are."""
+    return {
+        number: group
+        for number, group in groups.all().items()
+        if group.producers and group.readers and not group.fixed
+    }
+
+
+def tensors_to_observe(groups: ChannelGroups, plan: Plan) -> list[str]:
+    """The quantised tensors whose channels `choose_factors` needs to know."""
+    scalable = scalable_groups(groups)
+    return [name for name in plan.uses if any(piece.group in scalable for piece in groups.layout(name))]
+
+
+def choose_factors(
+    graph: Graph, groups: ChannelGroups, plan: Plan, moments: Mapping[str, ChannelMoments]
+) -> dict[int, Values]:
+    """Factors, float64 (channels,), by number of group, that are expected to make quantisation's noise least.
+
+    Groups that no factors improve are missing.
+    """
+    chosen = {}
+    for number, group in scalable_groups(groups).items():
+        readings = _readings(graph, groups, number, plan, moments)
+        if readings:
+            factors = _best_factors(readings, group.channels)
+            chosen[number] = factors
+    return chosen
+
+
+def equalize(model: onnx.ModelProto, groups: ChannelGroups, factors: Mapping[int, Values]) -> None:
+    """Take `factors` out of the producers of their groups and put them into the readers, in place; exact."""
+    for number, values in factors.items():
+        rescale(model, groups.all()[number], values)
+
+
+def _readings(
+    graph: Graph, groups: ChannelGroups, number: int, plan: Plan, moments: Mapping[str, ChannelMoments]
+) -> list[Reading]:
+    convs = {conv.name: conv for conv in plan.convs}
+    readings = []
+    for tensor, uses in plan.uses.items():
+        layout = groups.layout(tensor)
+        for piece in layout:
+            if piece.group != number:
+                continue
+            readers = [convs[use.node.name] for use in uses if use.node.name in convs]
+            readings.append(
+                Reading(
+                    tensor,
+                    moments[tensor].maximum[piece.slice],
+                    moments[tensor].mean_square[piece.slice],
+                    tuple(_weights(graph, conv, piece.slice) for conv in readers),
+                    tuple(conv.is_depthwise for conv in readers),
+                    len(uses) - len(readers),
+                    alone=len(layout) == 1,
+                )
+            )
+    return readings
+
+
+def _weights(graph: Graph, conv: Conv, channels: slice) -> Values:
+    weight = graph.array(conv.weight).astype(np.float64)
+    if conv.is_depthwise:
+        return weight.reshape(1, conv.channels, -1)[:, channels]
+    return weight.reshape(conv.shape[0], conv.shape[1], -1)[:, channels]
+
+
+def _best_factors(readings: Sequence[Reading], channels: int) -> Values:
+    loud = _geometric_mean([_relative(reading.largest) for reading in readings], channels)
+    dense = [
+        _relative(np.abs(weight).max(axis=(0, 2)))
+        for reading in readings
+        for weight, apart in zip(reading.weights, reading.depthwise, strict=True)
+        if not apart
+    ]
+    heavy = _geometric_mean(dense, channels)
+    candidates = [loud**strength / heavy ** (1 - strength) for strength in _STRENGTHS]
+    candidates.append(np.ones(channels))
+    noises = [sum(_noise(reading, factors) for reading in readings) for factors in candidates]
+    return _anchored(candidates[int(np.argmin(noises))], readings)
+
+
+def _relative(values: Values) -> Values:
+    largest = float(values.max())
+    return np.maximum(values / largest, 1 / _WIDEST) if largest > 0 else np.ones_like(values)
+
+
+def _geometric_mean(rows: Sequence[Values], channels: int) -> Values:
+    return np.exp(np.mean(np.log(rows), axis=0)) if rows else np.ones(channels)
+
+
+def _anchored(factors: Values, readings: Sequence[Reading]) -> Values:
+    """`factors` times a constant: loudest channels keep their range; in a concatenation all groups get the same."""
+    shared = [reading for reading in readings if not reading.alone]
+    reading = shared[0] if shared else readings[0]
+    after = float((reading.largest / factors).max())
+    wanted = 1.0 if shared else float(reading.largest.max())
+    return factors * (after / wanted) if after > 0 and wanted > 0 else factors
+
+
+def _noise(reading: Reading, factors: Values) -> float:
+    """Expected noise that quantising the tensor and its readers' weights adds to what they make, relative to that.
+
+    Rounding to steps of d adds an error of mean square d^2 / 12.
+    """
+    step = float((reading.largest / factors).max()) / _LEVELS
+    total = 0.0
+    for weight, apart in zip(reading.weights, reading.depthwise, strict=True):
+        squares = np.square(weight).sum(axis=(0, 2))
+        signal = float(squares @ reading.squares)
+        noise = step**2 * float(squares @ factors**2)
+        if not apart:
+            steps = np.abs(weight * factors[None, :, None]).max(axis=(1, 2)) / _LEVELS
+            taps = weight.shape[2]
+            noise += float(np.square(steps).sum() * taps * (reading.squares / factors**2).sum())
+        total += noise / signal if signal > 0 else 0.0
+    if reading.sums:
+        power = float(reading.squares.sum())
+        total += reading.sums * step**2 * float(np.square(factors).sum()) / power if power > 0 else 0.0
+    return total

@@ -1,0 +1,115 @@
+"""Writing a plan into a graph as QuantizeLinear and DequantizeLinear nodes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from ffnet_deploy.calib.graph import Conv, Graph, drop_unused_initializers
+from ffnet_deploy.calib.plan import Plan
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.precision import Precision
+
+FP8_OPSET = 19
+"""The operator set that brought FP8 to QuantizeLinear."""
+_LARGEST = {Precision.INT8: 127.0, Precision.FP8: 448.0}
+"""Largest magnitude of a quantised value: of symmetric INT8, and of FP8 E4M3."""
+_ZERO_TYPE = {Precision.INT8: TensorProto.INT8, Precision.FP8: TensorProto.FLOAT8E4M3FN}
+
+
+def scale_of(limit: Any, precision: Precision) -> NDArray[np.float32]:
+    """Scales, float32, that map thresholds to the largest quantised value; 1 where a threshold is zero."""
+    limits = np.asarray(limit, np.float64)
+    return np.where(limits > 0, limits / _LARGEST[precision], 1.0).astype(np.float32)
+
+
+def weight_scales(weight: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """Symmetric scales (out,) of a weight (out, in / groups, kernel height, kernel width)."""
+    return scale_of(np.abs(weight).reshape(weight.shape[0], -1).max(axis=1), precision)
+
+
+def rounded_weight(weight: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """The weight as the quantised convolution sees it."""
+    scales = weight_scales(weight, precision).reshape(-1, 1, 1, 1)
+    if precision is Precision.INT8:
+        whole = np.clip(np.rint(weight / scales), -128, 127)
+        return (whole * scales).astype(np.float32)
+    kind = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
+    return ((weight / scales).astype(kind).astype(np.float32) * scales).astype(np.float32)
+
+
+def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], precision: Precision) -> None:
+    """Put Q/DQ of `plan` into `model`, the graph that the plan was made for.
+
+    Args:
+        model: changed in place.
+        plan: of this model.
+        thresholds: clipping threshold of each tensor that the plan quantises.
+        precision: INT8 or FP8.
+
+    Raises:
+        OptionError: FP8 in an operator set that has none.
+    """
+    graph = Graph(model)
+    if precision is Precision.FP8 and graph.opset < FP8_OPSET:
+        raise OptionError(f"FP8 needs operator set {FP8_OPSET}, and this graph has {graph.opset}: export with opset 20")
+    before: dict[str, list[NodeProto]] = {}
+    first: list[NodeProto] = []
+    for tensor, uses in plan.uses.items():
+        pair, result = quantize_pair(model, tensor, scale_of(thresholds[tensor], precision), precision, axis=None)
+        for use in uses:
+            use.node.input[use.position] = result
+        producer = graph.producers.get(tensor)
+        if producer is None:
+            first += pair
+        else:
+            before.setdefault(producer.name, []).extend(pair)
+    for conv in plan.convs:
+        first += _quantized_weight(model, graph, conv, precision)
+    nodes = [*first]
+    for node in graph.nodes:
+        nodes.append(node)
+        nodes += before.get(node.name, [])
+    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+    drop_unused_initializers(model)
+
+
+def _quantized_weight(model: onnx.ModelProto, graph: Graph, conv: Conv, precision: Precision) -> list[NodeProto]:
+    weight = graph.array(conv.weight)
+    # weights that convolutions share get a pair for each: a builder folds them all the same
+    pair, result = quantize_pair(model, conv.weight, weight_scales(weight, precision), precision, axis=0, prefix=conv.name)
+    conv.node.input[1] = result
+    return pair
+
+
+def quantize_pair(
+    model: onnx.ModelProto,
+    tensor: str,
+    scales: NDArray[np.float32],
+    precision: Precision,
+    axis: int | None,
+    prefix: str | None = None,
+) -> tuple[list[NodeProto], str]:
+    """A Q/DQ pair on `tensor` and the name of its result; its scale and zero point become initialisers."""
+    name = tensor if prefix is None else f"{prefix}/weight"
+    zero = np.zeros(scales.shape, helper.tensor_dtype_to_np_dtype(_ZERO_TYPE[precision]))
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(scales), f"{name}_scale"))
+    model.graph.initializer.append(numpy_helper.from_array(zero, f"{name}_zero_point"))
+    constants = [f"{name}_scale", f"{name}_zero_point"]
+    settings = {} if axis is None else {"axis": axis}
+    quantize = helper.make_node(
+        "QuantizeLinear", [tensor, *constants], [f"{name}_quantized"], f"{name}_QuantizeLinear", **settings
+    )
+    restore = helper.make_node(
+        "DequantizeLinear",
+        [f"{name}_quantized", *constants],
+        [f"{name}_dequantized"],
+        f"{name}_DequantizeLinear",
+        **settings,
+    )
+    return [quantize, restore], f"{name}_dequantized"

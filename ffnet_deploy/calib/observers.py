@@ -1,0 +1,103 @@
+"""What is remembered of a tensor while images pass: bounded memory, the same result in whatever order they come."""
+
+from dataclasses import dataclass, field
+from math import ceil, log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 16384
+"""Bins of a histogram; at least half of them lie below the largest magnitude."""
+_CHUNK = 1 << 18
+"""Values binned at once: they stay in a processor's cache."""
+
+
+@dataclass
+class Histogram:
+    """Counts of magnitudes in equal bins over 0..limit.
+
+    The limit is a power of two that doubles, with bins merged in pairs, whenever a value outgrows it. Bin edges are
+    then exact, so that the counts depend neither on the order nor on the grouping of the values.
+
+    Attributes:
+        counts: int64 (BINS,).
+        limit: upper edge of the last bin; 0 until a value differs from zero.
+        maximum: largest magnitude so far.
+    """
+
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    limit: float = 0.0
+    maximum: float = 0.0
+
+    @property
+    def width(self) -> float:
+        """Of a bin."""
+        return self.limit / BINS
+
+    @property
+    def total(self) -> int:
+        """Number of values counted."""
+        return int(self.counts.sum())
+
+    def update(self, values: NDArray[np.float32]) -> None:
+        """Count the magnitudes of finite `values` of any shape."""
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            self._count(np.abs(flat[start : start + _CHUNK]))
+
+    def _count(self, magnitudes: NDArray[np.float32]) -> None:
+        largest = float(magnitudes.max())
+        self.maximum = max(self.maximum, largest)
+        if largest >= self.limit and largest > 0:
+            self._grow(largest)
+        if self.limit == 0:
+            self.counts[0] += magnitudes.size
+            return
+        # a power of two: the product is exact
+        indices = (magnitudes * np.float32(BINS / self.limit)).astype(np.intp)
+        self.counts += np.bincount(indices, minlength=BINS)
+
+    def _grow(self, largest: float) -> None:
+        limit = 2.0 ** ceil(log2(largest))
+        limit = 2 * limit if limit <= largest else limit
+        while 0 < self.limit < limit:
+            merged = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.concatenate([merged, np.zeros(BINS // 2, np.int64)])
+            self.limit *= 2
+        self.limit = limit
+
+    def cumulative(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Number of values below each of `edges`, counts spread evenly within a bin."""
+        below = np.concatenate([[0], np.cumsum(self.counts)])
+        return np.interp(edges, np.arange(BINS + 1) * self.width, below.astype(np.float64))
+
+
+@dataclass
+class ChannelMoments:
+    """Largest magnitude and mean square of each channel of (batch, channels, height, width) tensors.
+
+    Attributes:
+        maximum: float64 (channels,); empty until the first update.
+        squares: float64 (channels,), sum of squares.
+        count: values per channel so far.
+    """
+
+    maximum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    count: int = 0
+
+    def update(self, values: NDArray[np.float32]) -> None:
+        """Take in a finite tensor (batch, channels, height, width)."""
+        channels = values.shape[1]
+        if not self.maximum.size:
+            self.maximum, self.squares = np.zeros(channels), np.zeros(channels)
+        for image in values.reshape(values.shape[0], channels, -1):
+            largest = np.maximum(image.max(axis=1), -image.min(axis=1))
+            self.maximum = np.maximum(self.maximum, largest)
+            self.squares += np.einsum("ci,ci->c", image, image)
+            self.count += image.shape[1]
+
+    @property
+    def mean_square(self) -> NDArray[np.float64]:
+        """float64 (channels,)."""
+        return self.squares / max(self.count, 1)

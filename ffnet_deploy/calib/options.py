@@ -1,0 +1,58 @@
+"""How a network is quantised: the options that calibration and insertion share."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.precision import Precision
+
+
+class Method(str, Enum):
+    """How a clipping threshold follows from the magnitudes of a tensor."""
+
+    MINMAX = "minmax"
+    """The largest magnitude: nothing is clipped."""
+    PERCENTILE = "percentile"
+    """The magnitude that a given share of the values stays below."""
+    ENTROPY = "entropy"
+    """The least information lost: Kullback-Leibler divergence over 2048 bins."""
+    MSE = "mse"
+    """The least mean squared error."""
+
+
+class Calibrator(str, Enum):
+    """Whose arithmetic turns values into thresholds."""
+
+    NATIVE = "native"
+    """This package's."""
+    MODELOPT = "modelopt"
+    """NVIDIA Model Optimizer's, as a second opinion."""
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How to quantise.
+
+    Attributes:
+        method: how activations are clipped; weights take their largest magnitude per output channel.
+        percentile: share of the values within the threshold, in percent; for `Method.PERCENTILE` alone.
+        equalize: spread channel ranges between convolutions that nothing non-linear separates; exact.
+        correct_bias: take the expected error of each convolution out of its bias.
+        precision: INT8, or FP8 (E4M3).
+        keep: convolutions that stay unquantised: names of their nodes, or beginnings of names.
+        calibrator: whose arithmetic chooses thresholds.
+    """
+
+    method: Method = Method.MSE
+    percentile: float = 99.99
+    equalize: bool = True
+    correct_bias: bool = True
+    precision: Precision = Precision.INT8
+    keep: tuple[str, ...] = ()
+    calibrator: Calibrator = Calibrator.NATIVE
+
+    def __post_init__(self) -> None:
+        if not self.precision.is_quantized:
+            raise OptionError(f"calibration is for int8 or fp8, not {self.precision.value}")
+        if not 50 < self.percentile <= 100:
+            raise OptionError(f"a percentile lies above 50 and up to 100: got {self.percentile}")

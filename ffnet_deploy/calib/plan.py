@@ -1,0 +1,112 @@
+"""Where quantisation goes: which convolutions, which of their inputs, and which branch of each residual sum.
+
+Source of the rules: NVIDIA TensorRT developer guide, "Explicit quantization".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from ffnet_deploy.calib.graph import QUANTIZING, Conv, Graph, Use
+from ffnet_deploy.errors import ArtifactError, OptionError
+
+_LEFT_OUT = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that TensorRT could quantise; those that are not convolutions with constant weights stay as they are."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What gets Q/DQ.
+
+    Attributes:
+        convs: quantised on input and weights, in graph order.
+        kept: convolutions that stay unquantised on request.
+        uses: by tensor, the inputs of nodes that read it through its Q/DQ pair: of convolutions, and of residual sums.
+        left: by name of node, why it is not quantised although it multiplies.
+    """
+
+    convs: tuple[Conv, ...]
+    kept: tuple[Conv, ...]
+    uses: Mapping[str, tuple[Use, ...]]
+    left: Mapping[str, str]
+
+
+def make_plan(graph: Graph, keep: tuple[str, ...] = ()) -> Plan:
+    """The plan for `graph`, leaving out the convolutions whose names begin with one of `keep`.
+
+    Raises:
+        ArtifactError: the graph is quantised already, or nothing in it can be.
+        OptionError: `keep` names no convolution, or all of them.
+    """
+    check_unquantized(graph)
+    check_kept_names(graph, keep)
+    kept = tuple(conv for conv in graph.convs if conv.name.startswith(keep)) if keep else ()
+    names = {conv.name for conv in kept}
+    convs = tuple(conv for conv in graph.convs if conv.name not in names)
+    if not convs:
+        raise OptionError("every convolution is kept unquantised: nothing is left to quantise")
+    uses: dict[str, list[Use]] = {}
+    for conv in convs:
+        uses.setdefault(conv.input, []).append(Use(conv.node, 0))
+    for tensor, use in _residual_branches(graph, {conv.output: conv for conv in convs}):
+        uses.setdefault(tensor, []).append(use)
+    return Plan(convs, kept, {name: tuple(found) for name, found in uses.items()}, _left(graph))
+
+
+def check_unquantized(graph: Graph) -> None:
+    """Raise `ArtifactError` where `graph` holds Q/DQ nodes."""
+    present = [node.name for node in graph.nodes if node.op_type in QUANTIZING]
+    if present:
+        raise ArtifactError(
+            f"the graph is quantised already: it holds {len(present)} Q/DQ nodes ({present[0]}, ...).\n"
+            "  to do    start from the FP32 graph that ffnet-export wrote"
+        )
+    if not graph.convs:
+        raise ArtifactError("the graph holds no convolution with constant weights: there is nothing to quantise")
+
+
+def check_kept_names(graph: Graph, keep: tuple[str, ...]) -> None:
+    """Raise `OptionError` where an entry of `keep` fits no convolution."""
+    for name in keep:
+        if not any(conv.name.startswith(name) for conv in graph.convs):
+            raise OptionError(
+                f"no convolution's name begins with {name!r}; the first is {graph.convs[0].name!r}.\n"
+                "  to do    name nodes of the graph as Netron, or the sensitivity table, shows them"
+            )
+
+
+def _residual_branches(graph: Graph, by_output: Mapping[str, Conv]) -> list[tuple[str, Use]]:
+    """Of each residual sum the branch that gets Q/DQ: the one that is not the sum's own convolution.
+
+    TensorRT fuses a sum into the quantised convolution that makes one of its branches, which for that must reach it
+    bare, if the other branch is quantised.
+    """
+    branches = []
+    for node in graph.nodes:
+        if node.op_type != "Add" or any(name in graph.initializers for name in node.input):
+            continue
+        bare = [at for at, name in enumerate(node.input) if name in by_output and graph.only_use(name) is not None]
+        if not bare:
+            continue
+        other = 1 - bare[-1]
+        if _is_quantizable_branch(graph, node, other):
+            branches.append((node.input[other], Use(node, other)))
+    return branches
+
+
+def _is_quantizable_branch(graph: Graph, node: NodeProto, position: int) -> bool:
+    """Not a resize's result: Q/DQ after it would keep it from fusing with what follows."""
+    producer = graph.producers.get(node.input[position])
+    return producer is not None and producer.op_type != "Resize"
+
+
+def _left(graph: Graph) -> dict[str, str]:
+    quantizable = {conv.name for conv in graph.convs}
+    left = {}
+    for node in graph.nodes:
+        if node.op_type in _LEFT_OUT and node.name not in quantizable:
+            constant = any(name in graph.initializers for name in node.input)
+            what = "with constant operands" if constant else "of two computed tensors"
+            left[node.name] = f"{node.op_type} {what} stays unquantised: only convolutions with constant weights are"
+    return left

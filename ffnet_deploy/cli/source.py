@@ -1,0 +1,138 @@
+"""What a command runs: an exported artefact or a config with its checkpoint, on the backend that fits it."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from ffnet_deploy.cli.console import download_bar
+from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.zoo import chosen_checkpoint
+
+ENGINE_CACHE = Path("engines/onnxruntime")
+"""Where ONNX Runtime's TensorRT provider keeps what it built, unless another folder is named."""
+
+
+class Backend(str, Enum):
+    """What runs the network."""
+
+    TORCH = "torch"
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "trt"
+    TENSORRT_RTX = "trt-rtx"
+
+    @property
+    def takes(self) -> str:
+        """The options that name what it runs."""
+        return {
+            Backend.TORCH: "--config",
+            Backend.ONNXRUNTIME: "--artifact FILE.onnx",
+            Backend.TENSORRT: "--artifact FILE.engine",
+            Backend.TENSORRT_RTX: "--artifact FILE.rtx.engine",
+        }[self]
+
+    @property
+    def runs_engines(self) -> bool:
+        """Whether what it runs was built for one GPU."""
+        return self in (Backend.TENSORRT, Backend.TENSORRT_RTX)
+
+
+def backend_of(artifact: Path | None) -> Backend:
+    """The backend that runs `artifact`, by its name; PyTorch where there is none."""
+    if artifact is None:
+        return Backend.TORCH
+    if artifact.name.endswith(".rtx.engine"):
+        return Backend.TENSORRT_RTX
+    return Backend.TENSORRT if artifact.suffix == ".engine" else Backend.ONNXRUNTIME
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the network comes from, and where it runs.
+
+    Attributes:
+        backend: what runs it; None for what fits.
+        artifact: exported graph or engine.
+        config: name or file, in the place of an artefact.
+        checkpoint: of the config.
+        device: in the backend's words; None for the CPU, or for engines the first GPU.
+        threads: CPU threads of ONNX Runtime; 0 takes all cores.
+        trust_engine: run an engine that this toolkit did not build.
+        engine_cache: folder in which ONNX Runtime's TensorRT provider keeps what it built.
+    """
+
+    backend: Backend | None = None
+    artifact: Path | None = None
+    config: str | None = None
+    checkpoint: str | None = None
+    device: str | None = None
+    threads: int = 0
+    trust_engine: bool = False
+    engine_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.artifact is None) == (self.config is None):
+            raise OptionError("give either --artifact FILE (exported) or --config NAME [--checkpoint FILE]")
+        if self.checkpoint is not None and self.config is None:
+            raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
+        if self.backend is not None and self.backend is not self.fitting_backend:
+            raise OptionError(f"--backend {self.backend.value} needs {self.backend.takes}")
+        if self.trust_engine and not self.fitting_backend.runs_engines:
+            raise OptionError("--trust-engine is for engines; a graph or checkpoint needs none")
+        if self.engine_cache is not None and not (self.device or "").startswith("tensorrt"):
+            raise OptionError("--engine-cache goes with --backend onnxruntime --device tensorrt")
+
+    @property
+    def fitting_backend(self) -> Backend:
+        """The backend that runs this source."""
+        return backend_of(self.artifact)
+
+    def open(self) -> Engine:
+        """The engine of this source.
+
+        Raises:
+            FFNetDeployError: it cannot be opened.
+        """
+        if self.fitting_backend.runs_engines:
+            return self._open_engine()
+        return self._open_torch() if self.artifact is None else self._open_onnx()
+
+    def _open_torch(self) -> Engine:
+        # lazy: the torch engine belongs to the conversion layer
+        from ffnet_deploy.engines.torch import TorchEngine
+
+        assert self.config is not None  # __post_init__ saw to it
+        choice = chosen_checkpoint(self.checkpoint, Path(self.config).stem)
+        with download_bar("downloading the checkpoint") as progress:
+            return TorchEngine.from_config(self.config, choice, self.device or "cpu", progress)
+
+    def _open_onnx(self) -> Engine:
+        # lazy: a machine for engines alone need not have ONNX Runtime
+        from ffnet_deploy.engines.onnx_metadata import read_description
+        from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
+        from ffnet_deploy.engines.onnxruntime_providers import CPU, parse_device
+
+        assert self.artifact is not None  # `open` saw to it
+        providers, gpu = parse_device(self.device or "cpu")
+        cache = self.engine_cache or ENGINE_CACHE
+        options = OnnxRuntimeOptions(threads=self.threads, providers=providers, gpu=gpu, engine_cache=cache)
+        if providers[0] == CPU and read_description(self.artifact)[1].precision.is_quantized:
+            # ONNX Runtime's own INT8 kernels for CPUs round otherwise than the graph says
+            options = replace(options, optimize=False)
+        return OnnxRuntimeEngine(self.artifact, options)
+
+    def _open_engine(self) -> Engine:
+        # lazy: only engines need CUDA and TensorRT
+        from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
+
+        assert self.artifact is not None  # `open` saw to it
+        options = TensorRTOptions(self.trust_engine, device=_gpu(self.device or "cuda"))
+        return TensorRTEngine(self.artifact, options)
+
+
+def _gpu(device: str) -> int:
+    """Number of the GPU in ``"cuda"`` or ``"cuda:N"``."""
+    kind, colon, index = device.partition(":")
+    if kind != "cuda" or (colon and not index.isdecimal()):
+        raise OptionError(f"engines run on cuda or cuda:N, not {device!r}")
+    return int(index or 0)

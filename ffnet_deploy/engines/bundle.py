@@ -1,0 +1,262 @@
+"""An engine and the manifest that speaks for it: written together, and refused when anything does not fit.
+
+An engine is executable code for one GPU and one TensorRT. It is loaded only when its manifest is untouched, names these
+very bytes, and was made for this machine; one that has no manifest needs the user's word.
+"""
+
+import glob
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ffnet_deploy.contract import Contract
+from ffnet_deploy.engines.cuda import CudaDevice, find_device
+from ffnet_deploy.engines.onnx_metadata import read_description
+from ffnet_deploy.engines.tensorrt.flavour import Flavour, load
+from ffnet_deploy.engines.tensorrt.options import HardwareCompatibility
+from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.files import check_target, storage_errors, write_bytes
+from ffnet_deploy.manifest import FORMAT, describe, manifest_path
+from ffnet_deploy.precision import PrecisionRecord
+
+KIND = "engine"
+_DRAFT = ".building"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded engine file with what is known of it.
+
+    Attributes:
+        path: of the engine.
+        plan: its bytes, as TensorRT serialised them.
+        contract: what the network takes and gives.
+        record: the precision that was asked for.
+        flavour: which TensorRT it belongs to.
+        manifest: content of the manifest; empty for an engine that the user vouches for.
+    """
+
+    path: Path
+    plan: bytes
+    contract: Contract
+    record: PrecisionRecord
+    flavour: Flavour
+    manifest: Mapping[str, Any]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of it, in words."""
+        if self.manifest:
+            return ()
+        return (f"{self.path.name} has no manifest: nothing but --trust-engine vouches for it",)
+
+
+def read_bundle(path: Path, trust: bool = False, device: int = 0) -> Bundle:
+    """The engine in `path`, after checking that it may run on this machine.
+
+    Args:
+        path: of the engine.
+        trust: accept one without a manifest; its contract is then read from the ONNX file of the same name beside it.
+        device: number of the CUDA device that it will run on.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or made for another GPU or version; with the command that builds it anew.
+        NoDeviceError: there is no GPU here.
+        MissingPackageError: its TensorRT is not installed.
+    """
+    bundle = open_bundle(path, trust)
+    check_host(bundle, str(load(bundle.flavour).__version__), find_device(device))
+    return bundle
+
+
+def open_bundle(path: Path, trust: bool = False) -> Bundle:
+    """The engine in `path`, after checking its bytes and manifest but not whether it fits this machine.
+
+    Raises:
+        ArtifactError: see `read_bundle`.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"there is no engine {path}.\n  {_remedy(path)}")
+    plan = path.read_bytes()
+    if not plan:
+        raise ArtifactError(f"{path} is empty (0 bytes).\n  {_remedy(path)}")
+    if not manifest_path(path).is_file():
+        return _trusted(path, plan, trust)
+    manifest = read_sealed(path)
+    if len(plan) != manifest["bytes"]:
+        raise ArtifactError(
+            f"{path} has {len(plan)} bytes, its manifest says {manifest['bytes']}.\n  {_remedy(path, manifest)}"
+        )
+    if hashlib.sha256(plan).hexdigest() != manifest["sha256"]:
+        raise ArtifactError(f"{path} has changed since its manifest was written.\n  {_remedy(path, manifest)}")
+    contract = Contract.from_json(json.dumps(manifest["contract"]))
+    record = PrecisionRecord.from_json(json.dumps(manifest["precision"]))
+    return Bundle(path, plan, contract, record, Flavour(manifest["build"]["flavour"]), manifest)
+
+
+def _trusted(path: Path, plan: bytes, trust: bool) -> Bundle:
+    """An engine without a manifest."""
+    if not trust:
+        raise ArtifactError(
+            f"{path} has no manifest ({manifest_path(path).name}): an engine is code, and nothing says where this one "
+            f"is from.\n  {_remedy(path)}; or, if you trust its origin, give --trust-engine"
+        )
+    flavour = Flavour.RTX if path.name.endswith(Flavour.RTX.suffix) else Flavour.TENSORRT
+    graph = graph_of(path)
+    if not graph.is_file():
+        raise ArtifactError(
+            f"{path} has no manifest, so that its classes and sizes are unknown.\n"
+            f"  to do    put the graph that it was built from beside it, as {graph.name}"
+        )
+    contract, record = read_description(graph)
+    return Bundle(path, plan, contract, record, flavour, {})
+
+
+def graph_of(engine: Path) -> Path:
+    """The ONNX file that an engine of this name is built from: ``a.fp16.onnx`` of ``a.fp16.engine``."""
+    stem = engine.name
+    for flavour in (Flavour.RTX, Flavour.TENSORRT):
+        stem = stem.removesuffix(flavour.suffix)
+    return engine.with_name(f"{stem}.onnx")
+
+
+def check_host(bundle: Bundle, version: str, device: CudaDevice) -> None:
+    """Compare what an engine was made for with this machine; one without a manifest is TensorRT's to judge.
+
+    Args:
+        bundle: the engine.
+        version: of the installed TensorRT.
+        device: the GPU that it will run on.
+
+    Raises:
+        ArtifactError: it was made for something else.
+    """
+    if not bundle.manifest:
+        return
+    build, remedy = bundle.manifest["build"], _remedy(bundle.path, bundle.manifest)
+    title, built = bundle.flavour.label, str(build["version"])
+    if not _version_fits(built, version, bool(build["options"]["version_compatible"])):
+        raise ArtifactError(f"{bundle.path} was built with {title} {built}, here is {version}.\n  {remedy}")
+    here, target = ".".join(map(str, device.compute_capability)), build["target"]
+    if not _capability_fits(here, target["capabilities"], build["options"]["hardware_compatibility"]):
+        raise ArtifactError(
+            f"{bundle.path} was built for compute capability {', '.join(target['capabilities'])}; {device.name} has "
+            f"{here}.\n  {remedy}"
+        )
+    anywhere = build["options"]["hardware_compatibility"] != HardwareCompatibility.NONE.value
+    if bundle.flavour is Flavour.TENSORRT and not anywhere and target["gpu"] != device.name:
+        raise ArtifactError(f"{bundle.path} was built on {target['gpu']}, here is {device.name}.\n  {remedy}")
+
+
+def _version_fits(built: str, here: str, compatible: bool) -> bool:
+    if not compatible:
+        return built == here
+    numbers = [[int(part) for part in text.split(".") if part.isdigit()] for text in (built, here)]
+    return numbers[0][0] == numbers[1][0] and numbers[0] <= numbers[1]
+
+
+def _capability_fits(here: str, built: list[str], compatibility: str) -> bool:
+    if compatibility == HardwareCompatibility.AMPERE_PLUS.value:
+        return float(here) >= 8.0
+    return here in built
+
+
+def _remedy(path: Path, manifest: Mapping[str, Any] | None = None) -> str:
+    flavour = Flavour.RTX if path.name.endswith(Flavour.RTX.suffix) else Flavour.TENSORRT
+    usual = f"ffnet-export --onnx {graph_of(path)} --backend {flavour.value} --out {path}"
+    return f"to do    build it again: {(manifest or {}).get('rebuild', usual)}"
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with the SHA-256 of itself as its last entry."""
+    plain = {key: value for key, value in content.items() if key != "digest"}
+    return {**plain, "digest": hashlib.sha256(_canonical(plain)).hexdigest()}
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The manifest of the engine `path`, after checking that not one byte of it has changed.
+
+    Raises:
+        ArtifactError: it is damaged, has been changed, or is of a newer format.
+    """
+    file = manifest_path(path)
+    try:
+        text = file.read_bytes()
+        content = json.loads(text)
+        if content["kind"] != KIND or not isinstance(content["format"], int):
+            raise ValueError("it is none of an engine")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"manifest {file} is damaged ({type(error).__name__}).\n  {_remedy(path)}") from error
+    if content["format"] > FORMAT:
+        raise ArtifactError(f"manifest {file} has format {content['format']}; this version reads up to {FORMAT}")
+    if _canonical(seal(content)) != text:  # the content, and how it is written
+        raise ArtifactError(f"manifest {file} has changed since it was written.\n  {_remedy(path)}")
+    return dict(content)
+
+
+@contextmanager
+def drafting(path: Path) -> Iterator[Path]:
+    """A path of the same name in a hidden folder beside `path`, to be filled and published under the lock of `path`.
+
+    The folder is removed at the end; one that a killed build has left is removed at the beginning.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    check_target(path)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*{_DRAFT}"):
+        shutil.rmtree(stale, ignore_errors=True)
+    with storage_errors(path):
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_DRAFT, dir=path.parent))
+    try:
+        yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_bundle(path: Path, plan: bytes, content: Mapping[str, Any]) -> None:
+    """Write an engine and its manifest.
+
+    Raises:
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    write_bytes(path, plan)
+    write_content(path, content)
+
+
+def write_content(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the manifest of the engine that lies in `path`.
+
+    Raises:
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    write_bytes(manifest_path(path), _canonical(seal({**describe(path, KIND), **content})))
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Move a draft and its manifest to their place; broken off in between, the pair does not fit and is refused."""
+    with storage_errors(path):
+        draft.replace(path)
+        manifest_path(draft).replace(manifest_path(path))
+
+
+def reusable(path: Path, key: str, refuse: Callable[[ArtifactError], None] = lambda error: None) -> Bundle | None:
+    """The engine in `path` if it was built from the same things; `refuse` is told why one cannot be used."""
+    if not path.is_file() or not manifest_path(path).is_file():
+        return None
+    try:
+        bundle = open_bundle(path)
+    except ArtifactError as error:
+        refuse(error)
+        return None
+    return bundle if bundle.manifest.get("key") == key else None

@@ -1,0 +1,68 @@
+"""What every engine that opens an exported ONNX file checks and reads, whatever runs it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ffnet_deploy.contract import INPUT_NAME, METADATA_KEY, Contract
+from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.manifest import manifest_path, read_manifest
+from ffnet_deploy.precision import PrecisionRecord
+
+
+def check_file(path: Path) -> None:
+    """Raise `ArtifactError` unless `path` is a file that holds something."""
+    if not path.is_file():
+        raise ArtifactError(f"there is no artefact {path}.\n  to do    write one with ffnet-export")
+    if path.stat().st_size == 0:
+        raise ArtifactError(f"{path} is empty (0 bytes).\n  to do    export it again with ffnet-export")
+
+
+def vouch(path: Path) -> tuple[str, ...]:
+    """Check `path` against its manifest; a note where there is none.
+
+    Raises:
+        ArtifactError: the file is missing, empty, or not the one that was verified.
+    """
+    check_file(path)
+    if manifest_path(path).is_file():
+        read_manifest(path)
+        return ()
+    return (f"{path.name} has no manifest beside it: nothing vouches for the file",)
+
+
+def read_contract(text: str | None, path: Path) -> Contract:
+    """The contract in the metadata of `path`; `text` is None where it has none.
+
+    Raises:
+        ArtifactError: there is none, or it is damaged.
+    """
+    if text is None:
+        raise ArtifactError(
+            f"{path} was not exported by ffnet-export: its metadata has no {METADATA_KEY!r}, so that its classes, "
+            "sizes and normalisation are unknown.\n  to do    export the network with ffnet-export"
+        )
+    try:
+        return Contract.from_json(text)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def read_precision(text: str | None, path: Path) -> PrecisionRecord:
+    """The precision that the metadata of `path` tells of; `text` is None where it does not: float32.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    try:
+        return PrecisionRecord() if text is None else PrecisionRecord.from_json(text)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def check_tensors(inputs: Sequence[str], outputs: Sequence[str], contract: Contract, path: Path) -> None:
+    """Raise `ArtifactError` unless the graph's tensors are those of `contract`."""
+    if list(inputs) != [INPUT_NAME] or contract.output.value not in outputs:
+        raise ArtifactError(
+            f"{path} has inputs {list(inputs)} and outputs {list(outputs)}; expected ['{INPUT_NAME}'] and "
+            f"['{contract.output.value}'].\n  to do    export it again with ffnet-export"
+        )

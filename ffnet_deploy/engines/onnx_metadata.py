@@ -1,0 +1,144 @@
+"""Reading an ONNX file's description without the onnx package: its metadata, and the names of its nodes.
+
+The file is a protobuf message; of its fields (onnx.proto: ModelProto, GraphProto, NodeProto) only a few are looked at
+and the weights are skipped, so that a file of gigabytes is read in no time.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from ffnet_deploy.contract import METADATA_KEY, Contract
+from ffnet_deploy.engines.onnx_file import check_file, read_contract, read_precision
+from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.precision import PRECISION_KEY, PrecisionRecord
+
+_GRAPH, _METADATA = 7, 14  # fields of ModelProto
+_NODE, _INPUT, _OUTPUT = 1, 11, 12  # fields of GraphProto
+_NODE_NAME, _NODE_TYPE = 3, 4  # fields of NodeProto
+_TENSOR_NAME, _TYPE = 1, 2  # fields of ValueInfoProto
+_TENSOR_TYPE, _SHAPE = 1, 2  # field of TypeProto, and of TypeProto.Tensor
+_DIMENSION, _DIMENSION_VALUE = 1, 1  # field of TensorShapeProto, and of its dimensions
+_KEY, _VALUE = 1, 2  # fields of StringStringEntryProto
+_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # how a field is written
+
+_REMEDY = "to do    export it again with ffnet-export"
+
+Span = tuple[int, int]
+"""Where a field's bytes begin and end."""
+
+
+def read_description(path: Path) -> tuple[Contract, PrecisionRecord]:
+    """What the graph in `path` takes and gives, and the precision it asks for.
+
+    Raises:
+        ArtifactError: the file is missing, no ONNX graph, or was not written by ffnet-export.
+    """
+    metadata = read_metadata(path)
+    return read_contract(metadata.get(METADATA_KEY), path), read_precision(metadata.get(PRECISION_KEY), path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of the ONNX file `path`.
+
+    Raises:
+        ArtifactError: the file is missing, empty, or no ONNX graph.
+    """
+    content = _open(path)
+    try:
+        fields = list(_fields(content, (0, len(content))))
+        if not any(number == _GRAPH for number, _ in fields):
+            raise ValueError("it holds no graph")
+        entries = [dict(_fields(content, span)) for number, span in fields if number == _METADATA]
+        return {_text(content, entry[_KEY]): _text(content, entry.get(_VALUE, (0, 0))) for entry in entries}
+    except (ValueError, KeyError, IndexError) as error:
+        raise ArtifactError(f"{path} is no ONNX graph, or it is damaged ({error}).\n  {_REMEDY}") from error
+
+
+def node_at(path: Path, index: int) -> str:
+    """Name and operator of the node number `index` of the graph in `path`, as ``"name (operator)"``."""
+    content = _open(path)
+    graph = next(span for number, span in _fields(content, (0, len(content))) if number == _GRAPH)
+    nodes = [span for number, span in _fields(content, graph) if number == _NODE]
+    if not 0 <= index < len(nodes):
+        return "the graph"
+    fields = dict(_fields(content, nodes[index]))
+    name, kind = (_text(content, fields.get(field, (0, 0))) for field in (_NODE_NAME, _NODE_TYPE))
+    return f"{name or f'node {index}'} ({kind})"
+
+
+def tensor_shape(path: Path, name: str) -> tuple[int, ...]:
+    """Shape of the input or output `name` of the graph in `path`; -1 where a dimension is free.
+
+    Raises:
+        ArtifactError: the file is no ONNX graph, or has no such tensor.
+    """
+    content = _open(path)
+    try:
+        graph = next(span for number, span in _fields(content, (0, len(content))) if number == _GRAPH)
+        for number, span in _fields(content, graph):
+            value = dict(_fields(content, span)) if number in (_INPUT, _OUTPUT) else {}
+            if value and _text(content, value[_TENSOR_NAME]) == name:
+                shape = _inner(content, _inner(content, _inner(content, span, _TYPE), _TENSOR_TYPE), _SHAPE)
+                return tuple(_dimension(content, at) for field, at in _fields(content, shape) if field == _DIMENSION)
+    except (ValueError, KeyError, IndexError, StopIteration) as error:
+        raise ArtifactError(f"{path} is no ONNX graph, or it is damaged ({error}).\n  {_REMEDY}") from error
+    raise ArtifactError(f"{path} has no input or output {name!r}.\n  {_REMEDY}")
+
+
+def _inner(content: mmap.mmap, span: Span, field: int) -> Span:
+    """Place of the message in `field` of the message at `span`."""
+    return dict(_fields(content, span))[field]
+
+
+def _dimension(content: mmap.mmap, span: Span) -> int:
+    fields = dict(_fields(content, span))
+    return _varint(content, fields[_DIMENSION_VALUE][0])[0] if _DIMENSION_VALUE in fields else -1
+
+
+def _open(path: Path) -> mmap.mmap:
+    check_file(path)
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror or error}.\n  to do    check the file") from error
+
+
+def _fields(content: mmap.mmap, span: Span) -> Iterator[tuple[int, Span]]:
+    """Number and place of each field of the message that lies at `span`."""
+    at, end = span
+    while at < end:
+        tag, at = _varint(content, at)
+        size, at = _size(content, at, tag & 7)
+        if at + size > end:
+            raise ValueError("it ends too early")
+        yield tag >> 3, (at, at + size)
+        at += size
+
+
+def _size(content: mmap.mmap, at: int, kind: int) -> tuple[int, int]:
+    """Bytes of a field's value written as `kind`, and where it begins."""
+    if kind == _VARINT:
+        return _varint(content, at)[1] - at, at
+    if kind == _BYTES:
+        return _varint(content, at)
+    if kind in (_EIGHT_BYTES, _FOUR_BYTES):
+        return (8 if kind == _EIGHT_BYTES else 4), at
+    raise ValueError("it is no protobuf message")
+
+
+def _varint(content: mmap.mmap, at: int) -> tuple[int, int]:
+    """A number written in groups of seven bits, lowest first, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = content[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError("it is no protobuf message")
+
+
+def _text(content: mmap.mmap, span: Span) -> str:
+    return content[span[0] : span[1]].decode("utf-8")

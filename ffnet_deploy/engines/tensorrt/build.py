@@ -1,0 +1,168 @@
+"""From TensorRT's network to the bytes of an engine."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from ffnet_deploy.contract import Contract, Extent, InputKind
+from ffnet_deploy.engines.tensorrt.flavour import Flavour, feature, has, is_strongly_typed, listen
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.parse import Parsed
+from ffnet_deploy.engines.tensorrt.permissions import permit
+from ffnet_deploy.engines.tensorrt.plain_words import explain_build
+from ffnet_deploy.engines.tensorrt.target import Target, capability_value
+from ffnet_deploy.engines.tensorrt.timing_cache import keep_times, use_times
+from ffnet_deploy.engines.tensorrt.watch import Progress, progress_monitor
+from ffnet_deploy.errors import ArtifactError, OptionError
+from ffnet_deploy.precision import PrecisionRecord
+
+_MIB = 1 << 20
+_EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
+_COMPATIBILITY = {
+    HardwareCompatibility.AMPERE_PLUS: "AMPERE_PLUS",
+    HardwareCompatibility.SAME_COMPUTE_CAPABILITY: "SAME_COMPUTE_CAPABILITY",
+}
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build: of what, for what, and who watches it.
+
+    Attributes:
+        name: of the graph, for messages.
+        contract: with the ranges of the optimisation profile.
+        record: the precision that the graph asks for.
+        options: how to build.
+        target: the GPUs to build for.
+        progress: told how far it is.
+        stop: calls it off when set.
+    """
+
+    name: str
+    contract: Contract
+    record: PrecisionRecord
+    options: BuildOptions
+    target: Target
+    progress: Progress = lambda share, phase: None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def build_engine(parsed: Parsed, build: Build) -> bytes:
+    """The engine of a parsed network, as TensorRT serialises it.
+
+    Raises:
+        ArtifactError: TensorRT cannot build it; the message says why and what to do.
+        OptionError: this version does not offer what the options ask for.
+        KeyboardInterrupt: it was called off.
+    """
+    config = _configure(parsed, build)
+    monitor = progress_monitor(parsed.trt, build.progress, build.stop)
+    if monitor is not None and has(config, "progress_monitor"):
+        config.progress_monitor = monitor
+    cache, gpu = build.options.timing_cache, build.target.gpu
+    if cache is not None and gpu is not None:
+        use_times(config, cache, parsed.trt.__version__, gpu)
+    with listen(parsed.trt) as messages:
+        plan = parsed.builder.build_serialized_network(parsed.network, config)
+    if build.stop.is_set():
+        raise KeyboardInterrupt
+    if plan is None:
+        raise ArtifactError(explain_build(build.options.flavour.label, build.name, messages))
+    if cache is not None and gpu is not None:
+        keep_times(config, cache, parsed.trt.__version__, gpu)
+    return bytes(plan)
+
+
+def _configure(parsed: Parsed, build: Build) -> Any:
+    trt, options = parsed.trt, build.options
+    config = parsed.builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the proof reads every layer's types
+    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means FP32, not its ten-bit mantissa
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace * _MIB)
+    if options.optimization_level is not None:
+        _set(config, "builder_optimization_level", options.optimization_level, trt)
+    if options.aux_streams is not None:
+        _set(config, "max_aux_streams", options.aux_streams, trt)
+    _set_flags(trt, config, options)
+    if not is_strongly_typed(trt):
+        permit(trt, config, parsed.network, build.record)
+    if options.flavour is Flavour.RTX:
+        _name_capabilities(trt, config, build.target)
+    else:
+        _leave_out_external_tactics(trt, config)
+    _add_profile(parsed, config, build.contract)
+    return config
+
+
+def _set(config: Any, name: str, value: object, trt: Any) -> None:
+    if not has(config, name):
+        raise OptionError(f"this TensorRT ({trt.__version__}) has no {name}.\n  to do    leave that option out")
+    setattr(config, name, value)
+
+
+def _set_flags(trt: Any, config: Any, options: BuildOptions) -> None:
+    wanted = {
+        "VERSION_COMPATIBLE": options.version_compatible,
+        "REFIT": options.refit or options.strip_weights,
+        "STRIP_PLAN": options.strip_weights,
+    }
+    for name in (name for name, chosen in wanted.items() if chosen):
+        flag = feature(trt, f"BuilderFlag.{name}")
+        if flag is None:
+            raise OptionError(f"this TensorRT ({trt.__version__}) has no {name}.\n  to do    leave that option out")
+        config.set_flag(flag)
+    level = _COMPATIBILITY.get(options.hardware_compatibility)
+    if level is not None:
+        value = feature(trt, f"HardwareCompatibilityLevel.{level}")
+        if value is None:
+            raise OptionError(
+                f"this TensorRT ({trt.__version__}) builds no engines for other GPUs ({level}).\n"
+                "  to do    leave --hardware-compatible out"
+            )
+        _set(config, "hardware_compatibility_level", value, trt)
+
+
+def _name_capabilities(trt: Any, config: Any, target: Target) -> None:
+    if has(config, "num_compute_capabilities") and has(config, "set_compute_capability"):
+        config.num_compute_capabilities = len(target.capabilities)
+        for index, capability in enumerate(target.capabilities):
+            config.set_compute_capability(capability_value(trt, capability), index)
+
+
+def _leave_out_external_tactics(trt: Any, config: Any) -> None:
+    """Use TensorRT's own kernels alone: where cuBLAS and cuDNN are still offered, the engine would need them too."""
+    before = sources = config.get_tactic_sources()
+    for name in _EXTERNAL_TACTICS:
+        source = feature(trt, f"TacticSource.{name}")
+        if source is not None:
+            sources &= ~(1 << int(source))
+    if sources != before:
+        config.set_tactic_sources(sources)
+    core = feature(trt, "PreviewFeature.DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805")
+    if core is not None:
+        config.set_preview_feature(core, True)
+
+
+def _add_profile(parsed: Parsed, config: Any, contract: Contract) -> None:
+    """One optimisation profile with the contract's ranges, where the network's input is dynamic."""
+    tensor = parsed.network.get_input(0)
+    extents = input_extents(contract)
+    for size, (name, extent) in zip(tensor.shape, extents, strict=True):
+        if size != -1 and (not extent.is_fixed or extent.opt != size):
+            raise OptionError(
+                f"the graph's {name} is fixed at {size}, not {extent}.\n  to do    export it with --dynamic"
+            )
+    if -1 not in tuple(tensor.shape):
+        return
+    profile = parsed.builder.create_optimization_profile()
+    smallest, usual, largest = (tuple(getattr(extent, part) for _, extent in extents) for part in ("min", "opt", "max"))
+    profile.set_shape(tensor.name, smallest, usual, largest)
+    config.add_optimization_profile(profile)
+
+
+def input_extents(contract: Contract) -> list[tuple[str, Extent]]:
+    """Name and accepted sizes of each dimension of the input tensor."""
+    batch, channels = ("batch", contract.batch), ("channels", Extent.fixed(3))
+    sides = [("height", contract.height), ("width", contract.width)]
+    return [batch, channels, *sides] if contract.input is InputKind.FLOAT else [batch, *sides, channels]

@@ -1,0 +1,154 @@
+"""Proof that a built engine is in the precision that was asked for, from the inspector's list of its layers.
+
+The list needs an engine built with detailed profiling, and a GPU that takes it. Types stand in a tensor's
+"Format/Datatype" in words that changed over the versions ("Row major linear FP16 format", "Half", ...); those of dynamic
+shapes only once a context has been told a shape.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ffnet_deploy.contract import INPUT_NAME, Contract
+from ffnet_deploy.engines.tensorrt.build import input_extents
+from ffnet_deploy.engines.tensorrt.flavour import Flavour, has, listen, logger
+from ffnet_deploy.engines.tensorrt.parse import open_builder
+from ffnet_deploy.engines.tensorrt.plain_words import errors_of
+from ffnet_deploy.engines.tensorrt.proof import conv_precision
+from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.precision import Precision, PrecisionRecord
+
+_TYPES = (
+    ("bf16", r"bf16|bfloat16"),
+    ("fp8", r"fp8|float8"),
+    ("int8", r"\bu?int8"),
+    ("fp16", r"fp16|half|float16"),
+    ("fp32", r"fp32|\bfloat(32)?\b"),
+)
+"""Our name of a type, and how the inspector writes it; the first that fits."""
+_LOWEST_FIRST = ("int8", "fp8", "fp16", "bf16", "fp32")
+_INT8_KERNEL = re.compile(r"i8i8|int8|imma|_s8", re.IGNORECASE)
+_METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_NAMES = re.compile(r" \+ |[(), ]+")
+
+
+@dataclass(frozen=True)
+class EngineProof:
+    """What the engine's layers say.
+
+    Attributes:
+        layers: number of layers that the engine runs.
+        by_precision: number of them by type.
+        convolutions: number of the graph's convolutions by type of the layer that runs them.
+        unseen: number of the graph's convolutions that no layer names.
+        fused: number of layers that run several nodes of the graph.
+        reformats: number of layers that only change layout or type.
+        lone_quantizations: names of layers that only quantise or dequantise.
+        violations: what is not as asked for, in words; empty when the proof holds.
+    """
+
+    layers: int
+    by_precision: dict[str, int]
+    convolutions: dict[str, int]
+    unseen: int
+    fused: int
+    reformats: int
+    lone_quantizations: tuple[str, ...]
+    violations: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def inspect_engine(flavour: Flavour, plan: bytes, contract: Contract, device: int) -> dict[str, Any]:
+    """The inspector's description of an engine, as its JSON has it.
+
+    Raises:
+        ArtifactError: the engine cannot be loaded.
+        NoDeviceError: there is no GPU.
+    """
+    trt, _ = open_builder(flavour, device)
+    runtime = trt.Runtime(logger(trt))
+    if has(runtime, "engine_host_code_allowed"):
+        runtime.engine_host_code_allowed = True  # version-compatible plans hold code, here of TensorRT itself
+    with listen(trt) as messages:
+        engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        reason = (errors_of(messages) or ["no reason given"])[0]
+        raise ArtifactError(f"the engine that was just built cannot be loaded: {reason}")
+    context = engine.create_execution_context()
+    if context is None:
+        raise ArtifactError("the engine that was just built cannot run: there is no memory left for its layers")
+    context.set_input_shape(INPUT_NAME, tuple(extent.opt for _, extent in input_extents(contract)))
+    inspector = engine.create_engine_inspector()
+    inspector.execution_context = context
+    described: dict[str, Any] = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return described
+
+
+def prove_engine(described: Mapping[str, Any], convolutions: Sequence[str], record: PrecisionRecord) -> EngineProof:
+    """Compare the layers of an engine with what was asked for.
+
+    Args:
+        described: what `inspect_engine` gave.
+        convolutions: names of the graph's convolution nodes.
+        record: what was asked for.
+    """
+    layers = [layer for layer in described.get("Layers", []) if isinstance(layer, Mapping)]
+    runs = {name: layer for layer in layers for name in node_names(layer)}
+    found = {name: precision_of(runs[name]) for name in convolutions if name in runs}
+    problems = [
+        f"{name}: asked for {conv_precision(name, record).value}, runs in {precision}"
+        for name, precision in found.items()
+        if precision not in (conv_precision(name, record).value, "unknown")
+    ]
+    lone = tuple(str(layer.get("Name")) for layer in layers if _only_quantizes(layer))
+    return EngineProof(
+        layers=len(layers),
+        by_precision=dict(Counter(precision_of(layer) for layer in layers)),
+        convolutions=dict(Counter(found.values())),
+        unseen=len(convolutions) - len(found),
+        fused=sum(len(node_names(layer)) > 1 for layer in layers),
+        reformats=sum(_reformats(layer) for layer in layers),
+        lone_quantizations=lone,
+        violations=tuple(problems),
+    )
+
+
+def node_names(layer: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the graph's nodes that a layer runs: from its metadata, or, before 10, from its name."""
+    named = _METADATA.findall(str(layer.get("Metadata", "")))
+    return tuple(named or filter(None, _NAMES.split(str(layer.get("Name", "")))))
+
+
+def precision_of(layer: Mapping[str, Any]) -> str:
+    """The type that a layer computes in: of its weights, else the lowest of its inputs.
+
+    ``"unknown"`` where the list does not say.
+    """
+    if layer.get("LayerType") != "Reformat" and _INT8_KERNEL.search(str(layer.get("TacticName", ""))):
+        return Precision.INT8.value
+    weights = layer.get("Weights")
+    if isinstance(weights, Mapping) and _type_in(str(weights.get("Type", ""))):
+        return str(_type_in(str(weights["Type"])))
+    types = [
+        _type_in(str(tensor.get("Format/Datatype", tensor.get("Format", "")))) for tensor in layer.get("Inputs", [])
+    ]
+    return next((name for name in _LOWEST_FIRST if name in types), "unknown")
+
+
+def _type_in(text: str) -> str | None:
+    return next((name for name, pattern in _TYPES if re.search(pattern, text, re.IGNORECASE)), None)
+
+
+def _reformats(layer: Mapping[str, Any]) -> bool:
+    return layer.get("LayerType") == "Reformat" or layer.get("ParameterType") == "Reformat"
+
+
+def _only_quantizes(layer: Mapping[str, Any]) -> bool:
+    kinds = str(layer.get("LayerType", "")), str(layer.get("ParameterType", ""))
+    return any(re.search(r"quantize", kind, re.IGNORECASE) for kind in kinds)

@@ -1,0 +1,307 @@
+"""One execution context with its streams and buffers: what runs one batch after the other."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.engines.cuda import Cuda, CudaError, DeviceArray, Handle
+from ffnet_deploy.engines.tensorrt.graphs import Graphs
+from ffnet_deploy.engines.tensorrt.journal import Journal
+from ffnet_deploy.engines.tensorrt.memory import DeviceBuffer, PinnedBuffer
+from ffnet_deploy.engines.tensorrt.tensors import Shape, Tensors
+from ffnet_deploy.errors import ArtifactError
+
+_IN_FLIGHT = 2
+"""Batches on their way at once in a stream of batches: one computes while another is copied."""
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where one batch goes through: host, device, device, host; and the marks that its steps leave in the streams."""
+
+    incoming: PinnedBuffer
+    input: DeviceBuffer
+    output: DeviceBuffer
+    outgoing: PinnedBuffer
+    uploaded: Handle
+    computed: Handle
+    downloaded: Handle
+
+    @property
+    def buffers(self) -> tuple[DeviceBuffer, ...]:
+        return self.incoming, self.input, self.output, self.outgoing
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A batch on its way."""
+
+    slot: _Slot
+    output_shape: Shape
+
+
+@dataclass(frozen=True)
+class _Route:
+    """The streams of the three steps: one for all, or one each so that batches overlap."""
+
+    upload: Handle
+    compute: Handle
+    download: Handle
+
+
+class Lane:
+    """An execution context, used by one thread at a time.
+
+    Args:
+        cuda: the device.
+        context: TensorRT's execution context; the lane owns it.
+        tensors: input and output of its engine.
+        capture: whether to use CUDA graphs.
+        journal: told if graphs cannot be used, and asked for TensorRT's reasons.
+    """
+
+    def __init__(self, cuda: Cuda, context: Any, tensors: Tensors, capture: bool, journal: Journal) -> None:
+        self._cuda = cuda
+        self._context = context
+        self._tensors = tensors
+        self._explain = journal.explain
+        self._graphs = Graphs(cuda, capture, journal.add_note)
+        self._streams: list[Handle] = []
+        self._events: list[Handle] = []
+        self._slots: list[_Slot] = []
+        self._addresses: tuple[int, int] | None = None
+        self._output_shape: Shape = ()
+        self.shape: Shape | None = None
+        """Input shape that the context is set to."""
+        self.profile = int(context.active_optimization_profile)
+        """Index of its optimisation profile; -1 where it has none."""
+
+    def open(self) -> None:
+        """Create streams and events; `release` gives back what there is, also after a failure.
+
+        Raises:
+            CudaError: the GPU refuses.
+        """
+        for _ in range(3):
+            self._streams.append(self._cuda.create_stream())
+        for _ in range(_IN_FLIGHT):
+            buffers = PinnedBuffer(self._cuda), DeviceBuffer(self._cuda), DeviceBuffer(self._cuda)
+            self._slots.append(_Slot(*buffers, PinnedBuffer(self._cuda), *(self._event() for _ in range(3))))
+
+    def _event(self, timing: bool = False) -> Handle:
+        event = self._cuda.create_event(timing)
+        self._events.append(event)
+        return event
+
+    @property
+    def stream(self) -> Handle:
+        """The stream that computes."""
+        return self._streams[0]
+
+    def choose_profile(self, index: int) -> bool:
+        """Give the context the optimisation profile `index`; whether TensorRT agrees."""
+        if self.profile == index:
+            return True
+        if not self._context.set_optimization_profile_async(index, int(self.stream)):
+            return False
+        self._cuda.synchronize(self.stream)
+        self.profile, self.shape, self._addresses = index, None, None
+        self._graphs.clear()
+        return True
+
+    def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The network's output for `batch`, copied up, computed and copied down.
+
+        Raises:
+            CudaError: the GPU fails.
+            ArtifactError: the engine fails.
+        """
+        route = _Route(self.stream, self.stream, self.stream)
+        try:
+            return self._finish(self._start(self._slots[0], batch, route))
+        except BaseException:
+            self.drain()
+            raise
+
+    def run_stream(self, batches: Iterable[NDArray[np.generic]]) -> Iterator[NDArray[np.generic]]:
+        """The outputs of `batches` in their order; copies of one batch overlap with the computing of another.
+
+        Raises:
+            CudaError: the GPU fails.
+            ArtifactError: the engine fails.
+        """
+        route = _Route(self._streams[1], self._streams[0], self._streams[2])
+        free, jobs = deque(self._slots), deque[_Job]()
+        try:
+            for batch in batches:
+                done = None
+                if not free:
+                    free.append(jobs[0].slot)
+                    done = self._finish(jobs.popleft())
+                jobs.append(self._start(free.popleft(), batch, route))
+                if done is not None:
+                    yield done
+            while jobs:
+                yield self._finish(jobs.popleft())
+        finally:
+            self.drain()
+
+    def run_device(self, array: DeviceArray, output: Callable[[Shape], int]) -> None:
+        """Compute from `array` into the memory that `output` gives for the output's shape.
+
+        Where the array names the stream that writes it, all is in the order of that stream and this returns at once;
+        otherwise the result is complete on return.
+
+        Raises:
+            CudaError: the GPU fails.
+            ArtifactError: the engine fails.
+        """
+        self._cuda.use()
+        self._set_shape(array.shape)
+        target, slot = output(self._output_shape), self._slots[0]
+        if array.stream is not None:
+            self._hand_over(array.stream, self.stream, slot.uploaded)
+        self._compute(array.address, target)
+        if array.stream is None:
+            self._cuda.synchronize(self.stream)
+        else:
+            self._hand_over(self.stream, array.stream, slot.computed)
+
+    def time_device(self, batch: NDArray[np.generic], repeats: int, warmup: int) -> list[float]:
+        """Milliseconds that the GPU computes, by its own clock, for each of `repeats` launches in a row.
+
+        Raises:
+            CudaError: the GPU fails.
+            ArtifactError: the engine fails.
+        """
+        self.run(batch)
+        source, target = self._slots[0].input.address, self._slots[0].output.address
+        kept = len(self._events)
+        try:
+            for _ in range(warmup):
+                self._compute(source, target)
+            pairs = [(self._event(timing=True), self._event(timing=True)) for _ in range(repeats)]
+            for begin, end in pairs:
+                self._cuda.record(begin, self.stream)
+                self._compute(source, target)
+                self._cuda.record(end, self.stream)
+            self._cuda.synchronize(self.stream)
+            return [self._cuda.elapsed(begin, end) for begin, end in pairs]
+        finally:
+            self.drain()
+            while len(self._events) > kept:
+                self._cuda.destroy_event(self._events.pop())
+
+    def attach_profiler(self, profiler: Any) -> None:
+        """Report the time of each layer of every run from now on to `profiler`; graphs end, since they hide layers."""
+        self._graphs.clear()
+        self._graphs.enabled = False
+        self._context.profiler = profiler
+        self._context.enqueue_emits_profile = True
+
+    def _start(self, slot: _Slot, batch: NDArray[np.generic], route: _Route) -> _Job:
+        """Give a batch to the streams; `slot` must be free, and is taken until `_finish`."""
+        self._cuda.use()
+        self._set_shape(batch.shape)
+        job = _Job(slot, self._output_shape)
+        output_size = prod(job.output_shape) * self._tensors.output_type.itemsize
+        self._reserve(slot, batch.nbytes, output_size)
+        np.copyto(slot.incoming.view(batch.shape, batch.dtype), batch)
+        self._cuda.upload(slot.input.address, slot.incoming.address, batch.nbytes, route.upload)
+        self._hand_over(route.upload, route.compute, slot.uploaded)
+        self._compute(slot.input.address, slot.output.address)
+        self._hand_over(route.compute, route.download, slot.computed)
+        self._cuda.download(slot.outgoing.address, slot.output.address, output_size, route.download)
+        self._cuda.record(slot.downloaded, route.download)
+        return job
+
+    def _finish(self, job: _Job) -> NDArray[np.generic]:
+        self._cuda.use()
+        self._cuda.wait_on_host(job.slot.downloaded)
+        return np.array(job.slot.outgoing.view(job.output_shape, self._tensors.output_type))
+
+    def _hand_over(self, before: Handle, after: Handle, mark: Handle) -> None:
+        if before is not after:
+            self._cuda.record(mark, before)
+            self._cuda.wait_for(after, mark)
+
+    def _reserve(self, slot: _Slot, input_size: int, output_size: int) -> None:
+        slot.incoming.reserve(input_size)
+        slot.outgoing.reserve(output_size)
+        if max(input_size - slot.input.capacity, output_size - slot.output.capacity) > 0:
+            self._graphs.forget((slot.input.address, slot.output.address))
+            self._addresses = None  # new memory may lie where old memory lay
+            slot.input.reserve(input_size)
+            slot.output.reserve(output_size)
+
+    def _set_shape(self, shape: Shape) -> None:
+        """Make the context ready for inputs of `shape`."""
+        if shape == self.shape:
+            return
+        self._cuda.synchronize(self.stream)  # earlier batches may still read what a new shape rewrites
+        self._graphs.clear()
+        self.shape = None
+        if not self._tensors.profiles[self.profile].holds(shape):
+            self._switch_profile(shape)
+        name = self._tensors.input
+        if not self._context.set_input_shape(name, shape):
+            raise ArtifactError(f"TensorRT refused the input shape {shape}: {self._explain()}")
+        found = tuple(int(size) for size in self._context.get_tensor_shape(self._tensors.output))
+        if min(found, default=-1) < 0:
+            raise ArtifactError(f"TensorRT cannot tell the output's shape for the input {shape}: {self._explain()}")
+        self.shape, self._output_shape = shape, found
+
+    def _switch_profile(self, shape: Shape) -> None:
+        fitting = [index for index, profile in enumerate(self._tensors.profiles) if profile.holds(shape)]
+        if not any(self.choose_profile(index) for index in fitting):
+            raise ArtifactError(f"no free optimisation profile accepts the input shape {shape}: {self._explain()}")
+
+    def _compute(self, source: int, target: int) -> None:
+        self._graphs.launch((source, target), self.stream, lambda: self._enqueue(source, target))
+
+    def _enqueue(self, source: int, target: int) -> None:
+        if self._addresses != (source, target):
+            self._addresses = None
+            self._context.set_tensor_address(self._tensors.input, source)
+            self._context.set_tensor_address(self._tensors.output, target)
+            self._addresses = (source, target)
+        if not self._context.execute_async_v3(int(self.stream)):
+            raise ArtifactError(f"TensorRT failed on an input of shape {self.shape}: {self._explain()}")
+
+    def drain(self) -> None:
+        """Wait until nothing of this lane runs any more, whatever came of it."""
+        with suppress(CudaError):
+            self._cuda.use()
+        for stream in self._streams:
+            with suppress(CudaError):
+                self._cuda.synchronize(stream)
+
+    def release_context(self) -> None:
+        """End graphs and context, before their engine ends; calling it twice is harmless."""
+        self.drain()
+        self._graphs.clear()
+        self._context = None
+
+    def release(self) -> None:
+        """Give back everything; calling it twice is harmless."""
+        self.release_context()
+        self.release_memory()
+
+    def release_memory(self) -> None:
+        """Give back buffers, events and streams, after the context; calling it twice is harmless."""
+        for buffer in (buffer for slot in self._slots for buffer in slot.buffers):
+            with suppress(CudaError):
+                buffer.release()
+        for event in self._events:
+            with suppress(CudaError):
+                self._cuda.destroy_event(event)
+        for stream in self._streams:
+            with suppress(CudaError):
+                self._cuda.destroy_stream(stream)
+        self._slots, self._events, self._streams = [], [], []

@@ -1,0 +1,269 @@
+"""The way of an engine from an ONNX file to a bundle: parsed, proved, built, inspected, checked, published."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ffnet_deploy import __version__
+from ffnet_deploy.contract import Contract
+from ffnet_deploy.engines.bundle import (
+    Bundle,
+    drafting,
+    open_bundle,
+    publish,
+    reusable,
+    write_bundle,
+    write_content,
+)
+from ffnet_deploy.engines.cuda import NoDeviceError, find_device
+from ffnet_deploy.engines.lock import locked
+from ffnet_deploy.engines.onnx_metadata import read_description
+from ffnet_deploy.engines.tensorrt.build import Build, build_engine
+from ffnet_deploy.engines.tensorrt.flavour import is_strongly_typed, load
+from ffnet_deploy.engines.tensorrt.inspection import EngineProof, inspect_engine, prove_engine
+from ffnet_deploy.engines.tensorrt.network import Layer, read_layers, tensor_shapes
+from ffnet_deploy.engines.tensorrt.options import BuildOptions
+from ffnet_deploy.engines.tensorrt.parse import parse_onnx
+from ffnet_deploy.engines.tensorrt.proof import CONVOLUTIONS, NetworkProof, prove_network, require
+from ffnet_deploy.engines.tensorrt.target import Target, find_target
+from ffnet_deploy.engines.tensorrt.watch import Progress, run_stoppable
+from ffnet_deploy.files import check_target, sha256
+from ffnet_deploy.manifest import manifest_path, read_manifest
+from ffnet_deploy.precision import PrecisionRecord
+
+NOT_RUN = "not run"
+"""State of a verification that has not taken place."""
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told what goes on.
+
+    Attributes:
+        stage: told the name of each step.
+        progress: told how far a build is, with the name of the phase.
+        note: told what the user should know, in words.
+    """
+
+    stage: Callable[[str], None] = lambda name: None
+    progress: Progress = lambda share, phase: None
+    note: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How an engine is compared with the network it came from.
+
+    Attributes:
+        command: the command line that does it.
+        check: called with an engine file that is not published yet; gives the manifest's section "verification", or
+            raises. None: there is nothing to compare with here.
+    """
+
+    command: str
+    check: Callable[[Path], Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """An engine on disk.
+
+    Attributes:
+        bundle: the engine with its manifest.
+        reused: whether it was there already, built from the same things.
+    """
+
+    bundle: Bundle
+    reused: bool
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What an engine is made from: file, contract and precision of the graph, options, GPUs, TensorRT's version."""
+
+    graph: Path
+    contract: Contract
+    record: PrecisionRecord
+    options: BuildOptions
+    target: Target
+    version: str
+    digest: str
+    out: Path
+    verification: Verification
+    watcher: Watcher
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of all that decides what the engine is."""
+        target = replace(self.target, driver=None)  # engines outlive drivers
+        parts = [self.digest, self.options.to_dict(), asdict(target), self.version, __version__]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def make_engine(
+    graph: Path,
+    out: Path,
+    options: BuildOptions,
+    verification: Verification | None = None,
+    watcher: Watcher | None = None,
+) -> Made:
+    """Build the engine of an exported graph, or reuse the one in `out` that was built from the same things.
+
+    Two processes that make the same engine: one builds, the other waits and reuses.
+
+    Args:
+        graph: written by ffnet-export.
+        out: the engine's file.
+        options: how to build.
+        verification: of the engine before it is published, where it can run.
+        watcher: told what goes on.
+
+    Raises:
+        NoDeviceError: there is no GPU to build on, and none was named.
+        ArtifactError: the graph is damaged, or TensorRT does not take it.
+        VerificationError: the network or the engine is not in the precision that was asked for.
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    watcher = watcher or Watcher()
+    verification = verification or Verification(options.command(graph, out))
+    contract, record = read_description(graph)
+    digest = _graph_digest(graph, watcher)
+    check_target(out)
+    contract = options.narrowed(contract)
+    target = find_target(options)
+    version = str(load(options.flavour).__version__)
+    work = _Work(graph, contract, record, options, target, version, digest, out, verification, watcher)
+    with locked(out, lambda: watcher.stage("waiting for another process that builds this engine")):
+        found = reusable(out, work.key, lambda error: watcher.note(f"building anew: {error}"))
+        if found is not None:
+            return Made(_checked_again(found, work), reused=True)
+        with drafting(out) as draft:
+            _build(work, draft)
+            watcher.stage("writing")
+            publish(draft, out)
+    return Made(open_bundle(out), reused=False)
+
+
+def _graph_digest(graph: Path, watcher: Watcher) -> str:
+    """SHA-256 of the graph and its external weights, after a look at its manifest."""
+    if not manifest_path(graph).is_file():
+        watcher.note(f"{graph.name} has no manifest beside it: nothing vouches for the file")
+        return sha256(graph)
+    manifest = read_manifest(graph)
+    return hashlib.sha256(json.dumps([manifest["sha256"], manifest["files"]]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What came of a build: the engine's bytes, and what the parsed network said.
+
+    Its layers, their proof, how types bind, and the shapes of input and output.
+    """
+
+    plan: bytes
+    layers: list[Layer]
+    proof: NetworkProof
+    typing: str
+    tensors: dict[str, list[int]]
+
+
+def _build(work: _Work, draft: Path) -> None:
+    began = time.monotonic()
+    planned = _plan(work)
+    seconds = round(time.monotonic() - began, 1)
+    content = _content(work, planned, _inspect(work, planned), seconds)
+    write_bundle(draft, planned.plan, content)
+    check = work.verification.check
+    if check is not None and _obstacle(work) is None:
+        work.watcher.stage("verifying")
+        write_content(draft, {**content, "verification": dict(check(draft))})
+
+
+def _plan(work: _Work) -> _Planned:
+    stop, options = threading.Event(), work.options
+    named = bool(options.compute_capabilities)
+
+    def run() -> _Planned:
+        work.watcher.stage("parsing")
+        parsed = parse_onnx(options.flavour, work.graph, None if named else options.device)
+        typed = is_strongly_typed(parsed.trt)
+        layers = read_layers(parsed.trt, parsed.network)
+        proof = prove_network(layers, work.record, typed)
+        require(proof.violations, work.record, f"the graph {work.graph}, as TensorRT reads it,")
+        work.watcher.stage("building")
+        build = Build(str(work.graph), work.contract, work.record, options, work.target, work.watcher.progress, stop)
+        plan = build_engine(parsed, build)
+        typing = "strongly typed" if typed else "permission flags"
+        return _Planned(plan, layers, proof, typing, tensor_shapes(parsed.network))
+
+    return run_stoppable(run, stop)
+
+
+def _inspect(work: _Work, planned: _Planned) -> EngineProof | None:
+    """Proof on the built engine; None where no GPU at hand takes it, or it holds no weights yet."""
+    if work.options.strip_weights or work.target.gpu is None:
+        return None
+    work.watcher.stage("inspecting")
+    described = inspect_engine(work.options.flavour, planned.plan, work.contract, work.options.device)
+    names = [layer.name for layer in planned.layers if layer.kind in CONVOLUTIONS]
+    proof = prove_engine(described, names, work.record)
+    require(proof.violations, work.record, "the engine that TensorRT built")
+    return proof
+
+
+def _content(work: _Work, planned: _Planned, inspected: EngineProof | None, seconds: float) -> dict[str, Any]:
+    """What the manifest says beyond the description of the file."""
+    seen = inspected is not None and bool(inspected.convolutions)
+    return {
+        "contract": json.loads(work.contract.to_json()),
+        "precision": json.loads(work.record.to_json()),
+        "key": work.key,
+        "graph": {"file": work.graph.name, "sha256": work.digest},
+        "build": {
+            "flavour": work.options.flavour.value,
+            "version": work.version,
+            "typing": planned.typing,
+            "options": work.options.to_dict(),
+            "target": asdict(work.target),
+            "seconds": seconds,
+        },
+        "tensors": planned.tensors,
+        "proof": {
+            "rests on": "the engine inspector's layer list" if seen else "the types of the parsed network",
+            "network": planned.proof.to_dict(),
+            "engine": inspected.to_dict() if inspected is not None else None,
+        },
+        "verification": {
+            "state": NOT_RUN,
+            "reason": _obstacle(work) or "there is nothing to compare it with here",
+            "command": work.verification.command,
+        },
+        "rebuild": work.options.command(work.graph, work.out),
+    }
+
+
+def _checked_again(found: Bundle, work: _Work) -> Bundle:
+    """An engine that was there already, verified now if it has not been and can be."""
+    state, check = found.manifest["verification"].get("state"), work.verification.check
+    if check is None or state != NOT_RUN or _obstacle(work) is not None:
+        return found
+    work.watcher.stage("verifying")
+    write_content(work.out, {**found.manifest, "verification": dict(check(work.out))})
+    return open_bundle(work.out)
+
+
+def _obstacle(work: _Work) -> str | None:
+    """Why the engine cannot run here, in words."""
+    if work.options.strip_weights:
+        return "its weights were left out of the file"
+    try:
+        device = find_device(work.options.device)
+    except NoDeviceError:
+        return "there is no CUDA device here"
+    here = ".".join(map(str, device.compute_capability))
+    return None if here in work.target.capabilities else f"{device.name} has compute capability {here}"

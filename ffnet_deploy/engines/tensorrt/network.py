@@ -1,0 +1,109 @@
+"""The layers of a network as TensorRT has understood them: names, kinds and types, in plain values."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ffnet_deploy.engines.tensorrt.flavour import feature, has
+
+_METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8", "INT8": "int8"}
+_PASSING = ("CAST", "IDENTITY", "SHUFFLE")
+"""Kinds of layers that may lie between a dequantisation and what it serves."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a parsed network.
+
+    Attributes:
+        name: of the ONNX node that it came from; the parser's own name where there is none.
+        kind: TensorRT's layer type, for instance ``"CONVOLUTION"``.
+        inputs: names of its input tensors.
+        outputs: names of its output tensors.
+        input: type of its first input: ``"fp32"``, ``"fp16"``, ...; where that comes from a dequantisation the type
+            before it, ``"int8"`` or ``"fp8"``; None without inputs.
+        weights: the same for a convolution's weights; None for other layers.
+        output: type of its first output.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input: str | None
+    weights: str | None
+    output: str
+
+
+def node_name(layer: Any) -> str:
+    """Name of the ONNX node that `layer` came from: from its metadata where the version keeps them."""
+    found = _METADATA.search(layer.metadata) if has(layer, "metadata") else None
+    return found[1] if found else str(layer.name)
+
+
+def read_layers(trt: Any, network: Any) -> list[Layer]:
+    """The layers of `network` in order."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    makers = {tensor.name: layer for layer in layers for tensor in _outputs(layer)}
+    return [_read(trt, layer, makers) for layer in layers]
+
+
+def tensor_shapes(network: Any) -> dict[str, list[int]]:
+    """Shapes of the network's input and output; -1 where a dimension is free."""
+    tensors = {"input": network.get_input(0), "output": network.get_output(0)}
+    return {name: [int(size) for size in tensor.shape] for name, tensor in tensors.items()}
+
+
+def _read(trt: Any, layer: Any, makers: dict[str, Any]) -> Layer:
+    inputs, outputs = _inputs(layer), _outputs(layer)
+    kind = _last(layer.type)
+    is_conv = kind in ("CONVOLUTION", "DECONVOLUTION")
+    return Layer(
+        name=node_name(layer),
+        kind=kind,
+        inputs=tuple(tensor.name for tensor in inputs),
+        outputs=tuple(tensor.name for tensor in outputs),
+        input=_stored_type(inputs[0], makers) if inputs else None,
+        weights=_weight_type(trt, layer, kind, inputs, makers) if is_conv else None,
+        output=_type_name(outputs[0].dtype) if outputs else "none",
+    )
+
+
+def _inputs(layer: Any) -> list[Any]:
+    tensors = [layer.get_input(index) for index in range(layer.num_inputs)]
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+def _outputs(layer: Any) -> list[Any]:
+    return [layer.get_output(index) for index in range(layer.num_outputs)]
+
+
+def _weight_type(trt: Any, layer: Any, kind: str, inputs: list[Any], makers: dict[str, Any]) -> str:
+    if len(inputs) > 1:
+        return _stored_type(inputs[1], makers)
+    # a layer comes as its base class, and its kernel as an array or, in types that NumPy lacks, as TensorRT's weights
+    conv = layer
+    conv.__class__ = trt.IConvolutionLayer if kind == "CONVOLUTION" else trt.IDeconvolutionLayer
+    return _type_name(feature(conv, "kernel.dtype"))
+
+
+def _stored_type(tensor: Any, makers: dict[str, Any]) -> str:
+    """Type that `tensor` has, or had before it was dequantised."""
+    maker = makers.get(tensor.name)
+    while maker is not None and _last(maker.type) in _PASSING:
+        maker = makers.get(maker.get_input(0).name)
+    if maker is not None and _last(maker.type) == "DEQUANTIZE":
+        return _type_name(maker.get_input(0).dtype)
+    return _type_name(tensor.dtype)
+
+
+def _last(value: Any) -> str:
+    return str(value).rpartition(".")[2]
+
+
+def _type_name(value: Any) -> str:
+    """Our name of a type of TensorRT or NumPy."""
+    name = _last(value)
+    numpy_names = {"float32": "fp32", "float16": "fp16"}
+    return _TYPES.get(name) or numpy_names.get(name, name.lower())

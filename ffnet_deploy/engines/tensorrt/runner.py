@@ -1,0 +1,184 @@
+"""TensorRT: the engine that runs what was built for one GPU, from the host's memory or from the GPU's own."""
+
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.engines.bundle import read_bundle
+from ffnet_deploy.engines.cuda import Cuda
+from ffnet_deploy.engines.engine import check_batch
+from ffnet_deploy.engines.tensorrt.device_tensors import check_tensor, new_output
+from ffnet_deploy.engines.tensorrt.flavour import load
+from ffnet_deploy.engines.tensorrt.journal import Journal
+from ffnet_deploy.engines.tensorrt.loading import EngineFile, open_lanes
+from ffnet_deploy.engines.tensorrt.pool import Pool
+from ffnet_deploy.engines.tensorrt.tensors import Shape
+from ffnet_deploy.errors import OptionError
+
+
+@dataclass(frozen=True)
+class TensorRTOptions:
+    """How an engine is run.
+
+    Attributes:
+        trust_engine: run an engine that this toolkit did not build; an engine is code.
+        cuda_graph: replay each shape's kernel launches as one CUDA graph, from its third batch in a row.
+        contexts: batches that run at once, for as many threads; each takes memory of its own.
+        device: number of the GPU.
+    """
+
+    trust_engine: bool = False
+    cuda_graph: bool = True
+    contexts: int = 1
+    device: int = 0
+
+    def __post_init__(self) -> None:
+        if self.contexts < 1:
+            raise OptionError(f"an engine needs at least one context: got {self.contexts}")
+        if self.device < 0:
+            raise OptionError(f"GPUs are numbered from 0: got {self.device}")
+
+
+class TensorRTEngine:
+    """A built engine, ready to run; an `Engine`. All methods may be called from several threads.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, not ours, or was built for another GPU or version.
+        NoDeviceError: there is no CUDA device.
+        MissingPackageError: TensorRT is not installed.
+        CudaError: the GPU has no room for it.
+    """
+
+    def __init__(self, path: Path, options: TensorRTOptions | None = None) -> None:
+        options = options or TensorRTOptions()
+        bundle = read_bundle(path, options.trust_engine, options.device)
+        self.path = path
+        self.contract = bundle.contract
+        self._cuda = Cuda(options.device)
+        self.flavour = bundle.flavour
+        trt = load(bundle.flavour)
+        self.name = f"{bundle.flavour.label} {trt.__version__} ({self._cuda.device.name})"
+        self._journal = Journal(trt)
+        for note in bundle.notes:
+            self._journal.add_note(note)
+        file = EngineFile(path, bundle.plan, bundle.contract)
+        try:
+            self._pool = open_lanes(trt, self._cuda, file, options.contexts, options.cuda_graph, self._journal)
+        except BaseException:
+            self._journal.close()
+            raise
+        self._tensors = self._pool.tensors
+        self._release = weakref.finalize(self, _release, self._pool, self._journal)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of its results, in words; more may come with the runs."""
+        return self._journal.notes
+
+    def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The network's output for `batch`; shapes and types as `contract` says.
+
+        Raises:
+            OptionError: `batch` has a shape or type that the network or the engine does not accept, or it is closed.
+            ArtifactError: the engine fails.
+            CudaError: the GPU fails.
+        """
+        self._check(batch)
+        with self._pool.lane(batch.shape) as lane:
+            return lane.run(batch)
+
+    def run_stream(self, batches: Iterable[NDArray[np.generic]]) -> Iterator[NDArray[np.generic]]:
+        """The outputs of `batches` in their order, with the copies of one batch during the computing of another.
+
+        Takes two batches ahead of the output that it gives, and one context until it is finished or closed.
+
+        Raises:
+            As `run`.
+        """
+        checked = (self._checked(batch) for batch in batches)
+        for first in checked:
+            with self._pool.lane(first.shape) as lane:
+                yield from lane.run_stream(chain([first], checked))
+
+    def run_device(self, tensor: Any, out: Any = None) -> Any:
+        """The network's output for a tensor in GPU memory, in GPU memory, without a copy of either.
+
+        Args:
+            tensor: anything that offers ``__cuda_array_interface__``, PyTorch's tensors for instance; shape and type as
+                `contract` says.
+            out: where to write; None makes a tensor of the same kind, which works for PyTorch's.
+
+        Returns:
+            `out`, or the new tensor. PyTorch's are computed in the order of PyTorch's current stream and may not be
+            complete on return, as is usual there.
+
+        Raises:
+            OptionError: a tensor has a wrong shape, type, layout or device, or the engine is closed.
+            ArtifactError: the engine fails.
+            CudaError: the GPU fails.
+        """
+        array = check_tensor(tensor, self._tensors.input_type, self._cuda)
+        self._check(np.broadcast_to(np.zeros((), array.typestr), array.shape))
+        results = [out]
+
+        def address(shape: Shape) -> int:
+            if out is None:
+                results[0] = new_output(tensor, shape, self._tensors.output_type)
+            return check_tensor(results[0], self._tensors.output_type, self._cuda, shape).address
+
+        with self._pool.lane(array.shape) as lane:
+            lane.run_device(array, address)
+        return results[0]
+
+    def device_times(self, batch: NDArray[np.generic], repeats: int = 100, warmup: int = 10) -> list[float]:
+        """Milliseconds that the GPU computes `batch`, copies left out, for each of `repeats` runs queued in a row.
+
+        Raises:
+            As `run`.
+        """
+        if repeats < 1 or warmup < 0:
+            raise OptionError(f"timing needs at least one repeat and no fewer than 0 before: got {repeats}, {warmup}")
+        self._check(batch)
+        with self._pool.lane(batch.shape) as lane:
+            return lane.time_device(batch, repeats, warmup)
+
+    def attach_profiler(self, profiler: Any) -> None:
+        """Report each layer's time of every run from now on to `profiler`, a TensorRT ``IProfiler``.
+
+        For an engine with one context and without CUDA graphs; `profile.layer_times` opens one of its own.
+        """
+        with self._pool.lane(self._tensors.profiles[0].least) as lane:
+            lane.attach_profiler(profiler)
+
+    def _checked(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+        self._check(batch)
+        return batch
+
+    def _check(self, batch: NDArray[np.generic]) -> None:
+        check_batch(batch, self.contract)
+        self._tensors.check(batch.shape)
+        self._journal.trim()
+
+    def close(self) -> None:
+        """Release device memory once no thread runs any more; calling it twice is harmless."""
+        self._release()
+
+    def __enter__(self) -> "TensorRTEngine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _release(pool: Pool, journal: Journal) -> None:
+    pool.close()
+    journal.close()

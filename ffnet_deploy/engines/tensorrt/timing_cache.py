@@ -1,0 +1,62 @@
+"""Measured kernel times, kept from build to build and shared by builds that run side by side.
+
+The file is a line of JSON (what it is, for which TensorRT and GPU, SHA-256 of the rest) and then TensorRT's own bytes.
+It is only a saving of time: one that is damaged or of another GPU or version is not used and replaced.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ffnet_deploy.engines.lock import locked
+from ffnet_deploy.files import write_bytes
+
+_KIND = "ffnet-deploy timing cache"
+
+
+def read_times(path: Path, version: str, gpu: str) -> bytes:
+    """TensorRT's bytes in the cache `path`; empty where there are none for this `version` and `gpu`."""
+    try:
+        head, _, content = path.read_bytes().partition(b"\n")
+        fields = json.loads(head)
+        expected = _head(content, version, gpu)
+    except (OSError, ValueError):
+        return b""
+    return content if fields == expected else b""
+
+
+def _head(content: bytes, version: str, gpu: str) -> dict[str, str]:
+    return {"kind": _KIND, "tensorrt": version, "gpu": gpu, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def write_times(path: Path, content: bytes, version: str, gpu: str) -> None:
+    """Put TensorRT's bytes into the cache `path`, atomically.
+
+    Raises:
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    write_bytes(path, json.dumps(_head(content, version, gpu)).encode() + b"\n" + content)
+
+
+def use_times(config: Any, path: Path, version: str, gpu: str) -> None:
+    """Let a build begin with the times in `path`."""
+    cache = config.create_timing_cache(read_times(path, version, gpu))
+    if cache is None:  # TensorRT does not want these bytes
+        cache = config.create_timing_cache(b"")
+    config.set_timing_cache(cache, False)
+
+
+def keep_times(config: Any, path: Path, version: str, gpu: str) -> None:
+    """Add what a build has measured to `path`; what another build has added meanwhile is kept.
+
+    Raises:
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    cache = config.get_timing_cache()
+    with locked(path):
+        meanwhile = read_times(path, version, gpu)
+        other = config.create_timing_cache(meanwhile) if meanwhile else None
+        if other is not None:
+            cache.combine(other, False)
+        write_times(path, bytes(cache.serialize()), version, gpu)

@@ -1,0 +1,6 @@
+"""Reports: one HTML page that needs nothing else, and the same as Markdown and JSON."""
+
+from ffnet_deploy.report.data import ReportData
+from ffnet_deploy.report.write import write_report
+
+__all__ = ["ReportData", "write_report"]

@@ -1,0 +1,153 @@
+"""What several engines made of the same images: watched while they are scored, made a gallery afterwards."""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.contract import IGNORE_LABEL, Contract
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.evaluation.datasets import Sample as Source
+from ffnet_deploy.evaluation.evaluate import Watch
+from ffnet_deploy.report.data import Gallery, Sample
+from ffnet_deploy.report.panels import Views, panels
+from ffnet_deploy.report.pictures import Image, Labels
+
+_NARROWEST = 96
+"""Pixels below which panels do not shrink, whatever the budget."""
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """How many samples, and how large.
+
+    Attributes:
+        count: samples at most, evenly spaced over the data set; 0 for none.
+        widest: longer side of a panel, pixels.
+        budget: bytes that all pictures together may take; they shrink until they do.
+    """
+
+    count: int = 12
+    widest: int = 768
+    budget: int = 7_000_000
+
+    def __post_init__(self) -> None:
+        if self.count < 0 or self.widest < _NARROWEST or self.budget < 1:
+            raise OptionError(f"a gallery takes a count from 0 and panels from {_NARROWEST} pixels: got {self}")
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A label map in a hundredth of its memory."""
+
+    size: tuple[int, ...]
+    content: bytes
+
+    @classmethod
+    def of(cls, labels: Labels) -> "_Packed":
+        return cls(labels.shape, zlib.compress(labels.tobytes(), 1))
+
+    def unpacked(self) -> Labels:
+        return np.frombuffer(zlib.decompress(self.content), np.uint8).reshape(self.size)
+
+
+@dataclass
+class _Seen:
+    """What is kept of one image that the gallery shows."""
+
+    image: Image
+    truth: _Packed | None
+    predicted: list[_Packed] = field(default_factory=list)
+
+
+@dataclass
+class _Count:
+    same: int = 0
+    pixels: int = 0
+
+
+class Collector:
+    """Keeps what a report needs of every prediction: agreement over all images, pictures of a few.
+
+    Args:
+        names: of the samples, in order.
+        options: how many samples and how large.
+    """
+
+    def __init__(self, names: Sequence[str], options: GalleryOptions | None = None) -> None:
+        self.options = options or GalleryOptions()
+        self._names = tuple(names)
+        self._chosen: dict[str, _Seen | None] = dict.fromkeys(evenly_spaced(self._names, self.options.count))
+        self._first: dict[str, _Packed] = {}
+        self._counts: list[_Count] = []
+
+    def next_contender(self) -> Watch:
+        """What is to watch the evaluation of the next contender; the first is what others are compared with."""
+        self._counts.append(_Count())
+        return self._watch
+
+    def _watch(self, source: Source, image: Image, predicted: Labels, truth: Labels | None) -> None:
+        packed = _Packed.of(predicted)
+        if len(self._counts) == 1:
+            self._first[source.name] = packed
+        first = self._first[source.name]
+        same = predicted.size if packed == first else int((first.unpacked() == predicted).sum())
+        self._counts[-1].same += same
+        self._counts[-1].pixels += predicted.size
+        if source.name in self._chosen:
+            seen = self._chosen[source.name] or _Seen(image.copy(), None if truth is None else _Packed.of(truth))
+            seen.predicted.append(packed)
+            self._chosen[source.name] = seen
+
+    def agreement(self, contender: int) -> float:
+        """Pixels that the contender of that number labels as the first does, over all images, percent."""
+        count = self._counts[contender]
+        return 100.0 * count.same / count.pixels
+
+    def gallery(self, contract: Contract, names: Sequence[str]) -> Gallery:
+        """The chosen samples with their pictures, for contenders called `names`."""
+        views = {name: _views(seen) for name, seen in self._chosen.items() if seen is not None}
+        widest = self.options.widest
+        while True:
+            samples = tuple(_sample(name, view, contract, names, widest) for name, view in views.items())
+            total = sum(len(panel.uri) for sample in samples for panel in sample.panels)
+            if total <= self.options.budget or widest <= _NARROWEST:
+                break
+            widest = max(int(widest * min(math.sqrt(self.options.budget / total), 0.95) * 0.97), _NARROWEST)
+        return Gallery(samples, len(self._names), "evenly spaced, chosen before anything was predicted")
+
+
+def evenly_spaced(names: Sequence[str], count: int) -> list[str]:
+    """`count` of `names`, or all where there are fewer, at even steps from the first on."""
+    count = min(count, len(names))
+    return [names[index * len(names) // count] for index in range(count)]
+
+
+def _views(seen: _Seen) -> Views:
+    truth = None if seen.truth is None else seen.truth.unpacked()
+    return Views(seen.image, truth, tuple(packed.unpacked() for packed in seen.predicted))
+
+
+def _sample(name: str, views: Views, contract: Contract, names: Sequence[str], widest: int) -> Sample:
+    first, truth = views.predicted[0], views.truth
+    present = np.unique(np.concatenate([np.unique(part) for part in views.maps]))
+    return Sample(
+        name=name,
+        panels=panels(name, views, contract.palette, names, widest),
+        right=tuple(_right(predicted, truth) for predicted in views.predicted),
+        agreement=tuple(_percent(first == predicted) for predicted in views.predicted),
+        classes=tuple(int(label) for label in present if label < len(contract.classes)),
+    )
+
+
+def _right(predicted: Labels, truth: Labels | None) -> float | None:
+    if truth is None or not (truth != IGNORE_LABEL).any():
+        return None
+    return _percent((predicted == truth)[truth != IGNORE_LABEL])
+
+
+def _percent(values: NDArray[np.bool_]) -> float:
+    return 100.0 * float(values.mean())

@@ -1,0 +1,185 @@
+"""What a report shows: plain values, so that page, Markdown and JSON say the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ffnet_deploy.benchmark.record import BenchRun, Measurement, Profile
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.evaluation.scores import Scores
+
+DEFAULT_MAX_DROP = 0.3
+"""Largest fall of mIoU that the gate accepts unless told otherwise, points."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What scoring one contender gave.
+
+    Attributes:
+        scores: None where the images are not labelled.
+        images: number of images.
+        seconds: wall time.
+        dataset: what the label values meant.
+        split: part of the data set; empty for images alone.
+        protocol: resizing, windows, scales and mirroring.
+        agreement: pixels with the same label as the first contender's over all images, percent; None for the first.
+        notes: deviations from the protocol, and what to know of the engine.
+    """
+
+    scores: Scores | None
+    images: int
+    seconds: float
+    dataset: str
+    split: str
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    agreement: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One network in one runtime, and all that is known of it.
+
+    Attributes:
+        name: short and unique in the report.
+        engine: runtime and device, for people.
+        network: config name.
+        artifact: file name or path; None for PyTorch.
+        sha256: of that file.
+        precision: what its graph asks for, for instance ``"fp16"``.
+        sources: SHA-256 of what it was made from.
+        manifest: of the artefact, as `read_manifest` gives it; None without one.
+        accuracy: None where it was not scored.
+        measurements: one for each setting at which it was timed; ratios and checks name contenders of the report.
+        notes: what to know of its results.
+        failure: why it did not run; empty where it did.
+    """
+
+    name: str
+    engine: str
+    network: str = ""
+    artifact: str | None = None
+    sha256: str | None = None
+    precision: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    manifest: Mapping[str, Any] | None = None
+    accuracy: Accuracy | None = None
+    measurements: tuple[Measurement, ...] = ()
+    notes: tuple[str, ...] = ()
+    failure: str = ""
+
+    @property
+    def scores(self) -> Scores | None:
+        """Its scores, where it was scored on labelled images."""
+        return self.accuracy.scores if self.accuracy else None
+
+    @property
+    def timing(self) -> Measurement | None:
+        """The measurement at the first setting that gave samples."""
+        return next((one for one in self.measurements if one.summary is not None), None)
+
+    @property
+    def profile(self) -> Profile | None:
+        """The first profile among its measurements."""
+        return next((one.profile for one in self.measurements if one.profile is not None), None)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the artefact, where its manifest says."""
+        value = (self.manifest or {}).get("bytes")
+        return value if isinstance(value, int) else None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a sample.
+
+    Attributes:
+        layer: ``"image"``, ``"truth"``, ``"labels-N"`` or ``"difference-N"``; N counts contenders from 0.
+        caption: what it shows.
+        alt: the same for those who do not see it, with its numbers.
+        uri: the picture as ``data:`` URI.
+        width: pixels.
+        height: pixels.
+    """
+
+    layer: str
+    caption: str
+    alt: str
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with what the contenders made of it.
+
+    Attributes:
+        name: of the image in its data set.
+        panels: image first.
+        right: share of labelled pixels that each contender labels right, percent; None where nothing is labelled.
+        agreement: pixels that each contender labels as the first does, percent.
+        classes: labels that occur in any of its panels.
+    """
+
+    name: str
+    panels: tuple[Panel, ...]
+    right: tuple[float | None, ...]
+    agreement: tuple[float, ...]
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Samples, and how they were chosen out of how many."""
+
+    samples: tuple[Sample, ...] = ()
+    of: int = 0
+    choice: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything on the page.
+
+    Attributes:
+        title: of the page.
+        created: ISO 8601, with time zone.
+        contenders: at least one; the first is what the others are compared with.
+        classes: names in label order.
+        palette: RGB colour of each class.
+        gallery: pictures.
+        max_drop: largest fall of mIoU against the first contender that the gate accepts, points.
+        run: of the benchmark that timed them; None where nothing was timed.
+        environment: by heading, what to know of machine and versions.
+        notes: what concerns all contenders.
+    """
+
+    title: str
+    created: str
+    contenders: tuple[Contender, ...]
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    gallery: Gallery = Gallery()
+    max_drop: float = DEFAULT_MAX_DROP
+    run: BenchRun | None = None
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.contenders:
+            raise OptionError("a report needs at least one contender")
+        names = [contender.name for contender in self.contenders]
+        if len(set(names)) != len(names):
+            raise OptionError(f"two contenders of a report share the name {max(names, key=names.count)!r}")
+        if len(self.classes) != len(self.palette):
+            raise OptionError(f"{len(self.classes)} class names but {len(self.palette)} colours")
+        if not self.max_drop >= 0:
+            raise OptionError(f"the largest fall of mIoU must not be negative: got {self.max_drop}")
+
+    @property
+    def first(self) -> Contender:
+        """What the others are compared with."""
+        return self.contenders[0]

@@ -1,0 +1,175 @@
+"""The report as one HTML page that needs nothing else: no network, no library, and for the figures no script."""
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+
+from ffnet_deploy.report.charts.drawing import figure
+from ffnet_deploy.report.charts.key import contender_mark
+from ffnet_deploy.report.data import ReportData
+from ffnet_deploy.report.document import (
+    Block,
+    Cell,
+    Chart,
+    Column,
+    Drawn,
+    Facts,
+    Judgement,
+    Notes,
+    Section,
+    Table,
+    Text,
+    Tiles,
+)
+from ffnet_deploy.report.gate import Outcome
+from ffnet_deploy.report.markup import Content, Markup, element, join
+from ffnet_deploy.report.sections.contents import sections
+
+_SYMBOLS = {Outcome.HOLDS: "\N{CHECK MARK}", Outcome.FAILS: "\N{MULTIPLICATION X}", Outcome.UNKNOWN: "?"}
+_HEADLINES = {
+    Outcome.HOLDS: "Holds the gate.",
+    Outcome.FAILS: "Does not hold the gate.",
+    Outcome.UNKNOWN: "Not judged.",
+}
+
+
+def page(data: ReportData) -> str:
+    """The whole document, as text to be stored in UTF-8."""
+    parts = sections(data)
+    style, script = _resource("page.css"), _resource("page.js")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("title", data.title),
+        element("link", rel="icon", href="data:,"),
+        element("style", Markup(style)),
+    )
+    body = element(
+        "body",
+        element("a", "Skip to the summary", href="#summary", class_="skip"),
+        _header(data),
+        element("div", _navigation(parts), element("main", map(_section, parts), id="main"), class_="columns"),
+        element("footer", element("p", f"Written by ffnet-deploy, {data.created}. This file needs nothing else.")),
+        element("script", Markup(script)),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+@cache
+def _resource(name: str) -> str:
+    return (resources.files("ffnet_deploy.report") / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """A policy that lets this style and this script alone run, and loads nothing from anywhere."""
+    allowed = f"style-src {_hash(style)}; script-src {_hash(script)}; img-src data:"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _header(data: ReportData) -> Markup:
+    names = (element("li", contender_mark(index), one.name) for index, one in enumerate(data.contenders))
+    return element("header", element("h1", data.title), element("ul", names, class_="contenders"))
+
+
+def _navigation(parts: Iterable[Section]) -> Markup:
+    links = (element("li", element("a", part.heading, href=f"#{part.ident}")) for part in parts)
+    return element("nav", element("ul", links), aria_label="Sections")
+
+
+def _section(part: Section) -> Markup:
+    heading = element("h2", part.heading, id=f"{part.ident}-heading")
+    blocks = (_block(block, f"{part.ident}-{number}") for number, block in enumerate(part.blocks))
+    return element("section", heading, blocks, id=part.ident, aria_labelledby=f"{part.ident}-heading")
+
+
+def _block(block: Block, ident: str) -> Markup:
+    match block:
+        case Judgement():
+            return _judgement(block)
+        case Tiles():
+            return _tiles(block)
+        case Text():
+            return element("p", block.text)
+        case Notes():
+            items = (element("li", note) for note in block.notes)
+            return element("ul", items, class_="notes alarming" if block.alarming else "notes")
+        case Table():
+            return _table(block, ident)
+        case Chart():
+            return figure(block.ident, block.title, block.told, block.draw, block.note)
+        case Facts():
+            return _facts(block)
+        case Drawn():
+            return block.markup
+
+
+def _judgement(block: Judgement) -> Markup:
+    symbol = element("span", _SYMBOLS[block.outcome], class_="symbol", aria_hidden="true")
+    words = element("p", element("strong", _HEADLINES[block.outcome]), " ", block.sentence)
+    return element("div", symbol, words, class_=f"judgement {_class(block.outcome)}")
+
+
+def _class(outcome: Outcome) -> str:
+    return outcome.name.lower()
+
+
+def _tiles(block: Tiles) -> Markup:
+    tiles = (
+        element("div", element("dt", tile.label), element("dd", tile.value, element("small", tile.note)))
+        for tile in block.tiles
+    )
+    return element("dl", tiles, class_="tiles")
+
+
+def _table(block: Table, ident: str) -> Markup:
+    headings = element("tr", map(_heading, block.columns))
+    rows = [_row(row, block.columns) for row in block.rows]
+    foot = element("tfoot", rows.pop()) if block.summary_row else None
+    caption = element("caption", element("span", block.caption), id=f"{ident}-caption")
+    table = element("table", caption, element("thead", headings), element("tbody", rows), foot)
+    # wide tables scroll in a region of their own, which the keyboard must reach
+    region = element("div", table, class_="scroll", role="region", tabindex="0", aria_labelledby=f"{ident}-caption")
+    return element("details", element("summary", block.caption), region) if block.folded else region
+
+
+def _heading(column: Column) -> Markup:
+    if column.drawn:
+        return element("td", class_="drawn")
+    return element("th", column.heading, scope="col", class_="number" if column.numeric else None)
+
+
+def _row(row: tuple[Cell, ...], columns: tuple[Column, ...]) -> Markup:
+    name, *values = row
+    cells = (_cell(cell, column) for cell, column in zip(values, columns[1:], strict=True))
+    return element("tr", element("th", _content(name), scope="row"), cells)
+
+
+def _cell(cell: Cell, column: Column) -> Markup:
+    kind = "drawn" if column.drawn else "number" if column.numeric else None
+    return element("td", _content(cell), class_=kind)
+
+
+def _content(cell: Cell) -> Content:
+    text: Content = element("code", cell.text) if cell.code else cell.text
+    if cell.outcome is None:
+        return [cell.mark, text]
+    symbol = element("span", _SYMBOLS[cell.outcome], aria_hidden="true")
+    return element("span", symbol, " ", text, class_=f"outcome {_class(cell.outcome)}")
+
+
+def _facts(block: Facts) -> Markup:
+    entries = (
+        element("div", element("dt", name), element("dd", element("code", value) if block.code else value))
+        for name, value in block.facts.items()
+    )
+    return join(element("h3", block.heading), element("dl", entries, class_="facts code" if block.code else "facts"))

@@ -1,0 +1,128 @@
+"""Writing a report: the page, and beside it the same as Markdown and as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ffnet_deploy.benchmark.files import run_to_dict
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.files import check_target, write_bytes
+from ffnet_deploy.report.data import Accuracy, Contender, ReportData, Sample
+from ffnet_deploy.report.gate import checks, verdict
+from ffnet_deploy.report.markdown import markdown
+from ffnet_deploy.report.markup import plain
+from ffnet_deploy.report.page import page
+
+FORMAT = 1
+"""Version of the JSON."""
+
+KIND = "ffnet-report"
+
+_SUFFIXES = (".html", ".htm")
+
+
+def report_files(path: Path) -> tuple[Path, Path, Path]:
+    """The page, the Markdown and the JSON that `write_report` writes for `path`.
+
+    Raises:
+        OptionError: `path` does not end in ``.html``.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise OptionError(f"a report is an HTML file: give it a name that ends in .html, not {path.name!r}")
+    return path, path.with_suffix(".md"), path.with_suffix(".json")
+
+
+def check_report_target(path: Path, taken: tuple[Path | None, ...] = ()) -> None:
+    """Raise unless a report could be written at `path` without touching the files `taken`.
+
+    Raises:
+        OptionError: the name is none for a report, or its JSON would replace one of `taken`.
+        StorageError: the folder cannot be written.
+    """
+    for file in report_files(path):
+        if file.resolve() in {other.resolve() for other in taken if other is not None}:
+            raise OptionError(
+                f"the report's own {file.name} would replace the {file.name} asked for.\n"
+                "  to do    give one of the two another name"
+            )
+        check_target(file)
+
+
+def write_report(path: Path, data: ReportData) -> tuple[Path, Path, Path]:
+    """Write `data` as the page `path` (``.html``), and beside it as ``.md`` and ``.json``, each atomically.
+
+    Returns:
+        The three paths.
+
+    Raises:
+        OptionError: `path` does not end in ``.html``.
+        StorageError: a file cannot be written.
+    """
+    html, text, values = report_files(path)
+    write_bytes(html, page(data).encode())
+    write_bytes(text, markdown(data).encode())
+    content = json.dumps(report_to_dict(data), indent=2, ensure_ascii=False)
+    write_bytes(values, plain_lines(content).encode())
+    return html, text, values
+
+
+def plain_lines(text: str) -> str:
+    """`text` as UTF-8 can hold it, its line breaks kept, with one at the end."""
+    return "\n".join(plain(line) for line in text.split("\n")) + "\n"
+
+
+def report_to_dict(data: ReportData) -> dict[str, Any]:
+    """All values of the report, without pictures; keys of scores and runs as in their own files."""
+    found = checks(data)
+    return {
+        "kind": KIND,
+        "format": FORMAT,
+        "title": data.title,
+        "created": data.created,
+        "gate": {
+            "outcome": verdict(found).value,
+            "max_drop": data.max_drop,
+            "checks": [
+                {"contender": one.contender, "asked": one.asked, "found": one.found, "outcome": one.outcome.value}
+                for one in found
+            ],
+        },
+        "classes": list(data.classes),
+        "contenders": [_contender(one) for one in data.contenders],
+        "bench": None if data.run is None else run_to_dict(data.run),
+        "pictures": [_sample(one) for one in data.gallery.samples],
+        "environment": {heading: dict(facts) for heading, facts in data.environment.items()},
+        "notes": list(data.notes),
+    }
+
+
+def _contender(one: Contender) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "engine": one.engine,
+        "network": one.network,
+        "artifact": one.artifact,
+        "sha256": one.sha256,
+        "precision": one.precision,
+        "sources": dict(one.sources),
+        "accuracy": None if one.accuracy is None else _accuracy(one.accuracy),
+        "notes": list(one.notes),
+        "failure": one.failure,
+        "manifest": one.manifest,
+    }
+
+
+def _accuracy(one: Accuracy) -> dict[str, Any]:
+    return {
+        **(one.scores.to_dict() if one.scores else {}),
+        "images": one.images,
+        "seconds": round(one.seconds, 3),
+        "agreement": one.agreement,
+        "notes": list(one.notes),
+        "dataset": {"name": one.dataset, "split": one.split},
+        "protocol": dict(one.protocol),
+    }
+
+
+def _sample(one: Sample) -> dict[str, Any]:
+    return {"name": one.name, "right": list(one.right), "agreement": list(one.agreement)}

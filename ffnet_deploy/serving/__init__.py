@@ -1,0 +1,1 @@
+"""Handing artefacts to an existing server."""

@@ -1,0 +1,167 @@
+"""A model repository of the Triton Inference Server from an exported graph or a built engine."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffnet_deploy.contract import INPUT_NAME, Contract, InputKind, OutputKind
+from ffnet_deploy.engines.bundle import open_bundle
+from ffnet_deploy.engines.onnx_file import vouch
+from ffnet_deploy.engines.onnx_metadata import read_description, tensor_shape
+from ffnet_deploy.engines.tensorrt.flavour import Flavour
+from ffnet_deploy.errors import OptionError
+from ffnet_deploy.files import make_folder, storage_errors, write_bytes
+from ffnet_deploy.serving.preprocessing import NORMALIZED, write_preprocessing
+from ffnet_deploy.serving.triton_config import (
+    LABELS_FILE,
+    Tensor,
+    TritonOptions,
+    ensemble_config,
+    network_config,
+    preprocessing_config,
+)
+
+_VERSION = "1"
+_CONFIG = "config.pbtxt"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model repository on disk.
+
+    Attributes:
+        folder: of the repository.
+        models: names of the models written, the one for clients first.
+    """
+
+    folder: Path
+    models: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """The command line that serves it; the release is the user's choice."""
+        ports = "-p 8000:8000 -p 8001:8001 -p 8002:8002"
+        return (
+            f'docker run --rm --gpus all {ports} -v "{self.folder.resolve()}:/models" '
+            "nvcr.io/nvidia/tritonserver:RELEASE-py3 tritonserver --model-repository=/models"
+        )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is served: files to copy with their names there, and what they take and give."""
+
+    files: tuple[tuple[Path, str], ...]
+    backend: str
+    contract: Contract
+    tensors: tuple[Tensor, Tensor]
+
+
+def write_repository(artifact: Path, folder: Path, options: TritonOptions | None = None) -> Repository:
+    """Write the model repository entries of `artifact` into `folder`; each model's folder is replaced as a whole.
+
+    Args:
+        artifact: an ONNX file or a TensorRT engine of ffnet-export.
+        folder: of the repository; other models in it stay as they are.
+        options: how the server runs it.
+
+    Raises:
+        ArtifactError: the artefact is missing, damaged, or not ours.
+        OptionError: a server cannot run it this way.
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    options = options or TritonOptions()
+    source = _read(artifact)
+    name = options.name or _stem(artifact)
+    if options.ensemble and source.contract.input is not InputKind.FLOAT:
+        raise OptionError("the network takes bytes already: preprocessing is in its graph, and no ensemble is needed")
+    make_folder(folder)
+    names = (f"{name}_ensemble", name, f"{name}_preprocessing") if options.ensemble else (name,)
+    for model in names:
+        _check_replaceable(folder / model)
+    with storage_errors(folder):
+        drafts = Path(tempfile.mkdtemp(prefix=".triton.", dir=folder))
+    try:
+        _write_network(drafts / name, name, source, options)
+        if options.ensemble:
+            _write_ensemble(drafts, names, source)
+        for model in reversed(names):
+            _swap(drafts / model, folder / model, drafts)
+    finally:
+        shutil.rmtree(drafts, ignore_errors=True)
+    return Repository(folder, names)
+
+
+def _stem(artifact: Path) -> str:
+    name = artifact.name
+    for suffix in (Flavour.RTX.suffix, Flavour.TENSORRT.suffix, ".onnx"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _read(artifact: Path) -> _Source:
+    if artifact.name.endswith(Flavour.RTX.suffix):
+        raise OptionError(
+            "Triton's TensorRT backend does not run engines of TensorRT for RTX.\n"
+            "  to do    give the ONNX file, or an engine of --backend trt"
+        )
+    if artifact.suffix == Flavour.TENSORRT.suffix:
+        bundle = open_bundle(artifact)
+        shapes = tuple(bundle.manifest["tensors"][key] for key in ("input", "output"))
+        return _Source(((artifact, "model.plan"),), "tensorrt", bundle.contract, _tensors(bundle.contract, shapes))
+    vouch(artifact)
+    contract, _ = read_description(artifact)
+    shapes = tuple(tensor_shape(artifact, tensor) for tensor in (INPUT_NAME, contract.output.value))
+    external = artifact.with_name(f"{artifact.name}.data")  # the graph names it, so that it keeps its name
+    files = [(artifact, "model.onnx"), *([(external, external.name)] if external.is_file() else [])]
+    return _Source(tuple(files), "onnxruntime", contract, _tensors(contract, shapes))
+
+
+def _tensors(contract: Contract, shapes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    taken = "float32" if contract.input is InputKind.FLOAT else "uint8"
+    given = "uint8" if contract.output is OutputKind.LABELS else "float32"
+    return Tensor(INPUT_NAME, taken, tuple(shapes[0])), Tensor(contract.output.value, given, tuple(shapes[1]))
+
+
+def _write_network(folder: Path, name: str, source: _Source, options: TritonOptions) -> None:
+    config = network_config(name, source.backend, source.contract, source.tensors, options)
+    _write_model(folder, config, source.contract)
+    for file, target in source.files:
+        with storage_errors(folder):
+            shutil.copyfile(file, folder / _VERSION / target)
+
+
+def _write_ensemble(drafts: Path, names: tuple[str, ...], source: _Source) -> None:
+    ensemble, network, preprocessing = names
+    image, result = source.tensors
+    batch, _, height, width = image.shape
+    pixels = Tensor(INPUT_NAME, "uint8", (batch, height, width, 3))
+    between = Tensor(NORMALIZED, "float32", image.shape)
+    _write_model(drafts / preprocessing, preprocessing_config(preprocessing, source.contract, (pixels, between)))
+    write_preprocessing(drafts / preprocessing / _VERSION / "model.onnx", source.contract, pixels.shape)
+    tensors = (pixels, between, image, result)
+    config = ensemble_config(ensemble, source.contract, (preprocessing, network), tensors)
+    _write_model(drafts / ensemble, config, source.contract)
+
+
+def _write_model(folder: Path, config: str, contract: Contract | None = None) -> None:
+    make_folder(folder / _VERSION)
+    write_bytes(folder / _CONFIG, config.encode())
+    if contract is not None:
+        write_bytes(folder / LABELS_FILE, "".join(f"{name}\n" for name in contract.classes).encode())
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise `OptionError` where `folder` is something else than a model of a repository."""
+    if folder.exists() and not (folder / _CONFIG).is_file():
+        raise OptionError(f"{folder} is there already and is no model of Triton's.\n  to do    choose another folder")
+
+
+def _swap(draft: Path, target: Path, drafts: Path) -> None:
+    """Put `draft` in the place of `target`, whose old content goes to the drafts to be removed."""
+    with storage_errors(target):
+        if target.exists():
+            target.rename(drafts / f"{target.name}.old")
+        draft.rename(target)

@@ -1,0 +1,52 @@
+"""What differs between TensorRT's versions when an engine runs, and the layer times."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ffnet_deploy.engines.tensorrt.profile import layer_times
+from tests.conftest import REPOSITORY
+from tests.engines.tensorrt import trt_standin
+from tests.engines.tensorrt.conftest import Opener
+from tests.engines.tensorrt.cuda_standin import CudaStandIn
+from tests.engines.tensorrt.trt_standin import IExecutionContext, TrtStandIn, network
+from tests.toy import contract
+
+IMAGES = np.random.default_rng(0).normal(size=(1, 3, 32, 64)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("wanted", "strategy"), [(True, "WHOLE_GRAPH_CAPTURE"), (False, "DISABLED")])
+def test_a_runtime_that_captures_graphs_itself_is_left_to_it(
+    start: Opener, cuda: CudaStandIn, trt: TrtStandIn, wanted: bool, strategy: str
+) -> None:
+    trt.captures_itself = True
+    trt.__post_init__()
+    with start(cuda_graph=wanted) as engine:
+        for _ in range(4):
+            np.testing.assert_array_equal(engine.run(IMAGES), network(contract()).function(IMAGES))
+    assert [config.cuda_graph_strategy.name for config in trt.configs] == [strategy]
+    assert "cudaStreamBeginCapture" not in cuda.names()
+
+
+def test_layers_are_timed_run_by_run(start: Opener, cuda: CudaStandIn, tmp_path: Path) -> None:
+    start().close()  # leaves the bundle behind that the next engine opens
+    times = layer_times(tmp_path / "toy.engine", IMAGES, repeats=6, warmup=2)
+    assert times == {"conv": [0.25] * 6, "resize": [0.25] * 6}
+    assert "cudaStreamBeginCapture" not in cuda.names()
+    assert not any(cuda.live.values())
+
+
+def test_the_stand_in_has_only_names_that_every_tensorrt_has() -> None:
+    folder = REPOSITORY.parent / "shared" / "trt_api"
+    if not folder.is_dir():
+        pytest.skip(f"no lists of TensorRT's names at {folder}")
+    for path in sorted(folder.glob("*.json")):
+        listed = json.loads(path.read_text())
+        for kind in (trt_standin.Runtime, trt_standin.ICudaEngine, IExecutionContext):
+            offered = {name for name in dir(kind) if not name.startswith("_")} - {"create_runtime_config"}
+            offered |= {"profiler", "enqueue_emits_profile", "active_optimization_profile"} & set(
+                listed["classes"]["IExecutionContext"] if kind is IExecutionContext else ()
+            )
+            assert offered <= set(listed["classes"][kind.__name__]), f"{kind.__name__} of {path.stem}"
