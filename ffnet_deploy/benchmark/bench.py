@@ -17,8 +17,8 @@ from ffnet_deploy.benchmark.outputs import LEAST_AGREEMENT, check_output
 from ffnet_deploy.benchmark.profiling import profile
 from ffnet_deploy.benchmark.record import (
     BenchRun,
-    Content,
     Contender,
+    Content,
     DeviceState,
     Measurement,
     Method,

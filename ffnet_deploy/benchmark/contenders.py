@@ -29,6 +29,7 @@ Open = Callable[[int, int], Engine]
 ProfileLayers = Callable[[NDArray[np.generic], int], TimedLayers]
 """Times the layers of a contender for (the network's input, threads)."""
 
+
 @dataclass(frozen=True)
 class Candidate:
     """A contender that has not been opened.

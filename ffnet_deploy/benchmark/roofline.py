@@ -3,6 +3,7 @@
 Source: Williams, Waterman, Patterson, Roofline: an insightful visual performance model, CACM 52(4), 2009.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class KnownGpu:
     """A GPU's peaks as its maker states them, dense (without sparsity).
 
     Attributes:
-        name: part of the name that the driver gives.
+        name: as the driver gives it, without the maker's names before it.
         fp32: operations per second, outside tensor cores.
         fp16: operations per second in tensor cores; bfloat16 alike.
         int8: operations per second in tensor cores; float8 alike where there is such.
@@ -98,17 +99,16 @@ KNOWN_GPUS = (
     KnownGpu("A100-SXM4-40GB", 19.5e12, 312e12, 624e12, 1.555e12, "NVIDIA A100 data sheet"),
     KnownGpu("L40S", 91.6e12, 362e12, 733e12, 0.864e12, "NVIDIA L40S data sheet"),
     KnownGpu("L4", 30.3e12, 121e12, 242e12, 0.3e12, "NVIDIA L4 data sheet"),
-    KnownGpu("Tesla T4", 8.1e12, 65e12, 130e12, 0.32e12, "NVIDIA T4 data sheet"),
+    KnownGpu("T4", 8.1e12, 65e12, 130e12, 0.32e12, "NVIDIA T4 data sheet"),
     KnownGpu("RTX 4090", 82.6e12, 330.3e12, 660.6e12, 1.008e12, "NVIDIA Ada GPU architecture white paper"),
     KnownGpu("RTX 3090", 35.6e12, 142e12, 284e12, 0.936e12, "NVIDIA Ampere GA102 white paper"),
 )
 
 
 def known_gpu(name: str) -> KnownGpu | None:
-    """The entry for the GPU called `name` by its driver; the longest name that fits."""
-    words = f" {name.replace('-', ' ')} "
-    fitting = [gpu for gpu in KNOWN_GPUS if f" {gpu.name.replace('-', ' ')} " in words]
-    return max(fitting, key=lambda gpu: len(gpu.name), default=None)
+    """The entry for the GPU called `name` by its driver; not that of its laptop or cut-down relatives."""
+    bare = re.sub(r"NVIDIA |GeForce |Tesla ", "", name)
+    return next((gpu for gpu in KNOWN_GPUS if gpu.name == bare), None)
 
 
 def peaks_of(gpu: str | None, precision: str) -> Peaks | None:

@@ -82,7 +82,7 @@ def _error_graph(
         nodes = after.setdefault(conv.name, [])
         if conv.input not in pairs:
             scale = scale_of(thresholds[conv.input], precision)
-            pair, pairs[conv.input] = quantize_pair(twin, conv.input, scale, precision, axis=None)
+            pair, pairs[conv.input] = quantize_pair(twin, conv.input, scale, precision)
             nodes += pair
         weight = f"{conv.name}/rounded"
         set_initializer(twin, weight, rounded_weight(graph.array(conv.weight), precision))

@@ -93,9 +93,7 @@ class ChannelGroups:
             for piece in self.layout(conv.input):
                 self._groups[piece.group].readers.append((conv, piece.start))
             layouts[result] = self._new(conv)
-        elif node.op_type in _HOMOGENEOUS and node.input[0] in layouts:
-            layouts[result] = layouts[node.input[0]]
-        elif node.op_type == "Add" and self._unites(node):
+        elif self._passes(node) or (node.op_type == "Add" and self._unites(node)):
             layouts[result] = layouts[node.input[0]]
         elif node.op_type == "Concat" and self._concatenates(node):
             layouts[result] = self._joined(node)
@@ -106,6 +104,9 @@ class ChannelGroups:
         self._groups.append(Group(conv.shape[0], producers=[conv]))
         self._parents.append(len(self._parents))
         return (Piece(len(self._groups) - 1, 0, conv.shape[0]),)
+
+    def _passes(self, node: NodeProto) -> bool:
+        return node.op_type in _HOMOGENEOUS and node.input[0] in self._layouts
 
     def _end(self, node: NodeProto) -> None:
         for position, name in enumerate(node.input):

@@ -32,26 +32,32 @@ def collect(
     images: Images,
     step: str,
     progress: Progress | None = None,
-) -> None:
+) -> dict[str, tuple[int, ...]]:
     """Show all `images` to the graph, and each tensor named in `observers` to its observer.
+
+    Returns:
+        The shape of each of these tensors for the first image.
 
     Raises:
         ArtifactError: a layer gives NaN or infinity; the message names it.
         DataError: an image shows the network nothing but one constant.
     """
     graph = Graph(model)
+    shapes: dict[str, tuple[int, ...]] = {}
     runner = SegmentedRunner(model, observers)
 
     def observe(name: str, values: NDArray[Any]) -> None:
         producer = graph.producers.get(name)
         require_finite(name, values, producer.name if producer is not None else name)
         observers[name].update(values)
+        shapes.setdefault(name, tuple(values.shape))
 
     for done, batch in enumerate(images, 1):
         check_varied(batch, done)
         runner.run(batch, observe)
         if progress is not None:
             progress(step, done, len(images))
+    return shapes
 
 
 def check_varied(batch: NDArray[Any], number: int) -> None:

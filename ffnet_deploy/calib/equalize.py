@@ -7,23 +7,25 @@ activations and weights: Xiao et al., arXiv 2211.10438, section 4.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from ffnet_deploy.calib.channel_groups import ChannelGroups, Group
-from ffnet_deploy.calib.graph import Conv, Graph
+from ffnet_deploy.calib.graph import Conv, Graph, drop_unused_initializers
 from ffnet_deploy.calib.observers import ChannelMoments
 from ffnet_deploy.calib.plan import Plan
-from ffnet_deploy.calib.rescale import rescale
+from ffnet_deploy.calib.rescale import divide_input, rescale
 
 _STRENGTHS = tuple(step / 10 for step in range(11))
 """Shares of the channels' ranges that the factors take up; the rest goes by the weights."""
 _WIDEST = 1e4
 """Largest ratio of two ranges that is taken seriously: beyond lie channels that are as good as dead."""
 _LEVELS = 127.0
+WORTH_A_MUL = 2.0
+"""How many times less noise must be expected before a Mul is put into the graph for it."""
 
 Values = NDArray[np.float64]
 
@@ -55,63 +57,102 @@ class Reading:
 def scalable_groups(groups: ChannelGroups) -> dict[int, Group]:
     """The groups that factors can pass: made by convolutions and read by some; the graph's outputs stay as they are."""
     return {
-        number: group
-        for number, group in groups.all().items()
-        if group.producers and group.readers and not group.fixed
+        number: group for number, group in groups.all().items() if group.producers and group.readers and not group.fixed
     }
 
 
-def tensors_to_observe(groups: ChannelGroups, plan: Plan) -> list[str]:
+def loose_tensors(graph: Graph, groups: ChannelGroups, plan: Plan) -> list[str]:
+    """The quantised tensors that no exact factor can reach: what activations and norms make, inputs left out."""
+    return [
+        name
+        for name, uses in plan.uses.items()
+        if not groups.layout(name) and name in graph.producers and any(use.node.op_type == "Conv" for use in uses)
+    ]
+
+
+def tensors_to_observe(graph: Graph, plan: Plan) -> list[str]:
     """The quantised tensors whose channels `choose_factors` needs to know."""
+    groups = ChannelGroups(graph)
     scalable = scalable_groups(groups)
-    return [name for name in plan.uses if any(piece.group in scalable for piece in groups.layout(name))]
+    exact = [name for name in plan.uses if any(piece.group in scalable for piece in groups.layout(name))]
+    return exact + loose_tensors(graph, groups, plan)
 
 
-def choose_factors(
-    graph: Graph, groups: ChannelGroups, plan: Plan, moments: Mapping[str, ChannelMoments]
-) -> dict[int, Values]:
-    """Factors, float64 (channels,), by number of group, that are expected to make quantisation's noise least.
+@dataclass(frozen=True)
+class Factors:
+    """What equalisation does to a graph.
 
-    Groups that no factors improve are missing.
+    Attributes:
+        groups: factors (channels,) by name of the group's first convolution: its producers are divided by them.
+        loose: factors (channels,) by name of tensor: it is divided by them in front of its convolutions, in a Mul.
+        restored: groups of `groups` whose tensors other operators read, through a Mul that restores them.
     """
-    chosen = {}
+
+    groups: Mapping[str, Values]
+    loose: Mapping[str, Values]
+    restored: tuple[str, ...]
+
+
+def choose_factors(graph: Graph, plan: Plan, moments: Mapping[str, ChannelMoments]) -> Factors:
+    """The factors that are expected to make the noise of quantisation least.
+
+    Where they cost a Mul, they must at least halve the noise.
+    """
+    groups = ChannelGroups(graph)
+    chosen: dict[str, Values] = {}
+    restored: list[str] = []
     for number, group in scalable_groups(groups).items():
         readings = _readings(graph, groups, number, plan, moments)
-        if readings:
-            factors = _best_factors(readings, group.channels)
-            chosen[number] = factors
-    return chosen
+        factors, gain = _best_factors(readings, group.channels)
+        if readings and (not group.sinks or gain >= WORTH_A_MUL):
+            chosen[group.producers[0].name] = factors
+            restored += [group.producers[0].name] if group.sinks else []
+    loose = {}
+    for tensor in loose_tensors(graph, groups, plan):
+        reading = _reading(graph, tensor, plan, moments[tensor], slice(None), alone=True)
+        factors, gain = _best_factors([replace(reading, sums=0)], len(moments[tensor].maximum))
+        if gain >= WORTH_A_MUL:
+            loose[tensor] = factors
+    return Factors(chosen, loose, tuple(restored))
 
 
-def equalize(model: onnx.ModelProto, groups: ChannelGroups, factors: Mapping[int, Values]) -> None:
-    """Take `factors` out of the producers of their groups and put them into the readers, in place; exact."""
-    for number, values in factors.items():
-        rescale(model, groups.all()[number], values)
+def equalize(model: onnx.ModelProto, factors: Factors) -> None:
+    """Divide tensors by their factors and multiply the weights that read them, in place; the network stays the same."""
+    graph = Graph(model)
+    groups = {group.producers[0].name: group for group in ChannelGroups(graph).all().values()}
+    for tensor, values in factors.loose.items():
+        divide_input(model, tensor, [conv for conv in graph.convs if conv.input == tensor], values)
+    for name, values in factors.groups.items():
+        rescale(model, groups[name], values)
+    drop_unused_initializers(model)
 
 
 def _readings(
     graph: Graph, groups: ChannelGroups, number: int, plan: Plan, moments: Mapping[str, ChannelMoments]
 ) -> list[Reading]:
-    convs = {conv.name: conv for conv in plan.convs}
     readings = []
-    for tensor, uses in plan.uses.items():
+    for tensor in plan.uses:
         layout = groups.layout(tensor)
-        for piece in layout:
-            if piece.group != number:
-                continue
-            readers = [convs[use.node.name] for use in uses if use.node.name in convs]
-            readings.append(
-                Reading(
-                    tensor,
-                    moments[tensor].maximum[piece.slice],
-                    moments[tensor].mean_square[piece.slice],
-                    tuple(_weights(graph, conv, piece.slice) for conv in readers),
-                    tuple(conv.is_depthwise for conv in readers),
-                    len(uses) - len(readers),
-                    alone=len(layout) == 1,
-                )
-            )
+        readings += [
+            _reading(graph, tensor, plan, moments[tensor], piece.slice, alone=len(layout) == 1)
+            for piece in layout
+            if piece.group == number
+        ]
     return readings
+
+
+def _reading(graph: Graph, tensor: str, plan: Plan, moments: ChannelMoments, channels: slice, alone: bool) -> Reading:
+    convs = {conv.name: conv for conv in plan.convs}
+    readers = [convs[use.node.name] for use in plan.uses[tensor] if use.node.name in convs]
+    return Reading(
+        tensor,
+        moments.maximum[channels],
+        moments.mean_square[channels],
+        tuple(_weights(graph, conv, channels) for conv in readers),
+        tuple(conv.is_depthwise for conv in readers),
+        len(plan.uses[tensor]) - len(readers),
+        alone,
+    )
 
 
 def _weights(graph: Graph, conv: Conv, channels: slice) -> Values:
@@ -121,7 +162,8 @@ def _weights(graph: Graph, conv: Conv, channels: slice) -> Values:
     return weight.reshape(conv.shape[0], conv.shape[1], -1)[:, channels]
 
 
-def _best_factors(readings: Sequence[Reading], channels: int) -> Values:
+def _best_factors(readings: Sequence[Reading], channels: int) -> tuple[Values, float]:
+    """The best factors, and how many times less noise they let expect than none."""
     loud = _geometric_mean([_relative(reading.largest) for reading in readings], channels)
     dense = [
         _relative(np.abs(weight).max(axis=(0, 2)))
@@ -133,7 +175,9 @@ def _best_factors(readings: Sequence[Reading], channels: int) -> Values:
     candidates = [loud**strength / heavy ** (1 - strength) for strength in _STRENGTHS]
     candidates.append(np.ones(channels))
     noises = [sum(_noise(reading, factors) for reading in readings) for factors in candidates]
-    return _anchored(candidates[int(np.argmin(noises))], readings)
+    best = int(np.argmin(noises))
+    gain = noises[-1] / noises[best] if noises[best] > 0 else 1.0
+    return _anchored(candidates[best], readings), gain
 
 
 def _relative(values: Values) -> Values:
@@ -147,6 +191,8 @@ def _geometric_mean(rows: Sequence[Values], channels: int) -> Values:
 
 def _anchored(factors: Values, readings: Sequence[Reading]) -> Values:
     """`factors` times a constant: loudest channels keep their range; in a concatenation all groups get the same."""
+    if not readings:
+        return factors
     shared = [reading for reading in readings if not reading.alone]
     reading = shared[0] if shared else readings[0]
     after = float((reading.largest / factors).max())

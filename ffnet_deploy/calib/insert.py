@@ -23,7 +23,8 @@ _ZERO_TYPE = {Precision.INT8: TensorProto.INT8, Precision.FP8: TensorProto.FLOAT
 def scale_of(limit: Any, precision: Precision) -> NDArray[np.float32]:
     """Scales, float32, that map thresholds to the largest quantised value; 1 where a threshold is zero."""
     limits = np.asarray(limit, np.float64)
-    return np.where(limits > 0, limits / _LARGEST[precision], 1.0).astype(np.float32)
+    scales = np.where(limits > 0, limits / _LARGEST[precision], 1.0)
+    return np.asarray(scales, np.float32)
 
 
 def weight_scales(weight: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
@@ -36,9 +37,9 @@ def rounded_weight(weight: NDArray[np.float32], precision: Precision) -> NDArray
     scales = weight_scales(weight, precision).reshape(-1, 1, 1, 1)
     if precision is Precision.INT8:
         whole = np.clip(np.rint(weight / scales), -128, 127)
-        return (whole * scales).astype(np.float32)
+        return np.asarray(whole * scales, np.float32)
     kind = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
-    return ((weight / scales).astype(kind).astype(np.float32) * scales).astype(np.float32)
+    return np.asarray((weight / scales).astype(kind).astype(np.float32) * scales, np.float32)
 
 
 def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], precision: Precision) -> None:
@@ -59,7 +60,7 @@ def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], 
     before: dict[str, list[NodeProto]] = {}
     first: list[NodeProto] = []
     for tensor, uses in plan.uses.items():
-        pair, result = quantize_pair(model, tensor, scale_of(thresholds[tensor], precision), precision, axis=None)
+        pair, result = quantize_pair(model, tensor, scale_of(thresholds[tensor], precision), precision)
         for use in uses:
             use.node.input[use.position] = result
         producer = graph.producers.get(tensor)
@@ -80,9 +81,9 @@ def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], 
 
 
 def _quantized_weight(model: onnx.ModelProto, graph: Graph, conv: Conv, precision: Precision) -> list[NodeProto]:
-    weight = graph.array(conv.weight)
+    scales = weight_scales(graph.array(conv.weight), precision)
     # weights that convolutions share get a pair for each: a builder folds them all the same
-    pair, result = quantize_pair(model, conv.weight, weight_scales(weight, precision), precision, axis=0, prefix=conv.name)
+    pair, result = quantize_pair(model, conv.weight, scales, precision, f"{conv.name}/weight")
     conv.node.input[1] = result
     return pair
 
@@ -92,16 +93,23 @@ def quantize_pair(
     tensor: str,
     scales: NDArray[np.float32],
     precision: Precision,
-    axis: int | None,
-    prefix: str | None = None,
+    name: str | None = None,
 ) -> tuple[list[NodeProto], str]:
-    """A Q/DQ pair on `tensor` and the name of its result; its scale and zero point become initialisers."""
-    name = tensor if prefix is None else f"{prefix}/weight"
+    """A Q/DQ pair on `tensor` and the name of its result; its scale and zero point become initialisers.
+
+    Args:
+        model: takes the initialisers.
+        tensor: what to quantise.
+        scales: one, with shape (), or one for each of a weight's outputs, (out,).
+        precision: INT8 or FP8.
+        name: what the names of everything new begin with; None for that of the tensor.
+    """
+    name = name or tensor
     zero = np.zeros(scales.shape, helper.tensor_dtype_to_np_dtype(_ZERO_TYPE[precision]))
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(scales), f"{name}_scale"))
     model.graph.initializer.append(numpy_helper.from_array(zero, f"{name}_zero_point"))
     constants = [f"{name}_scale", f"{name}_zero_point"]
-    settings = {} if axis is None else {"axis": axis}
+    settings: dict[str, Any] = {"axis": 0} if scales.ndim else {}
     quantize = helper.make_node(
         "QuantizeLinear", [tensor, *constants], [f"{name}_quantized"], f"{name}_QuantizeLinear", **settings
     )

@@ -49,7 +49,7 @@ def make_plan(graph: Graph, keep: tuple[str, ...] = ()) -> Plan:
     uses: dict[str, list[Use]] = {}
     for conv in convs:
         uses.setdefault(conv.input, []).append(Use(conv.node, 0))
-    for tensor, use in _residual_branches(graph, {conv.output: conv for conv in convs}):
+    for tensor, use in _residual_branches(graph, names):
         uses.setdefault(tensor, []).append(use)
     return Plan(convs, kept, {name: tuple(found) for name, found in uses.items()}, _left(graph))
 
@@ -76,18 +76,19 @@ def check_kept_names(graph: Graph, keep: tuple[str, ...]) -> None:
             )
 
 
-def _residual_branches(graph: Graph, by_output: Mapping[str, Conv]) -> list[tuple[str, Use]]:
+def _residual_branches(graph: Graph, kept: set[str]) -> list[tuple[str, Use]]:
     """Of each residual sum the branch that gets Q/DQ: the one that is not the sum's own convolution.
 
     TensorRT fuses a sum into the quantised convolution that makes one of its branches, which for that must reach it
-    bare, if the other branch is quantised.
+    bare, if the other branch is quantised. Sums of a convolution in `kept` stay as they are.
     """
+    by_output = {conv.output: conv for conv in graph.convs}
     branches = []
     for node in graph.nodes:
         if node.op_type != "Add" or any(name in graph.initializers for name in node.input):
             continue
         bare = [at for at, name in enumerate(node.input) if name in by_output and graph.only_use(name) is not None]
-        if not bare:
+        if not bare or by_output[node.input[bare[-1]]].name in kept:
             continue
         other = 1 - bare[-1]
         if _is_quantizable_branch(graph, node, other):

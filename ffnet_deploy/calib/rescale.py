@@ -1,5 +1,7 @@
 """Moving a factor per channel from the producers of a group of tensors to its readers, exactly."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -26,6 +28,14 @@ def rescale(model: onnx.ModelProto, group: Group, factors: Values) -> None:
         if tensor not in restored:
             restored[tensor] = insert_factor(model, tensor, factors, f"{tensor}_restored")
         use.node.input[use.position] = restored[tensor]
+
+
+def divide_input(model: onnx.ModelProto, tensor: str, convs: Sequence[Conv], factors: Values) -> None:
+    """Let `convs` read `tensor` divided by `factors` (channels,), in a Mul, and multiply their weights, in place."""
+    divided = insert_factor(model, tensor, 1 / factors, f"{tensor}_equalized")
+    for conv in convs:
+        scale_inputs(model, conv, factors)
+        conv.node.input[0] = divided
 
 
 def scale_outputs(model: onnx.ModelProto, conv: Conv, factors: Values) -> None:

@@ -40,11 +40,11 @@ def percentile_threshold(histogram: Histogram, percentile: float) -> float:
 def mse_threshold(histogram: Histogram) -> float:
     """The threshold of the least mean squared rounding and clipping error, to half a percent of the range."""
     used = np.flatnonzero(histogram.counts)
-    values = (used + 0.5) * histogram.width
+    values = np.asarray((used + 0.5) * histogram.width, np.float64)
     counts = histogram.counts[used].astype(np.float64)
-    candidates = histogram.maximum * np.arange(_MSE_LEAST, _MSE_CANDIDATES + 1) / _MSE_CANDIDATES
-    errors = [_squared_error(values, counts, float(candidate)) for candidate in candidates]
-    return float(candidates[int(np.argmin(errors))])
+    candidates = [histogram.maximum * part / _MSE_CANDIDATES for part in range(_MSE_LEAST, _MSE_CANDIDATES + 1)]
+    errors = [_squared_error(values, counts, candidate) for candidate in candidates]
+    return candidates[int(np.argmin(errors))]
 
 
 def _squared_error(values: NDArray[np.float64], counts: NDArray[np.float64], limit: float) -> float:
@@ -89,4 +89,3 @@ def _divergence(counts: NDArray[np.float64], kept: int) -> float:
     if np.any((reference > 0) & ~shared):
         return float("inf")
     return float(np.sum(reference[shared] * np.log(reference[shared] / quantised[shared])))
-

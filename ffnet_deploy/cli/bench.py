@@ -233,7 +233,9 @@ def command(
     """Time artefacts and the PyTorch network against each other, with the spread of every number."""
     if checkpoint is not None and config is None:
         raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
-    outcome = Outcome(artifacts or (), json_file, html, None if old is None else read_run(old), fail_over, latency_budget)
+    outcome = Outcome(
+        artifacts or (), json_file, html, None if old is None else read_run(old), fail_over, latency_budget
+    )
     grid = Grid(
         batches=() if batch is None else parse_numbers(batch, "--batch"),
         sizes=() if shape is None else parse_sizes(shape, "--shape"),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from ffnet_deploy.cli.against import ReportOptions, finish, score_others, take_its_sizes
 from ffnet_deploy.cli.console import console, progress_bar, report_note, run_command
 from ffnet_deploy.cli.shapes import parse_sides
 from ffnet_deploy.cli.source import Backend, Source
@@ -15,9 +16,10 @@ from ffnet_deploy.contract import TestProtocol
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
-from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate, write_evaluation
+from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
 from ffnet_deploy.files import check_target, sha256
+from ffnet_deploy.report.compare import Comparison
 
 PICTURES = Path("predictions")
 """Where pictures go when there are no labels to score by and no other folder is named."""
@@ -153,6 +155,15 @@ def command(
         Path | None,
         typer.Option(help="Write a picture of each image here (--images: predictions)."),
     ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Another artefact to score on the same images; may be repeated.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Fail where mIoU of --against falls by more points than this.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report for the browser here (.html).")] = None,
+    bench: Annotated[Path | None, typer.Option(help="JSON of ffnet-bench to show in the report.")] = None,
+    pictures: Annotated[int, typer.Option(help="Images in the report's gallery.")] = 12,
 ) -> None:
     """Score an exported network, or a config with its checkpoint, by the published protocol."""
     source = Source(backend, artifact, config, checkpoint, device, threads, trust_engine, engine_cache)
@@ -162,17 +173,24 @@ def command(
     looks = PredictOptions(MULTI_SCALE if multi_scale else (1.0,), flip, batch)
     if json_file is not None:
         check_target(json_file)
+    besides = ReportOptions(tuple(against or ()), html, bench, pictures, max_drop, json_file)
+    run = besides.read_bench()
+    comparison = Comparison(besides.gallery)
     with source.open() as engine:
+        notes = take_its_sizes(engine, source, besides.against)
         samples = chosen_dataset(engine, data, images, dataset, split, save_images)
         protocol = chosen_protocol(
             engine.contract.protocol, mode, parse_size(crop, "--crop"), parse_size(stride, "--stride")
         )
+        scoring = EvaluateOptions(protocol, looks, limit, save_images)
         with progress_bar(f"scoring with {engine.name}") as progress:
-            result = evaluate(engine, samples, EvaluateOptions(protocol, looks, limit, save_images), progress)
-        result = replace(result, notes=(*engine.notes, *result.notes))
+            result = comparison.score(engine, samples, scoring, source.artifact, progress, notes)
         show(result, save_images)
-        if json_file is not None:
-            write_evaluation(json_file, result, about(engine, source))
+        described = about(engine, source)
+    others = list(score_others(comparison, source, besides, samples, scoring, about))
+    if json_file is not None:
+        write_evaluation(json_file, result, {**described, "against": others} if others else described)
+    finish(comparison, source, besides, run)
 
 
 def main() -> None:

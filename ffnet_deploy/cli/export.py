@@ -8,8 +8,27 @@ import typer
 from rich.table import Table
 
 from ffnet_deploy.cli.console import console, download_bar, error_console, report_note, run_command
-from ffnet_deploy.cli.lowering import (
+from ffnet_deploy.cli.engines import (
+    AuxStreams,
     Backend,
+    BackendOption,
+    Capability,
+    Device,
+    Ending,
+    EngineFlags,
+    Ensemble,
+    HardwareCompatible,
+    Onnx,
+    OptimizationLevel,
+    Refit,
+    StripWeights,
+    TimingCache,
+    Triton,
+    VersionCompatible,
+    Workspace,
+    engine_verification,
+)
+from ffnet_deploy.cli.lowering import (
     Bf16,
     CalibCount,
     CalibImages,
@@ -29,6 +48,7 @@ from ffnet_deploy.cli.lowering import (
 )
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
 from ffnet_deploy.contract import STRIDE, InputKind, OutputKind, TestProtocol
+from ffnet_deploy.engines.tensorrt.options import HardwareCompatibility
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import open_dataset, open_images
 from ffnet_deploy.optional import optional
@@ -36,12 +56,14 @@ from ffnet_deploy.zoo import chosen_checkpoint
 
 if TYPE_CHECKING:  # these need the conversion layer
     from ffnet_deploy.config import SegmentorConfig
+    from ffnet_deploy.export.lower import LowerOptions
     from ffnet_deploy.export.onnx import ExportOptions
     from ffnet_deploy.export.pipeline import Exported, VerifyOptions
     from ffnet_deploy.segmentor import Segmentor
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 _IMAGES = 4
+_OUT = Path("export")
 
 
 def default_shape(protocol: TestProtocol) -> str:
@@ -121,7 +143,9 @@ def show(exported: "Exported") -> None:
 @app.command()
 @run_command
 def command(
-    config: Annotated[str, typer.Option(help="Config name, or a config file (a Python file: it is run).")],
+    config: Annotated[
+        str | None, typer.Option(help="Config name, or a config file (a Python file: it is run).")
+    ] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="File, 'published', 'bundled' or 'random'; by default the bundled one.")
     ] = None,
@@ -132,13 +156,15 @@ def command(
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Accept any size and batch, --shape being typical.")
     ] = False,
-    batch: Annotated[str, typer.Option(metavar="N", help="Batch size, or MIN:OPT:MAX.")] = "1",
+    batch: Annotated[
+        str | None, typer.Option(metavar="N", help="Batch size, or MIN:OPT:MAX.", show_default="1")
+    ] = None,
     opset: Annotated[int, typer.Option(help="Operator set: 20, or 17 for TensorRT 8.5.")] = 20,
     input_kind: Annotated[
         InputKind, typer.Option("--input", help="float (normalised NCHW), or uint8 NHWC images: rgb, bgr.")
     ] = InputKind.FLOAT,
     output_kind: Annotated[OutputKind, typer.Option("--output", help="What the graph gives.")] = OutputKind.LOGITS,
-    out: Annotated[Path, typer.Option(help="Folder, or a file ending in .onnx.")] = Path("export"),
+    out: Annotated[Path, typer.Option(help="Folder, or a file ending in .onnx or .engine.")] = _OUT,
     data: Annotated[Path | None, typer.Option(help="Labelled data set: verify on it and compare mIoU.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Meaning of its labels: ade20k, cityscapes, ...")] = None,
     split: Annotated[str, typer.Option(help="Part of the data set.")] = "val",
@@ -159,10 +185,47 @@ def command(
     ranges: Ranges = None,
     max_drop: MaxDrop = None,
     min_agreement: MinAgreement = None,
-    backend: Annotated[Backend, typer.Option(help="What the export ends in.")] = Backend.ONNX,
+    onnx: Onnx = None,
+    backend: BackendOption = Backend.ONNX,
+    compute_capability: Capability = None,
+    workspace: Workspace = None,
+    optimization_level: OptimizationLevel = None,
+    timing_cache: TimingCache = None,
+    version_compatible: VersionCompatible = False,
+    hardware_compatible: HardwareCompatible = HardwareCompatibility.NONE,
+    aux_streams: AuxStreams = None,
+    refit: Refit = False,
+    strip_weights: StripWeights = False,
+    device: Device = 0,
+    triton: Triton = None,
+    ensemble: Ensemble = False,
 ) -> None:
-    """Write an FFNet segmentor as an ONNX graph, verified against PyTorch on the same images."""
+    """Write an FFNet segmentor as an ONNX graph, verified against PyTorch on the same images, or as an engine of it.
+
+    Exit codes: 0 done, 1 something is wrong, 3 the graph is written but there is no GPU to build its engine.
+    """
+    flags = EngineFlags(
+        backend,
+        compute_capability,
+        workspace,
+        optimization_level,
+        timing_cache,
+        version_compatible,
+        hardware_compatible,
+        aux_streams,
+        refit,
+        strip_weights,
+        device,
+    )
+    ending = Ending(flags, onnx, out, out == _OUT, (shape, batch), triton, ensemble)
+    if config is None:
+        if onnx is None:
+            raise OptionError("give --config, or --onnx with a graph that is exported already")
+        ending.finish(onnx)
+        return
     target = chosen_target(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8, mixed=mixed)
+    if onnx is not None and target is not None:
+        raise OptionError(f"--onnx takes a graph as it is: leave --{target.value} out, or give --config alone")
     if data is not None and images is not None:
         raise OptionError("give --data (labelled) or --images, not both")
     if limit < 1:
@@ -178,10 +241,11 @@ def command(
     from ffnet_deploy.export.verify import Tolerance
 
     calibration = {"images": calib_images, "count": calib_count, "method": calib_method, "ranges": ranges}
-    lowering = lower_options(target, int8_base, max_drop, min_agreement, calibration)
+    gate = (max_drop, min_agreement) if target or backend is Backend.ONNX else (None, None)  # else the engine's alone
+    lowering = lower_options(target, int8_base, *gate, calibration)
     settings = load_config(config)
     height, width = parse_shape(shape or default_shape(settings.protocol), dynamic)
-    options = ExportOptions(height, width, parse_batch(batch, dynamic), opset, input_kind, output_kind)
+    options = ExportOptions(height, width, parse_batch(batch or "1", dynamic), opset, input_kind, output_kind)
     labelled = open_dataset(data, settings.dataset, dataset, split).limited(limit) if data else None
     source = labelled or (open_images(images) if images else None)
     verification = VerifyOptions(
@@ -191,10 +255,25 @@ def command(
         tolerance=Tolerance(relative=tolerance),
     )
     segmentor = open_for_export(settings, checkpoint)
+    graph = onnx or write_graphs(segmentor, options, out, verification, lowering)
+    ending.finish(graph, lambda: engine_verification(segmentor, graph, verification, max_drop, min_agreement))
+
+
+def write_graphs(
+    segmentor: "Segmentor",
+    options: "ExportOptions",
+    out: Path,
+    verification: "VerifyOptions",
+    lowering: "LowerOptions | None",
+) -> Path:
+    """The exported graph, or its lowered form where one is asked for; what was measured is printed."""
     exported = export_watched(segmentor, options, out, verification)
     show(exported)
-    if lowering is not None:
-        show_lowered(lower_watched(segmentor, exported, lowering, verification))
+    if lowering is None:
+        return exported.path
+    lowered = lower_watched(segmentor, exported, lowering, verification)
+    show_lowered(lowered)
+    return lowered.path
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The options of ``ffnet-export`` that ask for a lower precision, and what is printed of it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,12 +17,6 @@ if TYPE_CHECKING:  # these need the conversion layer
     from ffnet_deploy.export.lower import Lowered, LowerOptions
     from ffnet_deploy.export.pipeline import Exported, VerifyOptions
     from ffnet_deploy.segmentor import Segmentor
-
-
-class Backend(str, Enum):
-    """What the export ends in."""
-
-    ONNX = "onnx"
 
 
 class Base(str, Enum):
@@ -92,7 +87,8 @@ def lower_options(
         return None
     if not target.precision.is_quantized:
         _refuse({"--int8-base": base, **quantizing}, "--int8, --fp8 or --mixed")
-    from ffnet_deploy.export.lower import Calibration, LowerOptions
+    from ffnet_deploy.export.lower import LowerOptions
+    from ffnet_deploy.export.quantizing import Calibration
 
     chosen = {name: value for name, value in calibration.items() if value is not None}
     return LowerOptions(
@@ -126,6 +122,8 @@ def lower_watched(
         TorchEngine(segmentor.model, exported.contract) as reference,
     ):
         progress: Callable[[int, int], None] = lambda done, total: status.update(f"image {done} of {total}")  # noqa: E731
+        if exported.verification.miou is not None:
+            verification = replace(verification, reference_miou=exported.verification.miou[0])
         return lower(exported.path, None, options, verification, reference, stage=status.update, progress=progress)
 
 

@@ -1,5 +1,6 @@
 """What a command runs: an exported artefact or a config with its checkpoint, on the backend that fits it."""
 
+import os
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -98,6 +99,8 @@ class Source:
         return self._open_torch() if self.artifact is None else self._open_onnx()
 
     def _open_torch(self) -> Engine:
+        # read when PyTorch is loaded: threads that spin while they wait slow it down several times on a busy machine
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # lazy: the torch engine belongs to the conversion layer
         from ffnet_deploy.engines.torch import TorchEngine
 

@@ -140,6 +140,11 @@ def check_host(bundle: Bundle, version: str, device: CudaDevice) -> None:
     if not bundle.manifest:
         return
     build, remedy = bundle.manifest["build"], _remedy(bundle.path, bundle.manifest)
+    if build["options"]["strip_weights"]:
+        raise ArtifactError(
+            f"{bundle.path} was built without its weights (--strip-weights) and computes nothing before a refit.\n"
+            "  to do    refit it with TensorRT's OnnxParserRefitter, or build it again without --strip-weights"
+        )
     title, built = bundle.flavour.label, str(build["version"])
     if not _version_fits(built, version, bool(build["options"]["version_compatible"])):
         raise ArtifactError(f"{bundle.path} was built with {title} {built}, here is {version}.\n  {remedy}")

@@ -81,7 +81,9 @@ def tensor_shape(path: Path, name: str) -> tuple[int, ...]:
             if value and _text(content, value[_TENSOR_NAME]) == name:
                 shape = _inner(content, _inner(content, _inner(content, span, _TYPE), _TENSOR_TYPE), _SHAPE)
                 return tuple(_dimension(content, at) for field, at in _fields(content, shape) if field == _DIMENSION)
-    except (ValueError, KeyError, IndexError, StopIteration) as error:
+    except KeyError as error:
+        raise ArtifactError(f"{path} does not say which shape {name!r} has.\n  {_REMEDY}") from error
+    except (ValueError, IndexError, StopIteration) as error:
         raise ArtifactError(f"{path} is no ONNX graph, or it is damaged ({error}).\n  {_REMEDY}") from error
     raise ArtifactError(f"{path} has no input or output {name!r}.\n  {_REMEDY}")
 

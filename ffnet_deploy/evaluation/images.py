@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,9 @@ from ffnet_deploy.evaluation.containers import PNG_PALETTE, is_whole, png_header
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 """File name endings, in lower case, of what counts as an image in a folder."""
+
+_SILENT = 0
+"""OpenCV's log level LOG_LEVEL_SILENT."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -82,12 +86,14 @@ def _decoded(content: bytes, flags: int, path: Path, what: str) -> NDArray[np.ge
 @contextmanager
 def _silent_decoder() -> Iterator[None]:
     """Keep OpenCV from printing its own account of files that our errors report."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # OpenCV 4 has these functions at the top, OpenCV 5 in a module of their own
+    logging: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(_SILENT)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logging.setLogLevel(level)
 
 
 def _unscaled(grey: NDArray[np.generic], depth: int) -> NDArray[np.uint8]:

@@ -215,7 +215,13 @@ def _verified(
     try:
         with OnnxRuntimeEngine(simulation, settings) as candidate:
             result = verify(
-                reference, candidate, verification.images, options.tolerance, verification.labelled, progress
+                reference,
+                candidate,
+                verification.images,
+                options.tolerance,
+                verification.labelled,
+                progress,
+                verification.reference_miou,
             )
     finally:
         for leftover in (simulation, simulation.with_name(f"{_SIMULATED}.data")):

@@ -37,12 +37,14 @@ class VerifyOptions:
         source: where they come from, in words.
         labelled: data whose mIoU is compared too; None: no comparison of mIoU.
         tolerance: the gate.
+        reference_miou: mIoU of the segmentor as published on `labelled`, percent, where it was scored before.
     """
 
     images: Sequence[NamedImage]
     source: str
     labelled: Dataset | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
+    reference_miou: float | None = None
 
 
 @dataclass(frozen=True)

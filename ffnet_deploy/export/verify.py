@@ -12,7 +12,7 @@ from ffnet_deploy.contract import STRIDE, Contract, OutputKind
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset
-from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
+from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from ffnet_deploy.evaluation.preprocessing import network_input
 
 Image = NDArray[np.uint8]
@@ -154,10 +154,20 @@ def verify(
     tolerance: Tolerance,
     labelled: Dataset | None = None,
     progress: Callable[[int, int], None] | None = None,
+    reference_miou: float | None = None,
 ) -> Verification:
     """Run both engines on the same images, and on `labelled` where it is given.
 
     Both engines share one contract but for the range of sizes; images are resized to sizes that the candidate accepts.
+
+    Args:
+        reference: the network as it should be.
+        candidate: what is made of it.
+        images: to compare outputs on.
+        tolerance: the gate.
+        labelled: data to compare mIoU on.
+        progress: told of the labelled images scored, as (done, all), for each engine.
+        reference_miou: the reference's mIoU on `labelled`, percent, where it was scored before.
 
     Raises:
         DataError: a labelled image cannot be used.
@@ -168,9 +178,14 @@ def verify(
     measured = Verification(reference.name, candidate.name, candidate.contract.output, comparisons, tolerance)
     if labelled is None:
         return measured
-    results = [evaluate(engine, labelled, EvaluateOptions(), progress) for engine in (reference, candidate)]
-    before, after = (result.scores.mean_iou if result.scores else float("nan") for result in results)
-    return replace(measured, miou=(before, after), scored_images=results[0].images, notes=results[0].notes)
+    scored = evaluate(candidate, labelled, EvaluateOptions(), progress)
+    if reference_miou is None:
+        reference_miou = _mean_iou(evaluate(reference, labelled, EvaluateOptions(), progress))
+    return replace(measured, miou=(reference_miou, _mean_iou(scored)), scored_images=scored.images, notes=scored.notes)
+
+
+def _mean_iou(evaluation: Evaluation) -> float:
+    return evaluation.scores.mean_iou if evaluation.scores else float("nan")
 
 
 def _cases(images: Sequence[NamedImage], contract: Contract) -> Iterator[tuple[list[NamedImage], tuple[int, int]]]:

@@ -29,6 +29,12 @@ class Comparison:
     _contracts: list[Contract] = field(default_factory=list)
     _collector: Collector | None = None
 
+    @property
+    def agreement(self) -> float | None:
+        """Pixels that the last contender labels as the first does, percent; None for the first itself."""
+        last = self.contenders[-1].accuracy if self.contenders else None
+        return None if last is None else last.agreement
+
     def score(
         self,
         engine: Engine,
@@ -36,6 +42,7 @@ class Comparison:
         options: EvaluateOptions,
         artifact: Path | None,
         progress: Progress | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Evaluation:
         """Score `engine` as `evaluate` does, and keep what a report needs; the same `dataset` for all engines.
 
@@ -45,6 +52,7 @@ class Comparison:
             options: how to score.
             artifact: the network's file; None for PyTorch.
             progress: told of the images done.
+            notes: what else to know of its results.
 
         Raises:
             ArtifactError: it predicts other classes than the engines before, or its manifest is damaged.
@@ -54,7 +62,7 @@ class Comparison:
             names = [sample.name for sample in dataset.limited(options.limit).samples]
             self._collector = Collector(names, self.gallery)
         found = evaluate(engine, dataset, options, progress, self._collector.next_contender())
-        found = replace(found, notes=(*engine.notes, *found.notes))
+        found = replace(found, notes=(*engine.notes, *notes, *found.notes))
         number = len(self.contenders)
         agreement = self._collector.agreement(number) if number else None
         self.contenders.append(scored_contender(engine.name, engine.contract, found, artifact, agreement))
@@ -68,7 +76,7 @@ class Comparison:
         artifacts: Sequence[Path] = (),
         max_drop: float = DEFAULT_MAX_DROP,
     ) -> ReportData:
-        """The report of everything scored so far, and of `run` where there is one.
+        """The report of everything scored so far, at least one engine, and of `run` where there is one.
 
         Args:
             title: of the page; None names the network.
@@ -78,18 +86,15 @@ class Comparison:
         """
         timed = timed_contenders(run, artifacts) if run is not None else ()
         contenders = merged(self.contenders, timed)
-        contract = self._contracts[0] if self._contracts else None
-        pictures = Gallery()
-        if self._collector is not None and contract is not None:
-            names = [one.name for one in contenders[: len(self.contenders)]]
-            pictures = self._collector.gallery(contract, names)
+        contract = self._contracts[0]
+        names = [one.name for one in contenders[: len(self.contenders)]]
         return ReportData(
-            title=title or next((one.network for one in contenders if one.network), "Report"),
+            title=title or contract.network,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             contenders=contenders,
-            classes=contract.classes if contract else (),
-            palette=contract.palette if contract else (),
-            gallery=pictures,
+            classes=contract.classes,
+            palette=contract.palette,
+            gallery=self._collector.gallery(contract, names) if self._collector else Gallery(),
             max_drop=max_drop,
             run=run,
             environment=environment(run),

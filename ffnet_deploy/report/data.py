@@ -176,6 +176,9 @@ class ReportData:
             raise OptionError(f"two contenders of a report share the name {max(names, key=names.count)!r}")
         if len(self.classes) != len(self.palette):
             raise OptionError(f"{len(self.classes)} class names but {len(self.palette)} colours")
+        shown = max((len(sample.agreement) for sample in self.gallery.samples), default=0)
+        if shown > len(self.contenders):
+            raise OptionError(f"pictures of {shown} contenders in a report of {len(self.contenders)}")
         if not self.max_drop >= 0:
             raise OptionError(f"the largest fall of mIoU must not be negative: got {self.max_drop}")
 

@@ -46,9 +46,9 @@ def verdict(found: tuple[Check, ...]) -> Outcome:
     return next((one for one in (Outcome.FAILS, Outcome.HOLDS) if one in outcomes), Outcome.UNKNOWN)
 
 
-def miou_drop(data: ReportData, contender: Contender) -> float | None:
-    """Fall of mIoU from the first contender to `contender`, points; None where one was not scored."""
-    before, after = data.first.scores, contender.scores
+def miou_drop(first: Contender, other: Contender) -> float | None:
+    """Fall of mIoU from the `first` contender to the `other`, points; None where one was not scored."""
+    before, after = first.scores, other.scores
     return None if before is None or after is None else before.mean_iou - after.mean_iou
 
 
@@ -72,7 +72,7 @@ def _checks(data: ReportData, contender: Contender) -> Iterator[Check]:
 
 def _drop_check(data: ReportData, contender: Contender) -> Check:
     asked = f"mIoU at most {percent(data.max_drop)} points below {data.first.name}"
-    drop = miou_drop(data, contender)
+    drop = miou_drop(data.first, contender)
     if drop is None:
         return Check(contender.name, asked, "not scored", Outcome.UNKNOWN)
     outcome = Outcome.HOLDS if drop <= data.max_drop else Outcome.FAILS

@@ -1,7 +1,7 @@
 """Proof that a built engine is in the precision that was asked for, from the inspector's list of its layers.
 
-The list needs an engine built with detailed profiling, and a GPU that takes it. Types stand in a tensor's
-"Format/Datatype" in words that changed over the versions ("Row major linear FP16 format", "Half", ...); those of dynamic
+The list needs an engine built with detailed profiling, and a GPU that takes it. Types stand in the "Format/Datatype" of
+each tensor, in words that changed over the versions ("Row major linear FP16 format", "Half", ...); those of dynamic
 shapes only once a context has been told a shape.
 """
 
@@ -112,7 +112,7 @@ def prove_engine(described: Mapping[str, Any], convolutions: Sequence[str], reco
         by_precision=dict(Counter(precision_of(layer) for layer in layers)),
         convolutions=dict(Counter(found.values())),
         unseen=len(convolutions) - len(found),
-        fused=sum(len(node_names(layer)) > 1 for layer in layers),
+        fused=sum(len(node_names(layer)) > 1 and not _reformats(layer) for layer in layers),
         reformats=sum(_reformats(layer) for layer in layers),
         lone_quantizations=lone,
         violations=tuple(problems),

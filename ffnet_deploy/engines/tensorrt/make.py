@@ -130,13 +130,13 @@ def make_engine(
         StorageError: there is no room, or the folder cannot be written.
     """
     watcher = watcher or Watcher()
-    verification = verification or Verification(options.command(graph, out))
     contract, record = read_description(graph)
     digest = _graph_digest(graph, watcher)
     check_target(out)
     contract = options.narrowed(contract)
     target = find_target(options)
     version = str(load(options.flavour).__version__)
+    verification = verification or Verification(options.command(graph, out, contract.network))
     work = _Work(graph, contract, record, options, target, version, digest, out, verification, watcher)
     with locked(out, lambda: watcher.stage("waiting for another process that builds this engine")):
         found = reusable(out, work.key, lambda error: watcher.note(f"building anew: {error}"))

@@ -115,9 +115,10 @@ class BuildOptions:
         """What shapes the engine, for the manifest and for comparing builds: all but the timing cache."""
         return {name: value for name, value in asdict(self).items() if name not in ("timing_cache", "device")}
 
-    def command(self, graph: Path, out: Path) -> str:
-        """The command line that builds this engine from the file `graph`."""
-        words = ["ffnet-export", "--onnx", str(graph), "--backend", self.flavour.value]
+    def command(self, graph: Path, out: Path, network: str | None = None) -> str:
+        """The command line that builds this engine from the file `graph`; with `network`, a config, verifies it too."""
+        words = ["ffnet-export", *(["--config", network, "--checkpoint", "CHECKPOINT"] if network else [])]
+        words += ["--onnx", str(graph), "--backend", self.flavour.value]
         if self.batch is not None:
             words += ["--batch", _written(self.batch)]
         if self.height is not None and self.width is not None:

@@ -1,6 +1,7 @@
 """A build that can be watched and called off."""
 
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -83,26 +84,31 @@ def run_stoppable(work: Callable[[], Result], stop: threading.Event) -> Result:
     """
     outcome: list[Result] = []
     failure: list[BaseException] = []
+    done = threading.Event()
 
     def run() -> None:
         try:
             outcome.append(work())
         except BaseException as error:  # raised again in the calling thread
+            # TensorRT's objects among the locals must go now: at the interpreter's end they would crash it
+            traceback.clear_frames(error.__traceback__)
             failure.append(error)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=run, name="engine build", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name="engine build", daemon=True).start()
     try:
-        _join(thread)
+        _wait(done)
     except BaseException:
         stop.set()
-        _join(thread)
+        _wait(done)
         raise
     if failure:
         raise failure[0]
     return outcome[0]
 
 
-def _join(thread: threading.Thread) -> None:
-    while thread.is_alive():
-        thread.join(_PAUSE)
+def _wait(done: threading.Event) -> None:
+    # not Thread.join: interrupted by a signal, Python 3.11's takes a running thread for one that has ended
+    while not done.wait(_PAUSE):
+        pass

@@ -18,9 +18,10 @@ _RELATIVE = frozenset({"Mul", "Pow", "Sqrt", "Div", "Abs", "Reciprocal", "Reduce
 """Operators whose result is as exact, relatively, as their inputs; means and sums where these are not negative."""
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceL2", "ReduceSumSquare", "GlobalAveragePool"})
 _PASSING = frozenset(
-    {"Concat", "Flatten", "Identity", "Pad", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+    {"Concat", "Flatten", "Identity", "Pad", "Relu", "Reshape", "Resize", "Slice", "Softmax", "Split", "Squeeze"}
+    | {"Transpose", "Unsqueeze"}
 )
-"""Operators that hand values on: rounding their input rounds their output."""
+"""Operators that hand values or decisions on: what rounding their input changes, it changes in their output."""
 
 
 class Reason(str, Enum):
@@ -33,6 +34,7 @@ class Reason(str, Enum):
     SUM = "sums within it reach beyond the format's range"
     SUMMANDS = "mean or sum over too many values"
     ACCURACY = "rounding costs too much accuracy"
+    LABELS = "rounding changes too many labels"
     SOURCE = "makes what must not be rounded"
     CASTS = "spares casts between FP32 neighbours"
 
@@ -176,13 +178,20 @@ class Decision:
             yield Kept(Reason.ACCURACY, f"relative error {error.error:.1e}")
         if error.share > self._options.share:
             yield Kept(Reason.ACCURACY, f"error beyond {limit:.1e} at {error.share:.1%} of positions")
+        if error.flips > self._options.flips:
+            yield Kept(Reason.LABELS, f"{error.flips:.2%} of positions")
+
+    def _suffers(self, node: Node, reason: Reason) -> bool:
+        """Whether rounded inputs alone spoil what `node` makes."""
+        decides = node.op == "ArgMax" or node.op in _PASSING
+        return reason is Reason.ACCURACY or (reason is Reason.LABELS and decides)
 
     def _sources(self, found: dict[str, Kept]) -> Iterator[str]:
-        """Nodes that make the inputs of those where rounding costs accuracy: to cast these up again would not help."""
+        """Nodes that make the inputs of those where rounding costs too much: to cast these up again would not help."""
         waiting = deque(
             name
             for node in self._view.nodes.values()
-            if node.name in found and found[node.name].reason is Reason.ACCURACY
+            if node.name in found and self._suffers(node, found[node.name].reason)
             for _, name in node.inputs
         )
         seen: set[str] = set()

@@ -41,11 +41,13 @@ class NodeError:
     Attributes:
         error: root mean square error relative to the output's root mean square.
         share: positions whose own relative error passes the limit, 0..1; where it was measured.
+        flips: positions whose label rounding its input (of ArgMax) or output (of the last node) changes, 0..1.
         magnitudes: largest sum of absolute products or values (for means: their mean); where it was measured.
     """
 
     error: float = 0.0
     share: float = 0.0
+    flips: float = 0.0
     magnitudes: float = 0.0
 
 
@@ -120,12 +122,13 @@ def _update(found: Measurement, values: dict[Probe, float], view: View) -> None:
             raise DataError(_not_finite(probe, found.images, view))
         if probe.quantity in ("largest", "smallest", "size"):
             _widen(found.tensors.setdefault(probe.of, TensorRange()), probe.quantity, value)
-    for name in {probe.of for probe in values if probe.quantity == "error"}:
-        error, power = values[Probe("error", name)], values[Probe("power", name)]
+    for name in {probe.of for probe in values if probe.quantity in ("error", "flips")}:
         node = found.nodes.setdefault(name, NodeError())
+        error, power = values.get(Probe("error", name), 0.0), values.get(Probe("power", name), 0.0)
         relative = math.sqrt(error / power) if power > 0 else 0.0
         node.error = max(node.error, relative if math.isfinite(relative) else math.inf)
         node.share = max(node.share, values.get(Probe("share", name), 0.0))
+        node.flips = max(node.flips, values.get(Probe("flips", name), 0.0))
         node.magnitudes = max(node.magnitudes, values.get(Probe("magnitudes", name), 0.0))
 
 

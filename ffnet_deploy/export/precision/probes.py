@@ -24,7 +24,7 @@ class Probe:
 
     Attributes:
         quantity: what it is: ``largest``, ``smallest``, ``size`` of a tensor; ``error``, ``power``, ``share``,
-            ``magnitudes`` of a node.
+            ``flips``, ``magnitudes`` of a node.
         of: name of the tensor or node.
     """
 
@@ -68,22 +68,32 @@ class ProbeBuilder:
     def _observe(self, node: Node) -> None:
         for name in node.outputs:
             self._observe_tensor(name)
+        if node.op == "ArgMax":
+            self._observe_labels(node, node.inputs[0][1], node.proto)
+        elif node.outputs and node.outputs[0] in self._view.outputs and self._view.ranks.get(node.outputs[0]) == 4:
+            self._observe_labels(node, node.outputs[0], helper.make_node("ArgMax", [""], [""], axis=1))
         if len(node.outputs) != 1:
             return
         self._observe_rounding(node)
         if node.op in _SUMMING:
             positive = [self._add("Abs", [name]) if node_takes(node, name) else name for name in node.proto.input]
-            self._probe("magnitudes", node.name, self._largest(self._copy(node, positive)))
+            self._probe("magnitudes", node.name, self._largest(self._copied(node.proto, positive)))
 
     def _observe_tensor(self, name: str) -> None:
         self._probe("largest", name, self._largest(self._add("Abs", [name])))
         self._probe("smallest", name, self._add("ReduceMin", [name], keepdims=0))
         self._probe("size", name, self._add("Size", [name]))
 
+    def _observe_labels(self, node: Node, scores: str, decide: onnx.NodeProto) -> None:
+        """How many labels differ between `scores` and `scores` rounded, `decide` being their ArgMax."""
+        exact, rounded = (self._copied(decide, [name]) for name in (scores, self._round(scores)))
+        same = self._add("Cast", [self._add("Equal", [exact, rounded])], to=TensorProto.FLOAT)
+        self._probe("flips", node.name, self._add("Sub", [self._constant(1.0), self._mean(same)]))
+
     def _observe_rounding(self, node: Node) -> None:
         inputs = [self._round(name) if node_takes(node, name) else name for name in node.proto.input]
         name = node.outputs[0]
-        error = self._add("Sub", [name, self._round(self._copy(node, inputs))])
+        error = self._add("Sub", [name, self._round(self._copied(node.proto, inputs))])
         self._probe("error", node.name, self._add("ReduceSumSquare", [error], keepdims=0))
         self._probe("power", node.name, self._add("ReduceSumSquare", [name], keepdims=0))
         if node.name in self._relative:
@@ -91,7 +101,7 @@ class ProbeBuilder:
             allowed = self._add("Mul", [self._position_power(name), limit])
             beyond = self._add("Greater", [self._position_power(error, like=name), allowed])
             counted = self._add("Cast", [beyond], to=TensorProto.FLOAT)
-            self._probe("share", node.name, self._add("ReduceMean", [counted], keepdims=0))
+            self._probe("share", node.name, self._mean(counted))
 
     def _position_power(self, name: str, like: str | None = None) -> str:
         """Squares of a tensor, summed over the channels of (batch, channels, height, width)."""
@@ -108,16 +118,19 @@ class ProbeBuilder:
             self._rounded[name] = self._add("Cast", [narrow], to=TensorProto.FLOAT)
         return self._rounded[name]
 
-    def _copy(self, node: Node, inputs: Sequence[str]) -> str:
-        """A copy of `node` with other inputs; the name of its output."""
+    def _copied(self, node: onnx.NodeProto, inputs: Sequence[str]) -> str:
+        """A copy of `node` with other inputs; the name of its only output."""
         proto = onnx.NodeProto()
-        proto.CopyFrom(node.proto)
+        proto.CopyFrom(node)
         self._count += 1
         proto.name = f"{_ROOT}_{self._count}"
         proto.input[:] = inputs
-        proto.output[:] = [f"{_ROOT}_{self._count}"]
+        proto.output[:] = [proto.name]
         self._nodes.append(proto)
-        return str(proto.output[0])
+        return str(proto.name)
+
+    def _mean(self, name: str) -> str:
+        return self._add("ReduceMean", [name], keepdims=0)
 
     def _largest(self, name: str) -> str:
         return self._add("ReduceMax", [name], keepdims=0)

@@ -56,7 +56,7 @@ def text_width(text: str, size: float = TEXT) -> float:
 
 def fitted(text: str, room: float, size: float = TEXT) -> str:
     """`text`, its middle left out where it is wider than `room` pixels: both ends of file names matter."""
-    most = max(int(room / (_GLYPH * size)), 4)
+    most = max(int(room / (_GLYPH * size) + 1e-6), 4)
     if len(text) <= most:
         return text
     head = (most - 1) // 2

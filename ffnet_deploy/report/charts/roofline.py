@@ -54,8 +54,9 @@ def roofline(blocks: Sequence[Block], roof: Roof, index: int, width: int) -> Dra
         left_axis(ys, _LEFT, width - _RIGHT, "Gop/s", 6),
         bottom_axis(xs, _TOP, height - _BOTTOM, "operations per byte of memory traffic", 5 if width < 600 else 9),
     ]
-    marks = [_mark(one, index, xs, ys) for one in sorted(blocks, key=lambda one: -one.share)]
-    return Drawing(height, [axes, _roof(roof, xs, ys), marks])
+    circles = [_circle(one, index, xs, ys) for one in sorted(blocks, key=lambda one: -one.share)]
+    numbers = [_number(one, xs, ys) for one in blocks]
+    return Drawing(height, [axes, _roof(roof, xs, ys), circles, numbers])
 
 
 def _wide(scale: Scale) -> Scale:
@@ -76,9 +77,12 @@ def _roof(roof: Roof, xs: Scale, ys: Scale) -> list[Markup]:
     return out
 
 
-def _mark(one: Block, index: int, xs: Scale, ys: Scale) -> Markup:
-    x, y = xs(one.intensity), ys(one.speed / 1e9)
+def _circle(one: Block, index: int, xs: Scale, ys: Scale) -> Markup:
     radius = 8.0 + 1.6 * max(one.share, 0.0) ** 0.5
-    number = element("text", str(one.number), x=x, y=y + 4, text_anchor="middle", class_="number")
-    circle = element("circle", element("title", one.name), cx=x, cy=y, r=radius, class_=f"bubble {colour(index)}")
-    return element("g", circle, number)
+    title = element("title", one.name)
+    x, y = xs(one.intensity), ys(one.speed / 1e9)
+    return element("circle", title, cx=x, cy=y, r=radius, class_=f"bubble {colour(index)}")
+
+
+def _number(one: Block, xs: Scale, ys: Scale) -> Markup:
+    return write(str(one.number), xs(one.intensity), ys(one.speed / 1e9) + 4, "number", "middle")

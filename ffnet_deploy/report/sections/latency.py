@@ -64,7 +64,7 @@ def latency(data: ReportData) -> Section | None:
     )
     if warnings:
         blocks.append(Notes(warnings, alarming=True))
-    missing = tuple(f"{one.contender}: {one.reason}" for one in data.run.missing)
+    missing = tuple(f"Not timed: {one.contender}. {one.reason}" for one in data.run.missing)
     if missing:
         blocks.append(Notes(missing))
     blocks.append(Facts("Machine while it was timed", _states(data.run)))

@@ -42,7 +42,7 @@ def _tiles(data: ReportData) -> tuple[Tile, ...]:
     out = []
     if data.first.scores is not None:
         out.append(Tile("mIoU", f"{percent(data.first.scores.mean_iou)} %", data.first.name))
-    drops = [(drop, one.name) for one in data.contenders[1:] if (drop := miou_drop(data, one)) is not None]
+    drops = [(drop, one.name) for one in data.contenders[1:] if (drop := miou_drop(data.first, one)) is not None]
     if drops:
         drop, name = max(drops)
         out.append(Tile("largest change of mIoU", f"{points(-drop)} points", name))
@@ -81,33 +81,34 @@ class _Field:
 
 def _contenders_table(data: ReportData, found: tuple[Check, ...]) -> Table:
     fields = [field for field in _fields(data) if any(field.text(one) for one in data.contenders)]
-    columns = [Column("contender", False), *(Column(field.heading, field.numeric) for field in fields)]
+    columns = [Column("contender", False), Column("gate", False)]
+    columns += [Column(field.heading, field.numeric) for field in fields]
     rows = []
     for index, one in enumerate(data.contenders):
         outcome = verdict(tuple(check for check in found if check.contender == one.name))
         cells = [Cell(field.text(one) or "\N{EN DASH}") for field in fields]
         judged = Cell(outcome.value, outcome=outcome) if index or outcome is not Outcome.UNKNOWN else Cell("reference")
-        rows.append((Cell(one.name, contender_mark(index)), *cells, judged))
+        rows.append((Cell(one.name, contender_mark(index)), judged, *cells))
     caption = "Contenders; the first is what the others are compared with"
-    return Table(caption, (*columns, Column("gate", False)), tuple(rows))
+    return Table(caption, tuple(columns), tuple(rows))
 
 
 def _fields(data: ReportData) -> list[_Field]:
     return [
-        _Field("engine", lambda one: one.engine, False),
-        _Field("precision", lambda one: one.precision.upper(), False),
-        _Field("file", lambda one: file_size(one.size) if one.size else ""),
         _Field("mIoU, %", lambda one: percent(one.scores.mean_iou) if one.scores else ""),
         _Field("change, points", lambda one: _change(data, one)),
         _Field("same labels", lambda one: share(_agreement(one)) if _agreement(one) is not None else ""),
         _Field("median", lambda one: _time(one, "median")),
         _Field("p99", lambda one: _time(one, "p99")),
         _Field("of the time", lambda one: factor(one.timing.ratio.value) if one.timing and one.timing.ratio else ""),
+        _Field("file", lambda one: file_size(one.size) if one.size else ""),
+        _Field("precision", lambda one: one.precision.upper(), False),
+        _Field("engine", lambda one: one.engine, False),
     ]
 
 
 def _change(data: ReportData, one: Contender) -> str:
-    drop = miou_drop(data, one)
+    drop = miou_drop(data.first, one)
     return "" if drop is None or one is data.first else points(-drop)
 
 

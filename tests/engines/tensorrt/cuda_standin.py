@@ -1,3 +1,4 @@
+# ruff: noqa: N802, N818
 """A recording stand-in of CUDA's Python bindings: real memory, streams that run as late as they are allowed to.
 
 What is given to a stream waits in it until something must have it done: a missing wait therefore shows as a wrong

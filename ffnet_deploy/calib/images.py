@@ -1,0 +1,177 @@
+"""The images that a network is calibrated on: which of a data set's, and how the network sees them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.calib.lists import ImageList
+from ffnet_deploy.contract import IGNORE_LABEL, Contract
+from ffnet_deploy.errors import DataError, OptionError
+from ffnet_deploy.evaluation.datasets import Dataset, Sample, class_labels
+from ffnet_deploy.evaluation.images import read_image, read_label_map
+from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image
+from ffnet_deploy.evaluation.windows import window_boxes
+
+DEFAULT_COUNT = 64
+"""Images when no number is asked for."""
+MOST_UNUSABLE = 0.1
+"""Share of the images looked at that may be unreadable or constant."""
+_POOL = 16
+"""Label maps read for each image wanted: enough to meet rare classes without reading a whole data set."""
+
+
+@dataclass(frozen=True)
+class CalibrationImages(Sequence[NDArray[Any]]):
+    """Network inputs, each read from its file when it is asked for.
+
+    Attributes:
+        paths: image files.
+        contract: of the network that they are shown to.
+        notes: what was skipped or missing, in words.
+    """
+
+    paths: tuple[Path, ...]
+    contract: Contract
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "CalibrationImages": ...
+
+    def __getitem__(self, index: "int | slice") -> "NDArray[Any] | CalibrationImages":
+        if isinstance(index, slice):
+            return CalibrationImages(self.paths[index], self.contract, self.notes)
+        position = range(len(self.paths))[index]
+        return shown_to_network(read_image(self.paths[position]), self.contract, position)
+
+
+def shown_to_network(image: NDArray[np.uint8], contract: Contract, number: int = 0) -> NDArray[Any]:
+    """`image`, uint8 (height, width, 3) BGR, as a network input: resized by the test protocol, then to fit the network.
+
+    Of sliding windows one is taken, another for each `number`; the smallest accepted batch is filled with copies.
+    """
+    protocol = contract.protocol
+    shown = resize_for_test(image, protocol)
+    if protocol.mode == "slide" and protocol.crop and protocol.stride:
+        boxes = window_boxes((shown.shape[0], shown.shape[1]), protocol.crop, protocol.stride)
+        box = boxes[number % len(boxes)]
+        shown = np.ascontiguousarray(shown[box.top : box.bottom, box.left : box.right])
+    if not (shown.shape[0] in contract.height and shown.shape[1] in contract.width):
+        shown = resize_image(shown, (contract.height.opt, contract.width.opt))
+    return network_input(np.repeat(shown[None], contract.batch.min, axis=0), contract)
+
+
+def choose_images(
+    dataset: Dataset, contract: Contract, count: int = DEFAULT_COUNT, listed: ImageList | None = None
+) -> CalibrationImages:
+    """`count` images of `dataset`, the same ones each time.
+
+    Spread over the classes where images are labelled, evenly over the names where they are not. Unreadable images and
+    images of one constant colour are replaced by the next and counted.
+
+    Args:
+        dataset: labelled or not.
+        contract: of the network.
+        count: images wanted.
+        listed: a list to take instead.
+
+    Raises:
+        OptionError: `count` is not positive.
+        DataError: there are no images, or more than a tenth of them cannot be used.
+    """
+    if count < 1:
+        raise OptionError(f"calibration needs at least one image: got a count of {count}")
+    if not dataset.samples:
+        raise DataError(f"no images to calibrate on in {dataset.root}.\n  to do    give a folder of typical images")
+    candidates = listed.select(dataset.samples) if listed else order_samples(dataset, count)
+    chosen, unusable = _usable(candidates, count)
+    _check_unusable(unusable, len(chosen), dataset)
+    return CalibrationImages(tuple(chosen), contract, tuple(_notes(chosen, unusable, count)))
+
+
+def order_samples(dataset: Dataset, count: int) -> list[Sample]:
+    """The samples in the order in which calibration takes them, the first `count` being the best choice."""
+    pool = _evenly(dataset.samples, _POOL * count)
+    if all(sample.labels is None for sample in pool):
+        first = _evenly(dataset.samples, count)
+        taken = set(first)
+        return first + [sample for sample in dataset.samples if sample not in taken]
+    return [pool[index] for index in spread_over_classes(np.stack([_classes_in(dataset, one) for one in pool]))]
+
+
+def spread_over_classes(present: NDArray[np.bool_]) -> list[int]:
+    """Rows of `present` (images, classes), in an order that meets all classes evenly.
+
+    Each step takes the image that shows the most of the classes shown least so far; the first of equal ones.
+    """
+    shown = np.zeros(present.shape[1])
+    left = np.ones(len(present), bool)
+    order = []
+    for _ in range(len(present)):
+        worth = np.where(left, present @ (1 / (1 + shown) ** 2), -1.0)
+        best = int(np.argmax(worth))
+        order.append(best)
+        left[best] = False
+        shown += present[best]
+    return order
+
+
+def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
+    total = len(samples)
+    return [samples[index * total // count] for index in range(count)] if count < total else list(samples)
+
+
+def _classes_in(dataset: Dataset, sample: Sample) -> NDArray[np.bool_]:
+    """Which labels 0..254 an image shows; none where its label map is missing or cannot be read."""
+    if sample.labels is None:
+        return np.zeros(IGNORE_LABEL, bool)
+    try:
+        labels = class_labels(read_label_map(sample.labels), dataset.name, sample.labels)
+    except DataError:
+        return np.zeros(IGNORE_LABEL, bool)
+    return np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1)[:IGNORE_LABEL] > 0
+
+
+def _usable(candidates: Iterable[Sample], count: int) -> tuple[list[Path], list[str]]:
+    chosen: list[Path] = []
+    unusable: list[str] = []
+    for sample in candidates:
+        if len(chosen) == count:
+            break
+        try:
+            image = read_image(sample.image)
+        except DataError as error:
+            unusable.append(str(error).partition("\n")[0])
+            continue
+        if np.all(image == image[:1, :1]):
+            unusable.append(f"{sample.image} is one constant colour")
+        else:
+            chosen.append(sample.image)
+    return chosen, unusable
+
+
+def _check_unusable(unusable: Sequence[str], usable: int, dataset: Dataset) -> None:
+    looked_at = usable + len(unusable)
+    if usable and len(unusable) <= MOST_UNUSABLE * looked_at:
+        return
+    shown = "\n".join(f"  found    {reason}" for reason in unusable[:3])
+    raise DataError(
+        f"{len(unusable)} of {looked_at} calibration images in {dataset.root} cannot be used; at most "
+        f"{MOST_UNUSABLE:.0%} may fail:\n{shown}\n  to do    replace them, or calibrate on other images"
+    )
+
+
+def _notes(chosen: Sequence[Path], unusable: Sequence[str], count: int) -> Iterable[str]:
+    if unusable:
+        yield f"{len(unusable)} calibration images were skipped; the first: {unusable[0]}"
+    if len(chosen) < count:
+        yield f"only {len(chosen)} images to calibrate on; {count} were asked for"

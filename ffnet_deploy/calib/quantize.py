@@ -1,0 +1,164 @@
+"""From an FP32 graph and images to a quantised graph."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from ffnet_deploy.calib.bias import correct_biases, mean_errors
+from ffnet_deploy.calib.collect import Images, Progress, collect
+from ffnet_deploy.calib.equalize import Factors, choose_factors, equalize, tensors_to_observe
+from ffnet_deploy.calib.graph import Conv, Graph
+from ffnet_deploy.calib.insert import insert
+from ffnet_deploy.calib.observers import ChannelMoments, Histogram
+from ffnet_deploy.calib.options import CalibrationOptions, Calibrator
+from ffnet_deploy.calib.plan import Plan, make_plan
+from ffnet_deploy.calib.ranges import Calibration, key_of, method_name
+from ffnet_deploy.calib.thresholds import threshold
+from ffnet_deploy.errors import ArtifactError, DataError
+from ffnet_deploy.precision import PRECISION_KEY, PrecisionRecord
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantised graph and how it came about.
+
+    Attributes:
+        model: the graph with Q/DQ, everything else in FP32, its record in the metadata.
+        record: what is quantised.
+        ranges: what was measured.
+        report: for the manifest: method, share of multiply-adds, remedies, layers left out and why.
+    """
+
+    model: onnx.ModelProto
+    record: PrecisionRecord
+    ranges: Calibration
+    report: dict[str, Any]
+
+
+def quantize_graph(
+    model: onnx.ModelProto,
+    images: Images,
+    options: CalibrationOptions | None = None,
+    progress: Progress | None = None,
+    ranges: Calibration | None = None,
+) -> Quantized:
+    """A quantised copy of the FP32 graph `model`.
+
+    Args:
+        model: as ffnet-export writes it; left alone.
+        images: network inputs to calibrate on.
+        options: how; None for the defaults.
+        progress: told of the images done in each step.
+        ranges: what an earlier calibration of this graph measured; None to measure now.
+
+    Raises:
+        ArtifactError: the graph is quantised already, holds nothing to quantise, or a layer gives NaN.
+        DataError: there are no images, or one is a constant colour.
+        OptionError: the options do not fit the graph.
+    """
+    options = options or CalibrationOptions()
+    make_plan(Graph(_copy(model)), options.keep)  # refuse before images are read
+    measured = ranges or calibrate(model, images, options, progress)
+    return apply(model, measured, options)
+
+
+def calibrate(
+    model: onnx.ModelProto, images: Images, options: CalibrationOptions | None = None, progress: Progress | None = None
+) -> Calibration:
+    """Measure on `images` all that quantising `model` needs, for every convolution, whatever is kept unquantised.
+
+    Raises:
+        ArtifactError: the graph is quantised already, holds nothing to quantise, or a layer gives NaN.
+        DataError: there are no images, or one is a constant colour.
+    """
+    options = options or CalibrationOptions()
+    if not len(images):
+        raise DataError("there are no images to calibrate on.\n  to do    give a folder of typical images")
+    key, work = key_of(model, images, options), _copy(model)
+    factors = _equalize(work, images, progress) if options.equalize else Factors({}, {}, ())
+    plan = make_plan(Graph(work))
+    observers = {name: _observer(options) for name in plan.uses}
+    shapes = collect(work, observers, images, "measuring ranges", progress)
+    thresholds = {name: threshold_of(observer, options) for name, observer in observers.items()}
+    shifts = mean_errors(work, plan, thresholds, options.precision, images, progress) if options.correct_bias else {}
+    maxima = {name: observer.maximum for name, observer in observers.items()}
+    return Calibration(key, len(images), thresholds, maxima, shapes, factors, shifts)
+
+
+def apply(model: onnx.ModelProto, ranges: Calibration, options: CalibrationOptions) -> Quantized:
+    """A copy of `model` quantised by what was measured of it.
+
+    Raises:
+        ArtifactError: `ranges` do not know a tensor of this graph, or the graph is quantised already.
+        OptionError: the options do not fit the graph.
+    """
+    work = _copy(model)
+    make_plan(Graph(work), options.keep)
+    equalize(work, ranges.factors)
+    plan = make_plan(Graph(work), options.keep)
+    unknown = [name for name in plan.uses if name not in ranges.thresholds]
+    if unknown:
+        raise ArtifactError(f"the ranges are of another graph: they lack {len(unknown)} tensors ({unknown[0]}, ...)")
+    report = _report(plan, ranges, options)
+    if ranges.shifts:
+        correct_biases(work, plan.convs, ranges.shifts)
+    insert(work, plan, ranges.thresholds, options.precision)
+    record = PrecisionRecord(options.precision, quantized=tuple(conv.name for conv in plan.convs))
+    work.metadata_props.add(key=PRECISION_KEY, value=record.to_json())
+    return Quantized(work, record, ranges, report)
+
+
+def mac_share(quantized: Sequence[Conv], others: Sequence[Conv], shapes: Mapping[str, Sequence[int]]) -> float:
+    """Percent of the convolutions' multiply-adds that are quantised, inputs being of the given `shapes`."""
+    low = sum(conv.macs(shapes[conv.input]) for conv in quantized)
+    return 100.0 * low / (low + sum(conv.macs(shapes[conv.input]) for conv in others))
+
+
+def _observer(options: CalibrationOptions) -> Any:
+    if options.calibrator is Calibrator.MODELOPT:
+        from ffnet_deploy.calib.modelopt import ModelOptHistogram
+
+        return ModelOptHistogram()
+    return Histogram()
+
+
+def threshold_of(observer: Any, options: CalibrationOptions) -> float:
+    """The clipping threshold that `options` choose for what `observer` saw."""
+    if isinstance(observer, Histogram):
+        return threshold(observer, options.method, options.percentile)
+    return float(observer.threshold(options.method, options.percentile))
+
+
+def _equalize(work: onnx.ModelProto, images: Images, progress: Progress | None) -> Factors:
+    graph = Graph(work)
+    plan = make_plan(graph)
+    moments = {name: ChannelMoments() for name in tensors_to_observe(graph, plan)}
+    collect(work, moments, images, "comparing channels", progress)
+    factors = choose_factors(graph, plan, moments)
+    equalize(work, factors)
+    return factors
+
+
+def _report(plan: Plan, ranges: Calibration, options: CalibrationOptions) -> dict[str, Any]:
+    return {
+        "method": method_name(options),
+        "images": ranges.images,
+        "convolutions": {"quantized": len(plan.convs), "kept": [conv.name for conv in plan.kept]},
+        "mac_share_percent": round(mac_share(plan.convs, plan.kept, ranges.shapes), 3),
+        "tensors": len(plan.uses),
+        "residual_sums": sum(use.node.op_type == "Add" for uses in plan.uses.values() for use in uses),
+        "equalisation": {
+            "groups": len(ranges.factors.groups),
+            "with_a_mul": len(ranges.factors.loose) + len(ranges.factors.restored),
+        },
+        "biases_corrected": len(ranges.shifts),
+        "left_unquantized": dict(plan.left),
+    }
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied

@@ -1,0 +1,193 @@
+"""What calibration measured, as a JSON file that is only ever used for what it was measured on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ffnet_deploy.calib.collect import Images
+from ffnet_deploy.calib.equalize import Factors
+from ffnet_deploy.calib.options import CalibrationOptions, Method
+from ffnet_deploy.contract import METADATA_KEY
+from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.files import write_json
+
+FORMAT = 1
+_DIGITS = 9
+"""Significant digits: enough for float32."""
+
+
+@dataclass(frozen=True)
+class CalibrationKey:
+    """What ranges hold for.
+
+    Attributes:
+        graph: SHA-256 of the unquantised graph, weights included.
+        images: SHA-256 of the network inputs, in order.
+        preprocessing: SHA-256 of how images become network inputs.
+        method: how ranges are measured, in words.
+    """
+
+    graph: str
+    images: str
+    preprocessing: str
+    method: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Everything that calibration measured: enough to quantise the graph again without an image.
+
+    Attributes:
+        key: what it holds for.
+        images: number of images.
+        thresholds: clipping threshold of each tensor, in the equalised graph.
+        maxima: largest magnitude of each.
+        shapes: of each, for the first image.
+        factors: of equalisation.
+        shifts: by name of convolution, what is added to its bias (out,).
+    """
+
+    key: CalibrationKey
+    images: int
+    thresholds: Mapping[str, float]
+    maxima: Mapping[str, float]
+    shapes: Mapping[str, tuple[int, ...]]
+    factors: Factors
+    shifts: Mapping[str, NDArray[np.float64]]
+
+
+def key_of(model: onnx.ModelProto, images: Images, options: CalibrationOptions) -> CalibrationKey:
+    """What ranges measured now would hold for."""
+    return CalibrationKey(graph_hash(model), images_hash(images), _preprocessing_hash(model), method_name(options))
+
+
+def method_name(options: CalibrationOptions) -> str:
+    """How ranges are measured, in words: what is kept unquantised has no part in it."""
+    parts = [options.method.value]
+    if options.method is Method.PERCENTILE:
+        parts.append(f"{options.percentile:g}")
+    parts += [options.precision.value, f"calibrator {options.calibrator.value}"]
+    parts += ["equalised"] if options.equalize else []
+    parts += ["biases corrected"] if options.correct_bias else []
+    return ", ".join(parts)
+
+
+def graph_hash(model: onnx.ModelProto) -> str:
+    """SHA-256 of a graph and its weights; metadata left out."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def images_hash(images: Images) -> str:
+    """SHA-256 of all inputs, in order."""
+    digest = hashlib.sha256()
+    for batch in images:
+        digest.update(f"{batch.dtype} {batch.shape}".encode())
+        digest.update(np.ascontiguousarray(batch).tobytes())
+    return digest.hexdigest()
+
+
+def _preprocessing_hash(model: onnx.ModelProto) -> str:
+    text = {item.key: item.value for item in model.metadata_props}.get(METADATA_KEY, "{}")
+    contract = json.loads(text)
+    shown = {name: contract.get(name) for name in ("input", "normalization", "protocol", "height", "width")}
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Write `calibration` to `path` as JSON, atomically.
+
+    Raises:
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    tensors = {
+        name: {
+            "threshold": _rounded(calibration.thresholds[name]),
+            "maximum": _rounded(calibration.maxima[name]),
+            "shape": list(calibration.shapes[name]),
+        }
+        for name in calibration.thresholds
+    }
+    factors = calibration.factors
+    content = {
+        "format": FORMAT,
+        "key": {field.name: getattr(calibration.key, field.name) for field in fields(CalibrationKey)},
+        "images": calibration.images,
+        "tensors": tensors,
+        "equalisation": {
+            "groups": _lists(factors.groups),
+            "loose": _lists(factors.loose),
+            "restored": list(factors.restored),
+        },
+        "bias_shifts": _lists(calibration.shifts),
+    }
+    write_json(path, content)
+
+
+def _lists(values: Mapping[str, NDArray[np.float64]]) -> dict[str, list[float]]:
+    return {name: [_rounded(float(value)) for value in array] for name, array in values.items()}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def read_calibration(path: Path, key: CalibrationKey) -> Calibration:
+    """The calibration in the file `path`, which must have been measured on exactly what `key` says.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or was measured on something else; the message says on what.
+    """
+    remedy = "to do    calibrate again, into another file or over this one"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        calibration = _parsed(content)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"there is no file of ranges {path}.\n  {remedy}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"the file of ranges {path} is damaged ({type(error).__name__}).\n  {remedy}") from error
+    differing = [
+        field.name for field in fields(key) if getattr(key, field.name) != getattr(calibration.key, field.name)
+    ]
+    if differing:
+        found = "\n".join(f"  {name:<14} {_differs(name, calibration.key, key)}" for name in differing)
+        raise ArtifactError(f"the ranges in {path} were measured on something else:\n{found}\n  {remedy}")
+    return calibration
+
+
+def _differs(name: str, found: CalibrationKey, expected: CalibrationKey) -> str:
+    one, other = getattr(found, name), getattr(expected, name)
+    if name == "method":
+        return f"measured with {one}; asked for {other}"
+    what = {"graph": "another graph or other weights", "images": "other images, or in another order"}
+    return f"{what.get(name, 'images prepared in another way')} (SHA-256 {one[:12]}..., expected {other[:12]}...)"
+
+
+def _parsed(content: Mapping[str, Any]) -> Calibration:
+    if int(content["format"]) != FORMAT:
+        raise ValueError(f"format {content['format']}")
+    tensors, equalisation = content["tensors"], content["equalisation"]
+    return Calibration(
+        key=CalibrationKey(**content["key"]),
+        images=int(content["images"]),
+        thresholds={name: float(tensor["threshold"]) for name, tensor in tensors.items()},
+        maxima={name: float(tensor["maximum"]) for name, tensor in tensors.items()},
+        shapes={name: tuple(tensor["shape"]) for name, tensor in tensors.items()},
+        factors=Factors(
+            _arrays(equalisation["groups"]), _arrays(equalisation["loose"]), tuple(equalisation["restored"])
+        ),
+        shifts=_arrays(content["bias_shifts"]),
+    )
+
+
+def _arrays(lists: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.array(values, np.float64) for name, values in lists.items()}

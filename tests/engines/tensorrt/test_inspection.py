@@ -1,0 +1,120 @@
+"""What the inspector's list says of an engine, in the words of TensorRT 8.5 and of 10 and 11.
+
+The lists are written after those in NVIDIA's documentation ("Engine inspector" in the developer guide).
+"""
+
+from typing import Any
+
+import pytest
+
+from ffnet_deploy.engines.tensorrt.inspection import node_names, precision_of, prove_engine
+from ffnet_deploy.engines.tensorrt.proof import require
+from ffnet_deploy.errors import VerificationError
+from ffnet_deploy.precision import Precision, PrecisionRecord
+
+OLD = {
+    "fp32": "Row major linear FP32",
+    "fp16": "Channel major FP16 format where channel % 8 == 0",
+    "int8": "Thirty-two wide channel vectorized row major Int8 format",
+}
+NEW = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
+
+
+def layer(name: str, kind: str, given: str, weights: str | None = None, **more: Any) -> dict[str, Any]:
+    tensor = {"Name": "x", "Location": "Device", "Dimensions": [1, 16, 64, 64], "Format/Datatype": given}
+    extra = {"Weights": {"Type": weights, "Count": 2304}} if weights else {}
+    return {"Name": name, "LayerType": kind, "Inputs": [tensor], "Outputs": [tensor], **extra, **more}
+
+
+FP16 = PrecisionRecord(Precision.FP16, Precision.FP16, float32=("/head/Conv",))
+INT8 = PrecisionRecord(Precision.INT8, Precision.FP16, quantized=("/a/Conv",), float32=("/head/Conv",))
+CONVS = ["/a/Conv", "/b/Conv", "/head/Conv"]
+
+
+def old_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
+    types = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
+    return {
+        "Layers": [
+            layer("Reformatting CopyNode for Input Tensor 0", "Reformat", OLD["fp32"], ParameterType="Reformat"),
+            layer("/a/Conv + PWN(/a/Gelu)", "CaskConvolution", OLD[a], types[a], ParameterType="Convolution"),
+            layer("/b/Conv + /b/Add", "CaskConvolution", OLD[b], types[b], TacticName="sm80_xmma_fprop_f16f16"),
+            layer("/head/Conv", "CaskConvolution", OLD["fp32"], "Float"),
+        ],
+        "Bindings": ["image", "logits"],
+    }
+
+
+def new_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
+    def named(*nodes: str) -> str:
+        return "\u001e".join(f"[ONNX Layer: {node}]" for node in nodes)
+
+    return {
+        "Layers": [
+            layer("__mye1", "Reformat", "Float", Metadata=""),
+            layer("/a/Conv_myl0_1", "CaskConvolution", NEW[a], Metadata=named("/a/Conv", "/a/Gelu")),
+            layer("__myl_ConvAdd_myl0_2", "kgen", NEW[b], Metadata=named("/b/Conv", "/b/Add")),
+            layer("/head/Conv", "CaskConvolution", "Float", Metadata=named("/head/Conv")),
+        ],
+        "Bindings": ["image", "logits"],
+    }
+
+
+@pytest.mark.parametrize("listed", [old_list, new_list])
+def test_an_engine_as_asked_for_is_counted(listed: Any) -> None:
+    proof = prove_engine(listed(), CONVS, FP16)
+    assert proof.violations == () and proof.unseen == 0
+    assert proof.convolutions == {"fp16": 2, "fp32": 1}
+    assert (proof.layers, proof.fused, proof.reformats) == (4, 2, 1)
+    quantized = prove_engine(listed(a="int8"), CONVS, INT8)
+    assert quantized.violations == () and quantized.convolutions == {"int8": 1, "fp16": 1, "fp32": 1}
+
+
+@pytest.mark.parametrize("listed", [old_list, new_list])
+def test_an_fp16_engine_that_is_fp32_is_caught(listed: Any) -> None:
+    proof = prove_engine(listed(a="fp32", b="fp32"), CONVS, FP16)
+    assert proof.violations == ("/a/Conv: asked for fp16, runs in fp32", "/b/Conv: asked for fp16, runs in fp32")
+    with pytest.raises(VerificationError, match=r"the engine is not the fp16 network that was asked for[\s\S]*to do"):
+        require(proof.violations, FP16, "the engine")
+
+
+@pytest.mark.parametrize("listed", [old_list, new_list])
+def test_an_int8_layer_that_runs_in_fp16_is_caught(listed: Any) -> None:
+    assert prove_engine(listed(), CONVS, INT8).violations == ("/a/Conv: asked for int8, runs in fp16",)
+    assert prove_engine(listed(a="int8", b="int8"), CONVS, INT8).violations == ("/b/Conv: asked for fp16, runs in int8",)
+
+
+def test_lone_quantisations_are_listed() -> None:
+    described = old_list(a="int8")
+    described["Layers"].append(layer("/a/QuantizeLinear", "Scale", OLD["fp16"], ParameterType="Quantize"))
+    assert prove_engine(described, CONVS, INT8).lone_quantizations == ("/a/QuantizeLinear",)
+
+
+def test_what_the_list_does_not_say_is_no_violation() -> None:
+    hidden = {"Layers": [layer("{ForeignNode[/a/Conv.../head/Conv]}", "Myelin", "N/A due to dynamic shapes")]}
+    proof = prove_engine(hidden, CONVS, FP16)
+    assert proof.violations == () and proof.unseen == 3 and proof.convolutions == {}
+    assert prove_engine({"Layers": ["/a/Conv"]}, CONVS, FP16).layers == 0, "names alone: not built with details"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((text, name) for texts in (OLD, NEW) for name, text in texts.items()),
+        ("BFloat16", "bf16"),
+        ("FP8", "fp8"),
+        ("Row major linear BF16", "bf16"),
+        ("N/A due to dynamic shapes", "unknown"),
+        ("Int32", "unknown"),
+    ],
+)
+def test_types_in_their_words(text: str, expected: str) -> None:
+    assert precision_of(layer("/a/Conv", "CaskConvolution", text)) == expected
+
+
+def test_kernels_tell_what_fused_layers_hide() -> None:
+    fused = layer("/a/Conv", "kgen", "Half", TacticName="sm80_xmma_fprop_implicit_gemm_i8i8_i8i32_f32")
+    assert precision_of(fused) == "int8"
+
+
+def test_names_of_fused_nodes() -> None:
+    assert node_names(layer("/a/Conv + PWN(PWN(/a/Erf), /a/Mul)", "x", "Half")) == ("/a/Conv", "PWN", "PWN", "/a/Erf", "/a/Mul")

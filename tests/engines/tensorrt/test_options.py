@@ -1,0 +1,68 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ffnet_deploy.contract import Extent
+from ffnet_deploy.engines.tensorrt.flavour import Flavour
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
+from ffnet_deploy.errors import OptionError
+from tests.toy import contract
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"height": Extent.fixed(100)}, "height 100 is not a multiple of 32; the nearest are 96 and 128"),
+        ({"workspace": 0}, "in MiB, from 1"),
+        ({"optimization_level": 6}, "0 to 5"),
+        ({"optimization_level": -1}, "0 to 5"),
+        ({"aux_streams": -1}, "0 or more"),
+        ({"compute_capabilities": ("8.9",)}, "only TensorRT for RTX takes compute capabilities"),
+        ({"flavour": Flavour.RTX, "compute_capabilities": ("89",)}, "written as 8.9: got '89'"),
+        ({"flavour": Flavour.RTX, "compute_capabilities": ("Ada",)}, "written as 8.9"),
+        ({"flavour": Flavour.RTX, "timing_cache": Path("a")}, "has no timing cache"),
+        (
+            {"flavour": Flavour.RTX, "hardware_compatibility": HardwareCompatibility.AMPERE_PLUS},
+            "takes the GPUs to build for by name",
+        ),
+    ],
+)
+def test_options_that_cannot_be_carried_out(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(told)):
+        BuildOptions(**given)
+
+
+def test_a_profile_must_rise() -> None:
+    with pytest.raises(OptionError, match="must rise"):
+        BuildOptions(batch=Extent(4, 2, 1))
+
+
+def test_the_profile_defaults_to_the_graphs_ranges() -> None:
+    assert BuildOptions().narrowed(contract()) == contract()
+    narrowed = BuildOptions(batch=Extent.fixed(2)).narrowed(contract())
+    assert narrowed.batch == Extent.fixed(2) and narrowed.height == contract().height
+
+
+def test_what_shapes_the_engine_is_compared_and_what_does_not_is_not() -> None:
+    same = BuildOptions(timing_cache=Path("a"), device=1)
+    assert same.to_dict() == BuildOptions().to_dict() != BuildOptions(refit=True).to_dict()
+
+
+def test_the_command_repeats_every_option() -> None:
+    options = BuildOptions(
+        batch=Extent(1, 2, 4),
+        height=Extent(64, 96, 128),
+        width=Extent(64, 128, 256),
+        hardware_compatibility=HardwareCompatibility.AMPERE_PLUS,
+        version_compatible=True,
+        refit=True,
+        strip_weights=True,
+    )
+    assert options.command(Path("a.onnx"), Path("a.engine"), "nano") == (
+        "ffnet-export --config nano --checkpoint CHECKPOINT --onnx a.onnx --backend trt --batch 1:2:4 "
+        "--shape 64x64:96x128:128x256 --hardware-compatible ampere-plus --version-compatible --refit --strip-weights "
+        "--out a.engine"
+    )
+    assert "--shape 64x128 " in BuildOptions(height=Extent.fixed(64), width=Extent.fixed(128)).command(Path("a"), Path("b"))

@@ -1,0 +1,102 @@
+"""The timing cache's file; what TensorRT does with its bytes needs a GPU."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from ffnet_deploy.engines.tensorrt.timing_cache import keep_times, read_times, use_times, write_times
+from ffnet_deploy.errors import StorageError
+from tests.test_files import largest_file
+
+HERE = ("8.5.3.1", "NVIDIA H200")
+
+
+class Times:
+    """A timing cache that holds names: a stand-in for TensorRT's, which merges as it does."""
+
+    def __init__(self, content: bytes) -> None:
+        self.names = set(content.decode().split())
+
+    def combine(self, other: "Times", ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        self.names |= other.names
+        return True
+
+    def serialize(self) -> bytes:
+        return " ".join(sorted(self.names)).encode()
+
+
+class Config:
+    def __init__(self, *measured: str) -> None:
+        self.measured = measured
+        self.cache: Times | None = None
+
+    def create_timing_cache(self, content: bytes) -> Times | None:
+        return None if content == b"refused" else Times(content)
+
+    def set_timing_cache(self, cache: Times, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self) -> Times | None:
+        assert self.cache is not None
+        self.cache.names |= set(self.measured)
+        return self.cache
+
+
+def test_times_pass_from_build_to_build(tmp_path: Path) -> None:
+    path = tmp_path / "deeper" / "timing.cache"
+    first, second = Config("conv1"), Config("conv2")
+    for config in (first, second):
+        use_times(config, path, *HERE)
+        keep_times(config, path, *HERE)
+    assert read_times(path, *HERE) == b"conv1 conv2"
+    assert [file.name for file in path.parent.iterdir()] == ["timing.cache"]
+
+
+def test_builds_side_by_side_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "timing.cache"
+    configs = [Config(f"conv{index}") for index in range(8)]
+    for config in configs:
+        use_times(config, path, *HERE)
+    threads = [threading.Thread(target=keep_times, args=(config, path, *HERE)) for config in configs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert read_times(path, *HERE) == b" ".join(b"conv%d" % index for index in range(8))
+
+
+def test_times_of_another_gpu_or_version_or_damaged_ones_are_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "timing.cache"
+    write_times(path, b"conv1", *HERE)
+    assert read_times(path, "8.6.1", HERE[1]) == read_times(path, HERE[0], "NVIDIA L4") == b""
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        path.write_bytes(changed)
+        assert read_times(path, *HERE) == b"", at
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        assert read_times(path, *HERE) == b"", cut
+    path.unlink()
+    assert read_times(path, *HERE) == b""
+
+
+def test_bytes_that_tensorrt_refuses_begin_anew(tmp_path: Path) -> None:
+    path, config = tmp_path / "timing.cache", Config("conv1")
+    write_times(path, b"refused", *HERE)
+    use_times(config, path, *HERE)
+    keep_times(config, path, *HERE)
+    assert read_times(path, *HERE) == b"conv1"
+
+
+def test_a_full_disk_keeps_the_times_before(tmp_path: Path) -> None:
+    path = tmp_path / "timing.cache"
+    write_times(path, b"conv1", *HERE)
+    with largest_file(256), pytest.raises(StorageError, match="no room left"):
+        write_times(path, b"x" * 1000, *HERE)
+    assert read_times(path, *HERE) == b"conv1"

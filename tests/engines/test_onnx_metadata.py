@@ -1,0 +1,62 @@
+"""What is read without the onnx package is what the onnx package reads."""
+
+from pathlib import Path
+
+import pytest
+
+from ffnet_deploy.contract import METADATA_KEY, Extent, InputKind, OutputKind
+from ffnet_deploy.engines.onnx_metadata import node_at, read_description, read_metadata, tensor_shape
+from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
+from tests.toy import contract, fixed, write_onnx
+
+onnx = pytest.importorskip("onnx")
+
+
+def test_description_is_that_of_the_file(tmp_path: Path) -> None:
+    described = contract(input=InputKind.BGR, output=OutputKind.LABELS)
+    path = write_onnx(tmp_path / "toy.onnx", described)
+    assert read_description(path) == (described, PrecisionRecord())
+    model = onnx.load(path)
+    record = PrecisionRecord(Precision.FP16, Precision.FP16, float32=("/a/Conv", "/ä/Add"))
+    onnx.helper.set_model_props(model, {METADATA_KEY: described.to_json(), PRECISION_KEY: record.to_json(), "empty": ""})
+    onnx.save(model, path)
+    assert read_description(path) == (described, record)
+    assert read_metadata(path) == {entry.key: entry.value for entry in model.metadata_props}
+
+
+def test_nodes_and_shapes_are_those_of_the_file(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "toy.onnx", contract(**fixed(64, 96), input=InputKind.RGB))
+    for index, node in enumerate(onnx.load(path).graph.node):
+        assert node_at(path, index) == f"{node.name or f'node {index}'} ({node.op_type})"
+    assert node_at(path, 99) == node_at(path, -1) == "the graph"
+    assert tensor_shape(path, "image") == (1, 64, 96, 3)
+    dynamic = write_onnx(tmp_path / "dynamic.onnx", contract(width=Extent.fixed(96)))
+    assert tensor_shape(dynamic, "image") == (-1, 3, -1, 96)
+    with pytest.raises(ArtifactError, match="has no input or output 'labels'"):
+        tensor_shape(dynamic, "labels")
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", bytes(100), b"\xff" * 50, b"PK\x03\x04" + bytes(30)])
+def test_files_that_are_no_graph_are_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="to do"):
+        read_description(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_cut_files_are_one_clear_error(tmp_path: Path, share: float) -> None:
+    path = write_onnx(tmp_path / "toy.onnx", contract())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ArtifactError, match="to do"):
+        read_description(path)
+
+
+def test_a_missing_file_and_a_strangers_graph_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"there is no artefact .*none\.onnx"):
+        read_description(tmp_path / "none.onnx")
+    path = write_onnx(tmp_path / "toy.onnx", contract(), metadata=False)
+    with pytest.raises(ArtifactError, match="was not exported by ffnet-export"):
+        read_description(path)

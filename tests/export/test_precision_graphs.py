@@ -1,0 +1,136 @@
+"""Typed graphs of both families: well typed, the same network within rounding, and read by what has to read them."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from ffnet_deploy.contract import METADATA_KEY, Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.export.images import generated_images
+from ffnet_deploy.export.onnx import ExportOptions
+from ffnet_deploy.export.precision import Typed, TypingOptions, assign_types, simulated
+from ffnet_deploy.export.precision.decide import Reason
+from ffnet_deploy.export.verify import input_batch
+from ffnet_deploy.precision import Precision
+from tests.export.conftest import GraphOf
+from tests.export.planted import run
+
+FIXED = (Extent.fixed(64), Extent.fixed(96), Extent.fixed(1))
+DYNAMIC = (Extent(32, 64, 128), Extent(32, 96, 128), Extent(1, 1, 2))
+CASES = [
+    ("tiny_seg", ExportOptions(*FIXED, 20), Precision.FP16),
+    ("tiny_seg", ExportOptions(*DYNAMIC, 17, InputKind.BGR, OutputKind.LABELS), Precision.FP16),
+    ("tiny_seg", ExportOptions(*DYNAMIC, 20, InputKind.RGB, OutputKind.PROBABILITIES), Precision.BF16),
+    ("tiny_upernet", ExportOptions(*FIXED, 17, InputKind.FLOAT, OutputKind.PROBABILITIES), Precision.FP16),
+    ("tiny_upernet", ExportOptions(*DYNAMIC, 20, InputKind.BGR, OutputKind.LABELS), Precision.FP16),
+    ("tiny_upernet", ExportOptions(*DYNAMIC, 17, InputKind.RGB, OutputKind.LOGITS), Precision.BF16),
+]
+AGREEMENT = {Precision.FP16: 0.99, Precision.BF16: 0.95}
+TENSORS = {InputKind.FLOAT: TensorProto.FLOAT, InputKind.RGB: TensorProto.UINT8, InputKind.BGR: TensorProto.UINT8}
+
+Case = tuple[onnx.ModelProto, Typed, np.ndarray, ExportOptions]
+
+
+def name_of(value: Any) -> str:
+    if isinstance(value, ExportOptions):
+        form = "static" if value.height.is_fixed else "dynamic"
+        return f"{value.opset}-{form}-{value.input.value}-{value.output.value}"
+    return str(getattr(value, "value", value))
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(name_of(part) for part in case))
+def case(request: pytest.FixtureRequest, graph_of: GraphOf) -> Case:
+    family, options, precision = request.param
+    graph = graph_of(family, options)
+    contract = Contract.from_json(next(entry.value for entry in graph.metadata_props if entry.key == METADATA_KEY))
+    size = (contract.height.opt, contract.width.opt)
+    images = [input_batch([scene], size, contract) for scene in generated_images(2)]
+    return graph, assign_types(graph, TypingOptions(precision), images), images[0], options
+
+
+def labels(output: np.ndarray) -> np.ndarray:
+    return output if output.dtype == np.uint8 else output.argmax(1)
+
+
+def test_typed_graph_is_well_typed_and_keeps_its_boundary(case: Case) -> None:
+    graph, typed, _, options = case
+    onnx.checker.check_model(typed.model, full_check=True)
+    kinds = [tensor.type.tensor_type.elem_type for tensor in (*typed.model.graph.input, *typed.model.graph.output)]
+    output = TensorProto.UINT8 if options.output is OutputKind.LABELS else TensorProto.FLOAT
+    assert kinds == [TENSORS[options.input], output]
+    assert typed.model.graph.input == graph.graph.input
+    assert typed.model.graph.output == graph.graph.output
+
+
+def test_network_is_the_same_within_rounding(case: Case) -> None:
+    graph, typed, x, _ = case
+    agreement = (labels(run(simulated(typed.model), x)) == labels(run(graph, x))).mean()
+    assert agreement > AGREEMENT[typed.record.base], agreement
+
+
+def test_onnx_runtime_runs_fp16(case: Case) -> None:
+    graph, typed, x, _ = case
+    if typed.record.base is Precision.BF16:
+        pytest.skip("ONNX Runtime's CPU provider has no BF16 operators; its simulation is tested above")
+    assert (labels(run(typed.model, x)) == labels(run(graph, x))).mean() > 0.99
+
+
+def test_all_features_are_of_16_bits_where_nothing_speaks_against_it(case: Case) -> None:
+    _, typed, _, options = case
+    features = [kept for kept in typed.report.kept.values() if kept.reason is not Reason.NUMBERS]
+    if typed.record.base is Precision.FP16:
+        assert features == []
+    convolutions = {
+        node.name for node in typed.model.graph.node if node.op_type in ("Conv", "Gelu", "Resize", "MatMul")
+    }
+    assert not convolutions.intersection(typed.record.float32)
+    casts = Counter(node.input[0] for node in typed.model.graph.node if node.op_type == "Cast")
+    assert max(casts.values()) <= 2
+    assert typed.report.casts[1] <= len(features) + (options.output is not OutputKind.LABELS)
+
+
+def test_tensorrt_takes_it_strongly_typed(case: Case) -> None:
+    trt: Any = pytest.importorskip("tensorrt_rtx")
+    _, typed, _, options = case
+    network, problems = parsed(trt, typed.model)
+    assert not problems, problems
+    kinds = {network.get_layer(at).name: network.get_layer(at).get_output(0).dtype for at in range(network.num_layers)}
+    half = trt.DataType.HALF if typed.record.base is Precision.FP16 else trt.DataType.BF16
+    for node in typed.model.graph.node:
+        if node.op_type == "Conv":
+            assert kinds[node.name] == half, node.name
+    if options.opset == 20:
+        assert built(trt, network) is not None
+
+
+def parsed(trt: Any, model: onnx.ModelProto) -> tuple[Any, list[str]]:
+    """A strongly typed network of TensorRT for RTX and the parser's complaints."""
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    parser.parse(model.SerializeToString())
+    KEPT.append((builder, parser))
+    return network, [parser.get_error(index).desc() for index in range(parser.num_errors)]
+
+
+KEPT: list[Any] = []
+"""Builders and parsers whose networks are still looked at."""
+
+
+def built(trt: Any, network: Any) -> Any:
+    builder = KEPT[-1][0]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    tensor = network.get_input(0)
+    if -1 in tuple(tensor.shape):
+        profile = builder.create_optimization_profile()
+        sizes = [(1, 32, 32), (1, 64, 96), (2, 128, 128)]
+        first = tensor.shape[1] == 3
+        profile.set_shape(tensor.name, *((n, 3, h, w) if first else (n, h, w, 3) for n, h, w in sizes))
+        config.add_optimization_profile(profile)
+    return builder.build_serialized_network(network, config)
