@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python -m ffnet_deploy.scenes $(DEMO)/data --train 0 --val 16 --size 256x512 --seed 1000
-	$(BIN)/ffnet-export --config $(MODEL) --checkpoint bundled --shape 384x768 --data $(DEMO)/data --out $(DEMO)
+	$(BIN)/ffnet-export --config $(MODEL) --checkpoint bundled --shape 288x576 --data $(DEMO)/data --out $(DEMO)
 	$(BIN)/ffnet-bench $(DEMO)/$(MODEL).onnx --config $(MODEL) --checkpoint bundled --seconds 2 --samples 20 --rounds 10 --profile --json $(DEMO)/bench.json
 	$(BIN)/ffnet-eval --config $(MODEL) --checkpoint bundled --against $(DEMO)/$(MODEL).onnx --data $(DEMO)/data --bench $(DEMO)/bench.json --json $(DEMO)/scores.json --html $(DEMO)/report.html
 	@echo "open $(DEMO)/report.html in a browser"

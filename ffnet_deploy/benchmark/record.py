@@ -74,7 +74,7 @@ class Setting:
 
     def __str__(self) -> str:
         parts = [f"{self.batch}x{self.height}x{self.width}"]
-        parts += [f"{self.threads} threads"] if self.threads else []
+        parts += [f"{self.threads} thread{'s' * (self.threads > 1)}"] if self.threads else []
         parts += [f"{self.streams} streams"] if self.streams > 1 else []
         return ", ".join(parts)
 

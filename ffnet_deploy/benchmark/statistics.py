@@ -9,6 +9,7 @@ Bootstrapping clustered data, JRSS B 69, 2007 (drawing whole clusters).
 """
 
 from collections.abc import Sequence
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,10 @@ LEAST_ROUNDS = 6
 """Below this many rounds there is no interval: resampling a handful promises more than it knows."""
 
 DRAWS = 4000
-_DRAWS_AT_ONCE = 2_000_000
-"""Weights held at once while resampling, 4 bytes each."""
+_CELLS = 256
+
+_MOST_ROUNDS = 200
+"""With more, neighbours are joined: what is resampled must outlast the disturbances that samples share."""
 
 Rounds = Sequence[Samples]
 
@@ -60,7 +63,7 @@ def summarize(rounds: Rounds, seed: int = 0) -> Summary | None:
 
 def median_interval(rounds: Rounds, seed: int = 0, level: float = LEVEL) -> Interval | None:
     """Percentile bootstrap interval of the median; None with fewer than `LEAST_ROUNDS` rounds."""
-    filled = [one for one in rounds if one]
+    filled = _joined([one for one in rounds if one])
     if len(filled) < LEAST_ROUNDS:
         return None
     picks = _picks(len(filled), seed)
@@ -79,18 +82,18 @@ def ratio(mine: Rounds, other: Rounds, against: str, seed: int = 0) -> Ratio | N
     pairs = [(first, second) for first, second in zip(mine, other, strict=False) if first and second]
     if not pairs:
         return None
-    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    first, second = _joined([pair[0] for pair in pairs]), _joined([pair[1] for pair in pairs])
     value = _median(first) / _median(second)
-    if len(pairs) < LEAST_ROUNDS:
+    if len(first) < LEAST_ROUNDS:
         return Ratio(against, value, None, Verdict.SAME)
-    picks = _picks(len(pairs), seed)
+    picks = _picks(len(first), seed)
     draws = resampled_medians(first, picks) / resampled_medians(second, picks)
     return Ratio(against, value, _interval(draws, LEVEL), verdict(value, draws))
 
 
 def independent_ratio(mine: Rounds, other: Rounds, against: str, seed: int = 0) -> Ratio | None:
     """The ratio of the medians of samples from two runs, whose rounds have nothing in common."""
-    first, second = [one for one in mine if one], [one for one in other if one]
+    first, second = (_joined([one for one in rounds if one]) for rounds in (mine, other))
     if not first or not second:
         return None
     value = _median(first) / _median(second)
@@ -125,30 +128,58 @@ def resampled_medians(rounds: Rounds, picks: NDArray[np.intp]) -> NDArray[np.flo
     samples = np.concatenate([np.asarray(one, np.float64) for one in rounds])
     owner = np.repeat(np.arange(len(rounds)), [len(one) for one in rounds])
     order = np.argsort(samples, kind="stable")
-    ranked, owner = samples[order], owner[order]
-    step = max(_DRAWS_AT_ONCE // len(ranked), 1)
-    parts = [
-        _weighted_medians(ranked, _times_picked(picks[start : start + step], len(rounds))[:, owner])
-        for start in range(0, len(picks), step)
-    ]
-    return np.concatenate(parts)
-
-
-def _weighted_medians(ranked: NDArray[np.float64], weights: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Median of `ranked` (n,), ascending, each value taken as often as `weights` (draws, n) says."""
-    reached = weights.cumsum(axis=1, dtype=np.int32)
-    total = reached[:, -1:]
-    lower = (reached >= (total + 1) // 2).argmax(axis=1)
-    upper = (reached >= total // 2 + 1).argmax(axis=1)
-    middle: NDArray[np.float64] = (ranked[lower] + ranked[upper]) / 2
+    ranking = _Ranking(samples[order], owner[order], len(rounds))
+    weights = _times_picked(picks, len(rounds))
+    total = weights @ np.array([len(one) for one in rounds], np.float64)
+    lower, upper = (ranking.at(weights, rank) for rank in ((total + 1) // 2, total // 2 + 1))
+    middle: NDArray[np.float64] = (lower + upper) / 2
     return middle
 
 
-def _times_picked(picks: NDArray[np.intp], rounds: int) -> NDArray[np.int32]:
+class _Ranking:
+    """All samples by size, each with its round, in cells of a few samples, so that a rank is found in two steps.
+
+    Args:
+        values: (n,), ascending.
+        owner: (n,), index of each sample's round.
+        rounds: number of rounds.
+    """
+
+    def __init__(self, values: NDArray[np.float64], owner: NDArray[np.intp], rounds: int) -> None:
+        cells = max(min(_CELLS, len(values) // 16), 1)
+        self._values, self._owner = values, owner
+        self._edges = np.linspace(0, len(values), cells + 1).astype(np.intp)
+        self._widest = int(np.diff(self._edges).max())
+        cell = np.repeat(np.arange(cells), np.diff(self._edges))
+        counts = np.bincount(cell * rounds + owner, minlength=cells * rounds).reshape(cells, rounds)
+        self._reached = counts.cumsum(axis=0).astype(np.float64)
+
+    def at(self, weights: NDArray[np.float64], rank: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The value at `rank` (draws,), from 1, where each sample counts as often as `weights` (draws, rounds) says."""
+        reached = weights @ self._reached.T
+        cell = (reached >= rank[:, None]).argmax(axis=1)
+        draw = np.arange(len(rank))
+        before = np.where(cell > 0, reached[draw, cell - 1], 0.0)
+        start = self._edges[cell]
+        members = np.minimum(start[:, None] + np.arange(self._widest), len(self._values) - 1)
+        within = before[:, None] + weights[draw[:, None], self._owner[members]].cumsum(axis=1)
+        found: NDArray[np.float64] = self._values[start + (within >= rank[:, None]).argmax(axis=1)]
+        return found
+
+
+def _times_picked(picks: NDArray[np.intp], rounds: int) -> NDArray[np.float64]:
     """(draws, rounds): how often each draw picked each round."""
     draws = len(picks)
     flat = (picks + np.arange(draws)[:, None] * rounds).ravel()
-    return np.bincount(flat, minlength=draws * rounds).reshape(draws, rounds).astype(np.int32)
+    return np.bincount(flat, minlength=draws * rounds).reshape(draws, rounds).astype(np.float64)
+
+
+def _joined(rounds: Rounds) -> Rounds:
+    """`rounds`, neighbours joined where there are more than `_MOST_ROUNDS`."""
+    if len(rounds) <= _MOST_ROUNDS:
+        return rounds
+    edges = np.linspace(0, len(rounds), _MOST_ROUNDS + 1).astype(int)
+    return [tuple(chain.from_iterable(rounds[a:b])) for a, b in pairwise(edges)]
 
 
 def _picks(rounds: int, seed: int) -> NDArray[np.intp]:

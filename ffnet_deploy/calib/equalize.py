@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.calib.channel_groups import ChannelGroups, Group
 from ffnet_deploy.calib.graph import Conv, Graph, drop_unused_initializers
-from ffnet_deploy.calib.observers import ChannelMoments
+from ffnet_deploy.calib.observers import ChannelHistograms
 from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.calib.rescale import divide_input, rescale
+from ffnet_deploy.calib.thresholds import channel_thresholds
 
 _STRENGTHS = tuple(step / 10 for step in range(11))
 """Shares of the channels' ranges that the factors take up; the rest goes by the weights."""
@@ -36,7 +37,7 @@ class Reading:
 
     Attributes:
         tensor: its name.
-        largest: largest magnitude of each channel.
+        largest: of each channel the threshold that would serve it best alone.
         squares: mean square of each channel.
         weights: of the quantised convolutions that read them, float64 (outputs, channels, taps); of a depthwise one
             (1, channels, taps).
@@ -93,7 +94,7 @@ class Factors:
     restored: tuple[str, ...]
 
 
-def choose_factors(graph: Graph, plan: Plan, moments: Mapping[str, ChannelMoments]) -> Factors:
+def choose_factors(graph: Graph, plan: Plan, seen: Mapping[str, ChannelHistograms]) -> Factors:
     """The factors that are expected to make the noise of quantisation least.
 
     Where they cost a Mul, they must at least halve the noise.
@@ -102,15 +103,15 @@ def choose_factors(graph: Graph, plan: Plan, moments: Mapping[str, ChannelMoment
     chosen: dict[str, Values] = {}
     restored: list[str] = []
     for number, group in scalable_groups(groups).items():
-        readings = _readings(graph, groups, number, plan, moments)
+        readings = _readings(graph, groups, number, plan, seen)
         factors, gain = _best_factors(readings, group.channels)
         if readings and (not group.sinks or gain >= WORTH_A_MUL):
             chosen[group.producers[0].name] = factors
             restored += [group.producers[0].name] if group.sinks else []
     loose = {}
     for tensor in loose_tensors(graph, groups, plan):
-        reading = _reading(graph, tensor, plan, moments[tensor], slice(None), alone=True)
-        factors, gain = _best_factors([replace(reading, sums=0)], len(moments[tensor].maximum))
+        reading = _reading(graph, tensor, plan, seen[tensor], slice(None), alone=True)
+        factors, gain = _best_factors([replace(reading, sums=0)], len(seen[tensor].maximum))
         if gain >= WORTH_A_MUL:
             loose[tensor] = factors
     return Factors(chosen, loose, tuple(restored))
@@ -128,26 +129,26 @@ def equalize(model: onnx.ModelProto, factors: Factors) -> None:
 
 
 def _readings(
-    graph: Graph, groups: ChannelGroups, number: int, plan: Plan, moments: Mapping[str, ChannelMoments]
+    graph: Graph, groups: ChannelGroups, number: int, plan: Plan, seen: Mapping[str, ChannelHistograms]
 ) -> list[Reading]:
     readings = []
     for tensor in plan.uses:
         layout = groups.layout(tensor)
         readings += [
-            _reading(graph, tensor, plan, moments[tensor], piece.slice, alone=len(layout) == 1)
+            _reading(graph, tensor, plan, seen[tensor], piece.slice, alone=len(layout) == 1)
             for piece in layout
             if piece.group == number
         ]
     return readings
 
 
-def _reading(graph: Graph, tensor: str, plan: Plan, moments: ChannelMoments, channels: slice, alone: bool) -> Reading:
+def _reading(graph: Graph, tensor: str, plan: Plan, seen: ChannelHistograms, channels: slice, alone: bool) -> Reading:
     convs = {conv.name: conv for conv in plan.convs}
     readers = [convs[use.node.name] for use in plan.uses[tensor] if use.node.name in convs]
     return Reading(
         tensor,
-        moments.maximum[channels],
-        moments.mean_square[channels],
+        channel_thresholds(seen)[channels],
+        seen.mean_square[channels],
         tuple(_weights(graph, conv, channels) for conv in readers),
         tuple(conv.is_depthwise for conv in readers),
         len(plan.uses[tensor]) - len(readers),

@@ -1,13 +1,16 @@
 """What is remembered of a tensor while images pass: bounded memory, the same result in whatever order they come."""
 
 from dataclasses import dataclass, field
-from math import ceil, log2
+from math import ceil, floor, log2
 
 import numpy as np
 from numpy.typing import NDArray
 
 BINS = 16384
 """Bins of a histogram; at least half of them lie below the largest magnitude."""
+CHANNEL_BINS = 512
+"""Bins of each channel's histogram."""
+_LEAST_LIMIT = 2.0**-40
 _CHUNK = 1 << 18
 """Values binned at once: they stay in a processor's cache."""
 
@@ -73,29 +76,52 @@ class Histogram:
 
 
 @dataclass
-class ChannelMoments:
-    """Largest magnitude and mean square of each channel of (batch, channels, height, width) tensors.
+class ChannelHistograms:
+    """Counts of magnitudes for each channel of (batch, channels, height, width) tensors, as `Histogram` but coarser.
 
     Attributes:
-        maximum: float64 (channels,); empty until the first update.
+        counts: int64 (channels, CHANNEL_BINS); empty until the first update.
+        limits: float64 (channels,), upper edge of each channel's last bin.
+        maximum: float64 (channels,), largest magnitude so far.
         squares: float64 (channels,), sum of squares.
         count: values per channel so far.
     """
 
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, CHANNEL_BINS), np.int64))
+    limits: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     maximum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     count: int = 0
 
     def update(self, values: NDArray[np.float32]) -> None:
-        """Take in a finite tensor (batch, channels, height, width)."""
+        """Count the magnitudes of a finite tensor (batch, channels, height, width)."""
         channels = values.shape[1]
         if not self.maximum.size:
+            self.counts = np.zeros((channels, CHANNEL_BINS), np.int64)
+            # so small that every channel that is not silent outgrows it
+            self.limits = np.full(channels, _LEAST_LIMIT)
             self.maximum, self.squares = np.zeros(channels), np.zeros(channels)
         for image in values.reshape(values.shape[0], channels, -1):
-            largest = np.maximum(image.max(axis=1), -image.min(axis=1))
-            self.maximum = np.maximum(self.maximum, largest)
-            self.squares += np.einsum("ci,ci->c", image, image)
-            self.count += image.shape[1]
+            self._count(np.abs(image))
+
+    def _count(self, magnitudes: NDArray[np.float32]) -> None:
+        largest = magnitudes.max(axis=1).astype(np.float64)
+        self.maximum = np.maximum(self.maximum, largest)
+        self.squares += np.einsum("ci,ci->c", magnitudes, magnitudes)
+        self.count += magnitudes.shape[1]
+        for channel in np.flatnonzero(largest >= self.limits):
+            self._grow(int(channel), float(largest[channel]))
+        for channel, values in enumerate(magnitudes):
+            indices = (values * np.float32(CHANNEL_BINS / self.limits[channel])).astype(np.intp)
+            self.counts[channel] += np.bincount(indices, minlength=CHANNEL_BINS)
+
+    def _grow(self, channel: int, largest: float) -> None:
+        doublings = int(floor(log2(largest / self.limits[channel]))) + 1
+        merged = self.counts[channel]
+        for _ in range(min(doublings, CHANNEL_BINS.bit_length())):
+            merged = np.concatenate([merged.reshape(-1, 2).sum(axis=1), np.zeros(CHANNEL_BINS // 2, np.int64)])
+        self.counts[channel] = merged
+        self.limits[channel] *= 2.0**doublings
 
     @property
     def mean_square(self) -> NDArray[np.float64]:

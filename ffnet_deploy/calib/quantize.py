@@ -11,7 +11,7 @@ from ffnet_deploy.calib.collect import Images, Progress, collect
 from ffnet_deploy.calib.equalize import Factors, choose_factors, equalize, tensors_to_observe
 from ffnet_deploy.calib.graph import Conv, Graph
 from ffnet_deploy.calib.insert import insert
-from ffnet_deploy.calib.observers import ChannelMoments, Histogram
+from ffnet_deploy.calib.observers import ChannelHistograms, Histogram
 from ffnet_deploy.calib.options import CalibrationOptions, Calibrator
 from ffnet_deploy.calib.plan import Plan, make_plan
 from ffnet_deploy.calib.ranges import Calibration, key_of, method_name
@@ -134,9 +134,9 @@ def threshold_of(observer: Any, options: CalibrationOptions) -> float:
 def _equalize(work: onnx.ModelProto, images: Images, progress: Progress | None) -> Factors:
     graph = Graph(work)
     plan = make_plan(graph)
-    moments = {name: ChannelMoments() for name in tensors_to_observe(graph, plan)}
-    collect(work, moments, images, "comparing channels", progress)
-    factors = choose_factors(graph, plan, moments)
+    seen = {name: ChannelHistograms() for name in tensors_to_observe(graph, plan)}
+    collect(work, seen, images, "comparing channels", progress)
+    factors = choose_factors(graph, plan, seen)
     equalize(work, factors)
     return factors
 

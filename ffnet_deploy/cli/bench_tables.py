@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from ffnet_deploy.benchmark.compare import Comparison
-from ffnet_deploy.benchmark.record import BenchRun, Contender, Interval, Layer, Measurement, Verdict
+from ffnet_deploy.benchmark.record import BenchRun, Interval, Layer, Measurement, Verdict
 from ffnet_deploy.benchmark.sweep import best_within, frontier, points
 from ffnet_deploy.cli.console import console, report_note
 
@@ -14,6 +14,8 @@ def show_run(run: BenchRun) -> None:
     """Print what the clock held, a line for each measurement, what is missing, and what to beware of."""
     console.print(f"clock: {run.method.content.sentence}", soft_wrap=True)
     console.print(_machine(run), soft_wrap=True)
+    for one in run.contenders:
+        console.print(f"{one.name}: {one.precision}, {one.engine}", soft_wrap=True)
     console.print(_run_table(run))
     for missing in run.missing:
         report_note(f"{missing.contender} is left out: {missing.reason}")
@@ -31,33 +33,38 @@ def _machine(run: BenchRun) -> str:
 
 
 def _run_table(run: BenchRun) -> Table:
-    contenders = {one.name: one for one in run.contenders}
-    table = Table("contender", "precision", "input", title="milliseconds for a call")
-    for column in ("median", "95 % interval", "p95", "p99", "images/s", "time ratio", "same label"):
-        table.add_column(column, justify="right")
+    settings = {row.setting for row in run.measurements}
+    several = len(settings) > 1
+    where = "" if several or not settings else f", {settings.pop()}"
+    table = Table("contender", *(["input"] if several else []), title=f"milliseconds for a call{where}")
     on_device = any(row.device_summary is not None for row in run.measurements)
-    if on_device:
-        table.add_column("GPU median", justify="right")
+    for column in ("median", "95 % interval", "p95", *(["GPU median"] if on_device else []), "images/s"):
+        table.add_column(column, justify="right")
+    for column in ("time ratio", "95 % interval", "same label"):
+        table.add_column(column, justify="right")
     table.add_column("verdict")
     for row in run.measurements:
-        table.add_row(*_cells(row, contenders[row.contender], on_device), style=_style(row))
+        setting = [str(row.setting)] if several else []
+        table.add_row(row.contender, *setting, *_times(row, on_device), *_comparison(row), style=_style(row))
     return table
 
 
-def _cells(row: Measurement, contender: Contender, on_device: bool) -> list[str]:
-    summary = row.summary
-    ratio, check = row.ratio, row.check
-    cells = [row.contender, contender.precision, str(row.setting)]
+def _times(row: Measurement, on_device: bool) -> list[str]:
+    summary, device = row.summary, row.device_summary
+    gpu = ["-" if device is None else _ms(device.median)] if on_device else []
+    rate = "-" if row.throughput is None else f"{row.throughput:.4g}"
     if summary is None:
-        cells += ["-"] * 4
-    else:
-        cells += [_ms(summary.median), _interval(summary.median_interval), _ms(summary.p95), _ms(summary.p99)]
-    cells += ["-" if row.throughput is None else f"{row.throughput:.2f}"]
-    cells += ["1" if ratio is None else f"{ratio.value:.3f} {_interval(ratio.interval)}"]
-    cells += ["" if check is None else f"{check.agreement:.2f} %"]
-    if on_device:
-        cells.append("-" if row.device_summary is None else _ms(row.device_summary.median))
-    return [*cells, "failed" if row.error else ("baseline" if ratio is None else ratio.verdict.value)]
+        return ["-", "-", "-", *gpu, rate]
+    return [_ms(summary.median), _interval(summary.median_interval), _ms(summary.p95), *gpu, rate]
+
+
+def _comparison(row: Measurement) -> list[str]:
+    label = "" if row.check is None else f"{row.check.agreement:.2f} %"
+    if row.error is not None:
+        return ["", "", label, "failed"]
+    if row.ratio is None:
+        return ["1", "", label, "baseline"]
+    return [f"{row.ratio.value:.3f}", _interval(row.ratio.interval), label, row.ratio.verdict.value]
 
 
 def _style(row: Measurement) -> str:

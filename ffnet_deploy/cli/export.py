@@ -32,6 +32,7 @@ from ffnet_deploy.cli.lowering import (
     Bf16,
     CalibCount,
     CalibImages,
+    CalibList,
     CalibMethod,
     Fp8,
     Fp16,
@@ -181,6 +182,7 @@ def command(
     int8_base: Int8Base = None,
     calib_images: CalibImages = None,
     calib_count: CalibCount = None,
+    calib_list: CalibList = None,
     calib_method: CalibMethod = None,
     ranges: Ranges = None,
     max_drop: MaxDrop = None,
@@ -240,7 +242,13 @@ def command(
     from ffnet_deploy.export.pipeline import VerifyOptions
     from ffnet_deploy.export.verify import Tolerance
 
-    calibration = {"images": calib_images, "count": calib_count, "method": calib_method, "ranges": ranges}
+    calibration = {
+        "images": calib_images,
+        "count": calib_count,
+        "listed": calib_list,
+        "method": calib_method,
+        "ranges": ranges,
+    }
     gate = (max_drop, min_agreement) if target or backend is Backend.ONNX else (None, None)  # else the engine's alone
     lowering = lower_options(target, int8_base, *gate, calibration)
     settings = load_config(config)

@@ -1,12 +1,13 @@
 """The options of ``ffnet-export`` that ask for a lower precision, and what is printed of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.status import Status
 from rich.table import Table
 
 from ffnet_deploy.cli.console import console, error_console, report_note
@@ -36,7 +37,8 @@ Int8Base = Annotated[
     Base | None, typer.Option("--int8-base", help="Type of what is not quantised.", show_default="fp16")
 ]
 CalibImages = Annotated[Path | None, typer.Option(help="Folder of images to calibrate on; best from training data.")]
-CalibCount = Annotated[int | None, typer.Option(help="Images to calibrate on.", show_default="up to 128")]
+CalibCount = Annotated[int | None, typer.Option(help="Images to calibrate on.", show_default="64, or the list's")]
+CalibList = Annotated[Path | None, typer.Option(help="Text file that names the images: one pattern a line.")]
 CalibMethod = Annotated[str | None, typer.Option(help="minmax, percentile, entropy or mse.")]
 Ranges = Annotated[Path | None, typer.Option(help="JSON file of calibrated ranges: read if it fits, else written.")]
 MaxDrop = Annotated[
@@ -88,7 +90,7 @@ def lower_options(
     if not target.precision.is_quantized:
         _refuse({"--int8-base": base, **quantizing}, "--int8, --fp8 or --mixed")
     from ffnet_deploy.export.lower import LowerOptions
-    from ffnet_deploy.export.quantizing import Calibration
+    from ffnet_deploy.export.quantizing import CalibrationRequest
 
     chosen = {name: value for name, value in calibration.items() if value is not None}
     return LowerOptions(
@@ -96,12 +98,13 @@ def lower_options(
         base=Precision(base.value) if base else None,
         max_drop=max_drop,
         agreement=agreement,
-        calibration=Calibration(**chosen) if target.precision.is_quantized else None,
+        calibration=CalibrationRequest(**chosen) if target.precision.is_quantized else None,
     )
 
 
 def _calibration_flags(calibration: Mapping[str, Any]) -> dict[str, Any]:
-    return {("ranges" if name == "ranges" else f"calib-{name}"): value for name, value in calibration.items()}
+    names = {"ranges": "ranges", "listed": "calib-list"}
+    return {names.get(name, f"calib-{name}"): value for name, value in calibration.items()}
 
 
 def _refuse(flags: Mapping[str, Any], owner: str) -> None:
@@ -121,10 +124,27 @@ def lower_watched(
         error_console.status("lowering") as status,
         TorchEngine(segmentor.model, exported.contract) as reference,
     ):
-        progress: Callable[[int, int], None] = lambda done, total: status.update(f"image {done} of {total}")  # noqa: E731
         if exported.verification.miou is not None:
             verification = replace(verification, reference_miou=exported.verification.miou[0])
-        return lower(exported.path, None, options, verification, reference, stage=status.update, progress=progress)
+        shown = _Steps(status)
+        return lower(exported.path, None, options, verification, reference, shown.begin, shown.count)
+
+
+class _Steps:
+    """A step's name, and behind it how many images are done."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self._step = ""
+
+    def begin(self, step: str) -> None:
+        """Show the name of a step."""
+        self._step = step
+        self._status.update(step)
+
+    def count(self, done: int, total: int) -> None:
+        """Show how far it is."""
+        self._status.update(f"{self._step}: image {done} of {total}")
 
 
 def precision_table(lowered: "Lowered") -> Table:
@@ -151,7 +171,7 @@ def show_lowered(lowered: "Lowered") -> None:
             f"mIoU on {result.scored_images} images: PyTorch {before:.2f}, {lowered.target.value} {after:.2f}, "
             f"difference {after - before:+.3f} points (limit -{result.tolerance.miou:g})"
         )
-    for note in result.notes:
+    for note in lowered.notes:
         report_note(note)
     console.print(f"verified: {lowered.path}", soft_wrap=True)
     console.print(f"manifest: {lowered.manifest}", soft_wrap=True)

@@ -19,7 +19,7 @@ from ffnet_deploy.export.onnx import write_graph
 from ffnet_deploy.export.pipeline import Stage, VerifyOptions
 from ffnet_deploy.export.precision import TypingOptions, TypingReport, assign_types, simulated
 from ffnet_deploy.export.precision.assign import recorded
-from ffnet_deploy.export.quantizing import Calibration, quantized
+from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
 from ffnet_deploy.export.verify import Tolerance, Verification, input_batch, verify
 from ffnet_deploy.files import make_folder
 from ffnet_deploy.manifest import manifest_path, read_manifest, write_manifest
@@ -28,6 +28,8 @@ from ffnet_deploy.precision import Precision, PrecisionRecord, Target
 Progress = Callable[[int, int], None]
 Inputs = Sequence[NDArray[np.generic]]
 
+_OBSERVED = 8
+"""Calibration images on which the ranges of what is not quantised are observed."""
 _SIMULATED = "simulated.onnx"
 _GATES = {True: (90.0, 0.3), False: (99.5, 0.05)}
 """Least label agreement in percent and largest fall of mIoU in points: of quantised graphs, and of others."""
@@ -50,7 +52,7 @@ class LowerOptions:
     base: Precision | None = None
     max_drop: float | None = None
     agreement: float | None = None
-    calibration: Calibration | None = None
+    calibration: CalibrationRequest | None = None
 
     def __post_init__(self) -> None:
         if self.base is not None and (self.base.is_quantized or not self.target.precision.is_quantized):
@@ -83,6 +85,7 @@ class Lowered:
         record: the precision it asks for.
         summary: rows of number of nodes, type and reason.
         verification: of the written graph against the segmentor as published.
+        notes: what to know of it.
     """
 
     path: Path
@@ -92,6 +95,7 @@ class Lowered:
     record: PrecisionRecord
     summary: tuple[tuple[int, str, str], ...]
     verification: Verification
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class _Made:
     record: PrecisionRecord
     typing: TypingReport | None = None
     quantization: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def lowered_path(fp32: Path, target: Target) -> Path:
@@ -150,7 +155,8 @@ def lower(
         stage("writing")
         manifest = write_manifest(draft, "onnx", content, files)
         move((*files, draft.name, manifest.name), draft.parent, path.parent)
-    return Lowered(path, manifest_path(path), options.target, contract, made.record, _summary(made), result)
+    notes = (*made.notes, *result.notes)
+    return Lowered(path, manifest_path(path), options.target, contract, made.record, _summary(made), result, notes)
 
 
 def _contract(model: onnx.ModelProto) -> Contract:
@@ -172,14 +178,33 @@ def _made(
     if options.calibration is None:
         stage("observing ranges")
         return _typed(_Made(model, recorded(model)), Precision(target.value), images, progress)
-    stage("calibrating")
-    made_of = quantized(model, contract, target, options.calibration, progress)
-    made = _Made(made_of.model, made_of.record, quantization=made_of.report)
+    made, inputs = _quantized(model, contract, options, stage, progress)
     base = options.base or default_base(model)
     if base is Precision.FP32:
         return made
     stage("observing ranges")
-    return _typed(made, base, images, progress)
+    return _typed(made, base, inputs[:_OBSERVED], progress)
+
+
+def _quantized(
+    model: onnx.ModelProto,
+    contract: Contract,
+    options: LowerOptions,
+    stage: Stage,
+    progress: Progress | None,
+) -> tuple[_Made, Inputs]:
+    """The graph with Q/DQ nodes over FP32, and what it was calibrated on."""
+
+    def told(step: str, done: int, total: int) -> None:
+        stage(step)
+        if progress is not None:
+            progress(done, total)
+
+    assert options.calibration is not None
+    stage("choosing images")
+    result, images = quantized(model, contract, options.target, options.calibration, told)
+    report = {**result.report, "source": str(options.calibration.images)}
+    return _Made(result.model, result.record, quantization=report, notes=images.notes), images
 
 
 def _typed(made: _Made, base: Precision, images: Inputs, progress: Progress | None) -> _Made:
@@ -242,6 +267,7 @@ def _manifest_content(
             "source": source,
             "typing": made.typing.to_dict() if made.typing else None,
             "quantization": made.quantization,
+            "notes": list(made.notes),
         },
         "verification": {"images": verification.source, **result.to_dict()},
     }

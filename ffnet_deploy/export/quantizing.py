@@ -1,38 +1,51 @@
-"""Quantised graphs as an export asks for them: images read as they are needed, and the calibration's options."""
+"""Quantised graphs as an export asks for them: which images, whose ranges."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from ffnet_deploy.calib import (
+    CalibrationImages,
+    CalibrationOptions,
+    Method,
+    Quantized,
+    calibrate,
+    choose_images,
+    key_of,
+    quantize_graph,
+    read_calibration,
+    write_calibration,
+)
+from ffnet_deploy.calib.images import DEFAULT_COUNT
+from ffnet_deploy.calib.lists import read_image_list
 from ffnet_deploy.contract import Contract
 from ffnet_deploy.errors import DataError, OptionError
-from ffnet_deploy.evaluation.datasets import Sample, open_images
-from ffnet_deploy.evaluation.images import read_image
-from ffnet_deploy.export.verify import NamedImage, input_batch
+from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
+from ffnet_deploy.files import check_target
 from ffnet_deploy.precision import Target
 
-DEFAULT_COUNT = 128
-"""Images to calibrate on where no number is asked for and the folder holds as many."""
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the step, the number of images done and the number of all."""
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationRequest:
     """What a quantised graph is calibrated on, and how.
 
     Attributes:
-        images: folder of images.
-        count: images to take, spread evenly over the folder by name; None: `DEFAULT_COUNT` or all there are.
+        images: folder of images, or of a labelled data set, whose training split is taken then.
+        count: images to take; None: the calibration's own default, or what the list asks for.
+        listed: text file that names them; None: they are chosen.
         method: name of the calibration method; None: the calibration's own default.
-        ranges: JSON file of ranges to use again, or to write; None: they are not kept.
+        ranges: JSON file of ranges, used again if it is there, else written; None: they are not kept.
     """
 
     images: Path | None = None
     count: int | None = None
+    listed: Path | None = None
     method: str | None = None
     ranges: Path | None = None
 
@@ -40,61 +53,77 @@ class Calibration:
         if self.images is None:
             raise OptionError(
                 "a quantised graph needs images to calibrate on.\n"
-                "  to do    give a folder of images like those the network will see: --calib-images DIR"
+                "  to do    give images like those that the network will see: --calib-images DIR"
             )
         if self.count is not None and self.count < 1:
             raise OptionError(f"--calib-count takes a number of images from 1: got {self.count}")
+        _ = self.chosen_method
 
+    @property
+    def chosen_method(self) -> Method:
+        """The calibration method.
 
-class FolderInputs(Sequence[NDArray[np.generic]]):
-    """Images of a folder as network inputs of a contract's typical size, read when they are asked for.
-
-    Raises:
-        DataError: the folder holds no images, or fewer than asked for.
-    """
-
-    def __init__(self, calibration: Calibration, contract: Contract) -> None:
-        found = open_images(calibration.images or Path()).samples
-        if calibration.count is not None and len(found) < calibration.count:
-            raise DataError(
-                f"{calibration.images} holds {len(found)} images, and {calibration.count} were asked for.\n"
-                "  to do    give a folder with more images, or a smaller --calib-count"
-            )
-        self.samples = _spread(found, calibration.count or min(DEFAULT_COUNT, len(found)))
-        self._contract = contract
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.generic]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[NDArray[np.generic]]: ...
-
-    def __getitem__(self, index: int | slice) -> NDArray[np.generic] | Sequence[NDArray[np.generic]]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        sample, contract = self.samples[index], self._contract
-        image = NamedImage(sample.name, read_image(sample.image))
-        return input_batch([image] * contract.batch.min, (contract.height.opt, contract.width.opt), contract)
-
-
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """`count` of `samples`, evenly spaced."""
-    return [samples[index * len(samples) // count] for index in range(count)]
+        Raises:
+            OptionError: there is none of that name.
+        """
+        try:
+            return CalibrationOptions().method if self.method is None else Method(self.method)
+        except ValueError as error:
+            known = ", ".join(method.value for method in Method)
+            raise OptionError(f"--calib-method is one of {known}, not {self.method!r}") from error
 
 
 def quantized(
     model: onnx.ModelProto,
     contract: Contract,
     target: Target,
-    calibration: Calibration,
-    progress: Callable[[int, int], None] | None = None,
-) -> Any:
-    """`model` with Q/DQ nodes as the calibration chooses them."""
-    from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
+    request: CalibrationRequest,
+    progress: Progress | None = None,
+) -> tuple[Quantized, CalibrationImages]:
+    """`model` with Q/DQ nodes, and the images that it was calibrated on.
 
-    chosen = {} if calibration.method is None else {"method": Method(calibration.method)}
-    options = CalibrationOptions(precision=target.precision, **chosen)
-    return quantize_graph(model, FolderInputs(calibration, contract), options, progress)
+    Raises:
+        DataError: the images cannot be used.
+        ArtifactError: the graph is quantised already, or the file of ranges was measured on something else.
+        OptionError: the options do not fit the graph.
+    """
+    images = calibration_images(request, contract)
+    options = CalibrationOptions(method=request.chosen_method, precision=target.precision)
+    return quantize_graph(model, images, options, progress, _ranges(model, images, options, request, progress)), images
+
+
+def calibration_images(request: CalibrationRequest, contract: Contract) -> CalibrationImages:
+    """The images that `request` asks for, as inputs of the network.
+
+    Raises:
+        DataError: there are none, or too many cannot be used.
+    """
+    listed = None if request.listed is None else read_image_list(request.listed)
+    count = request.count or (listed.count if listed else DEFAULT_COUNT)
+    return choose_images(_dataset(request.images or Path(), contract), contract, count, listed)
+
+
+def _dataset(folder: Path, contract: Contract) -> Dataset:
+    if not folder.exists():
+        raise DataError(f"there are no images at {folder}.\n  to do    check the path given with --calib-images")
+    if (folder / "leftImg8bit").is_dir() or ((folder / "images").is_dir() and (folder / "annotations").is_dir()):
+        return open_dataset(folder, contract.dataset, split="train")
+    return open_images(folder)
+
+
+def _ranges(
+    model: onnx.ModelProto,
+    images: CalibrationImages,
+    options: CalibrationOptions,
+    request: CalibrationRequest,
+    progress: Progress | None,
+) -> Any:
+    """What an earlier calibration measured, or this one, written to its file; None where no file is asked for."""
+    if request.ranges is None:
+        return None
+    if request.ranges.exists():
+        return read_calibration(request.ranges, key_of(model, images, options))
+    check_target(request.ranges)
+    measured = calibrate(model, images, options, progress)
+    write_calibration(request.ranges, measured)
+    return measured

@@ -68,6 +68,12 @@ def test_rounds_are_resampled_whole_whatever_their_length() -> None:
     assert resampled_medians(rounds, picks).tolist() == pytest.approx(expected, rel=1e-15)
 
 
+def test_thousands_of_rounds_are_joined_and_say_the_same() -> None:
+    samples = recorded(rounds=6000, each=4)
+    found, few = (median_interval(as_rounds(part)) for part in (samples, samples.reshape(200, -1)))
+    assert found == few
+
+
 def samples_of(noise: str, random: np.random.Generator, each: int) -> np.ndarray:
     """(ROUNDS, each) calls of 10 ms as the simulated machine would take them, a fifth of a second between rounds."""
     moments = np.arange(ROUNDS) * 0.2

@@ -119,7 +119,7 @@ def test_a_report_is_written(artifact: Path, tmp_path: Path) -> None:
 def test_a_wrong_output_fails_the_command(artifact: Path, tmp_path: Path) -> None:
     other = write_onnx(tmp_path / "other.onnx", contract(classes=("a", "b"), palette=((0, 0, 0),) * 2, **fixed(64, 96)))
     result = run(artifact, other, *QUICK, "--json", tmp_path / "run.json")
-    assert_one_error(result, "other, ONNX Runtime (1x64x96): wrong output")
+    assert_one_error(result, "other, ONNX Runtime (1x64x96, 1 thread): wrong output")
     assert "wrong output" in result.stdout
     assert len(read_run(tmp_path / "run.json").measurements) == 2
 
@@ -194,7 +194,7 @@ def test_stopping_by_hand_keeps_the_samples(artifact: Path, tmp_path: Path) -> N
         text=True,
         env=os.environ.copy(),
     )
-    time.sleep(15)
+    time.sleep(8)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

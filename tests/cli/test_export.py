@@ -116,7 +116,7 @@ def test_shapes_and_batches_as_typed() -> None:
         ("ffnet_seg_512_ade_160k", "512x512"),
         ("ffnet_seg_1024_city_160k", "1024x1024"),
         ("ffnet_seg_nano_camvid", "384x480"),
-        ("ffnet_seg_nano_scenes", "384x768"),
+        ("ffnet_seg_nano_scenes", "288x576"),
     ],
 )
 def test_default_shape_is_what_the_protocol_shows_the_network(config: str, shape: str) -> None:

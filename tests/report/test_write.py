@@ -36,7 +36,7 @@ def test_json_holds_every_number(data: ReportData, tmp_path: Path) -> None:
         assert (entry["name"], entry["sha256"]) == (one.name, one.sha256)
         assert entry["accuracy"]["mIoU"] == one.scores.mean_iou
         assert entry["accuracy"]["agreement"] == one.accuracy.agreement
-        assert entry["accuracy"]["per_class"]["Sky"]["IoU"] == one.scores.per_class["Sky"].iou
+        assert entry["accuracy"]["per_class"]["sky"]["IoU"] == one.scores.per_class["sky"].iou
     assert run_from_dict(written["bench"]) == data.run
     assert [entry["agreement"] for entry in written["pictures"]] == [list(s.agreement) for s in data.gallery.samples]
 
@@ -50,7 +50,7 @@ def test_markdown_has_the_tables_of_the_page(data: ReportData) -> None:
         assert f"**{node.one('caption').text}**" in text
         for row in table_rows(node):
             cells = [cell for cell in row if cell]
-            name, *values = (cell.removeprefix("\u2713 ").removeprefix("\u2716 ").removeprefix("? ") for cell in cells)
+            name, *values = (cell.removeprefix("\u2713 ").removeprefix("\u2715 ").removeprefix("? ") for cell in cells)
             line = [entry for entry in text.splitlines() if entry.startswith(f"| {name} |")]
             assert any(all(f" {value} |" in entry for value in values) for entry in line), (name, values)
     assert "data:image" not in text

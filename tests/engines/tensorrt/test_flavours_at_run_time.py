@@ -1,16 +1,15 @@
 """What differs between TensorRT's versions when an engine runs, and the layer times."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ffnet_deploy.engines.tensorrt.profile import layer_times
-from tests.conftest import REPOSITORY
 from tests.engines.tensorrt import trt_standin
 from tests.engines.tensorrt.conftest import Opener
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
+from tests.engines.tensorrt.test_names import LISTS
 from tests.engines.tensorrt.trt_standin import IExecutionContext, TrtStandIn, network
 from tests.toy import contract
 
@@ -38,15 +37,10 @@ def test_layers_are_timed_run_by_run(start: Opener, cuda: CudaStandIn, tmp_path:
     assert not any(cuda.live.values())
 
 
-def test_the_stand_in_has_only_names_that_every_tensorrt_has() -> None:
-    folder = REPOSITORY.parent / "shared" / "trt_api"
-    if not folder.is_dir():
-        pytest.skip(f"no lists of TensorRT's names at {folder}")
-    for path in sorted(folder.glob("*.json")):
-        listed = json.loads(path.read_text())
-        for kind in (trt_standin.Runtime, trt_standin.ICudaEngine, IExecutionContext):
-            offered = {name for name in dir(kind) if not name.startswith("_")} - {"create_runtime_config"}
-            offered |= {"profiler", "enqueue_emits_profile", "active_optimization_profile"} & set(
-                listed["classes"]["IExecutionContext"] if kind is IExecutionContext else ()
-            )
-            assert offered <= set(listed["classes"][kind.__name__]), f"{kind.__name__} of {path.stem}"
+@pytest.mark.parametrize("version", LISTS)
+def test_the_stand_in_has_only_names_that_every_tensorrt_has(version: str) -> None:
+    for kind in (trt_standin.Runtime, trt_standin.ICudaEngine, IExecutionContext):
+        offered = {name for name in dir(kind) if not name.startswith("_")} - {"create_runtime_config"}
+        assert offered <= set(LISTS[version]["classes"][kind.__name__]), kind.__name__
+    settings = {"profiler", "enqueue_emits_profile", "active_optimization_profile"}
+    assert settings <= set(LISTS[version]["classes"]["IExecutionContext"])

@@ -1,5 +1,5 @@
 # from nothing: high rate, short warm-up, poly to 0; the exponential average of the weights is validated and saved
-max_iters = 2550
+max_iters = 2700
 warmup = 100
 optim_wrapper = dict(
     type="OptimWrapper",
@@ -11,7 +11,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=warmup),
     dict(type="PolyLR", power=0.9, eta_min=0.0, by_epoch=False, begin=warmup, end=max_iters),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_begin=1200, val_interval=450)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_begin=1350, val_interval=1350)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(
