@@ -5,11 +5,13 @@ tells less than its number of samples suggests. Two contenders of one run are re
 what slowed a round down hits both alike and cancels in their ratio.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval); Field and Welsh,
-Bootstrapping clustered data, JRSS B 69, 2007 (drawing whole clusters).
+Bootstrapping clustered data, JRSS B 69, 2007 (drawing whole clusters); Hesterberg, arXiv 1411.5279, section 3.2
+(widening for few samples).
 """
 
 from collections.abc import Sequence
 from itertools import chain, pairwise
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +69,7 @@ def median_interval(rounds: Rounds, seed: int = 0, level: float = LEVEL) -> Inte
     if len(filled) < LEAST_ROUNDS:
         return None
     picks = _picks(len(filled), seed)
-    return _interval(resampled_medians(filled, picks), level)
+    return _interval(resampled_medians(filled, picks), len(filled), level)
 
 
 def ratio(mine: Rounds, other: Rounds, against: str, seed: int = 0) -> Ratio | None:
@@ -88,7 +90,7 @@ def ratio(mine: Rounds, other: Rounds, against: str, seed: int = 0) -> Ratio | N
         return Ratio(against, value, None, Verdict.SAME)
     picks = _picks(len(first), seed)
     draws = resampled_medians(first, picks) / resampled_medians(second, picks)
-    return Ratio(against, value, _interval(draws, LEVEL), verdict(value, draws))
+    return Ratio(against, value, _interval(draws, len(first), LEVEL), verdict(value, draws, len(first)))
 
 
 def independent_ratio(mine: Rounds, other: Rounds, against: str, seed: int = 0) -> Ratio | None:
@@ -102,12 +104,19 @@ def independent_ratio(mine: Rounds, other: Rounds, against: str, seed: int = 0) 
     draws = resampled_medians(first, _picks(len(first), seed)) / resampled_medians(
         second, _picks(len(second), seed + 1)
     )
-    return Ratio(against, value, _interval(draws, LEVEL), verdict(value, draws))
+    fewest = min(len(first), len(second))
+    return Ratio(against, value, _interval(draws, fewest, LEVEL), verdict(value, draws, fewest))
 
 
-def verdict(value: float, draws: NDArray[np.float64]) -> Verdict:
-    """Faster or slower where that is `CERTAIN`, and by more than `MARGIN`."""
-    certain = _interval(draws, CERTAIN)
+def verdict(value: float, draws: NDArray[np.float64], rounds: int) -> Verdict:
+    """Faster or slower where that is `CERTAIN`, and by more than `MARGIN`.
+
+    Args:
+        value: ratio of the medians.
+        draws: the same, resampled.
+        rounds: number of rounds that were resampled.
+    """
+    certain = _interval(draws, rounds, CERTAIN)
     if certain.high < 1 and value < 1 - MARGIN:
         return Verdict.FASTER
     if certain.low > 1 and value > 1 + MARGIN:
@@ -190,7 +199,18 @@ def _median(rounds: Rounds) -> float:
     return float(np.median(np.concatenate([np.asarray(one, np.float64) for one in rounds])))
 
 
-def _interval(draws: NDArray[np.float64], level: float) -> Interval:
-    tail = (1 - level) / 2 * 100
-    low, high = np.percentile(draws, (tail, 100 - tail))
+def _interval(draws: NDArray[np.float64], rounds: int, level: float) -> Interval:
+    share = tail(rounds, level) * 100
+    low, high = np.percentile(draws, (share, 100 - share))
     return Interval(float(low), float(high), level)
+
+
+def tail(rounds: int, level: float) -> float:
+    """Share of the draws that lies beyond each end of the interval from so many rounds.
+
+    Less than (1 - level) / 2: the spread of few samples is less than that of what they were drawn from. Like the
+    interval of a mean with Student's t; its quantile by the expansion of Abramowitz and Stegun, 26.7.5.
+    """
+    z, freedom = NormalDist().inv_cdf((1 + level) / 2), rounds - 1
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return NormalDist().cdf(-t * (rounds / freedom) ** 0.5)

@@ -133,7 +133,9 @@ def comparison_line(comparison: Comparison, found: Evaluation) -> str:
     score = percent(found.scores.mean_iou) if found.scores else NOTHING
     change = "" if drop is None else f" ({points(-drop)} points)"
     same = share(comparison.agreement)
-    return f"{last.name}, {last.artifact}: mIoU {score}{change}, {same} of the labels as {first.name}"
+    return (
+        f"{last.artifact} ({last.engine}): mIoU {score}{change}, {same} of the labels as {first.artifact or first.name}"
+    )
 
 
 def finish(comparison: Comparison, source: Source, options: ReportOptions, run: BenchRun | None) -> None:
@@ -152,8 +154,8 @@ def finish(comparison: Comparison, source: Source, options: ReportOptions, run: 
         return
     fallen = [(one, drop) for one in others if (drop := miou_drop(first, one)) is not None and drop > options.max_drop]
     if fallen:
-        lines = "".join(f"\n  found    {one.name}, {one.artifact}: {points(-drop)} points" for one, drop in fallen)
+        lines = "".join(f"\n  found    {points(-drop)} points  {one.artifact}" for one, drop in fallen)
         raise VerificationError(
-            f"mIoU falls by more than --max-drop {options.max_drop:g} points against {first.name}:{lines}\n"
+            f"mIoU falls by more than --max-drop {options.max_drop:g} points against {first.artifact or first.name}:{lines}\n"
             "  to do    keep more layers in a higher precision, or allow more with --max-drop"
         )

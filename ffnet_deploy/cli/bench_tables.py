@@ -1,5 +1,6 @@
 """What ``ffnet-bench`` prints."""
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ffnet_deploy.benchmark.compare import Comparison
@@ -8,6 +9,11 @@ from ffnet_deploy.benchmark.sweep import best_within, frontier, points
 from ffnet_deploy.cli.console import console, report_note
 
 _STYLE = {Verdict.FASTER: "green", Verdict.SLOWER: "yellow", Verdict.SAME: "", Verdict.WRONG: "bold red"}
+
+_COLUMNS = ("median", "95 %", "p95", "GPU median", "images/s", "time ratio", "95 % of it", "same label", "verdict")
+_LEFT_OUT = ("p95", "same label")
+"""On a narrow screen; a wrong output shows in the verdict too."""
+_WIDE = 110
 
 
 def show_run(run: BenchRun) -> None:
@@ -36,26 +42,32 @@ def _run_table(run: BenchRun) -> Table:
     settings = {row.setting for row in run.measurements}
     several = len(settings) > 1
     where = "" if several or not settings else f", {settings.pop()}"
-    table = Table("contender", *(["input"] if several else []), title=f"milliseconds for a call{where}")
-    on_device = any(row.device_summary is not None for row in run.measurements)
-    for column in ("median", "95 % interval", "p95", *(["GPU median"] if on_device else []), "images/s"):
-        table.add_column(column, justify="right")
-    for column in ("time ratio", "95 % interval", "same label"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
+    table = Table(
+        "contender", *(["input"] if several else []), box=SIMPLE_HEAD, title=f"milliseconds for a call{where}"
+    )
+    columns = [one for one in _COLUMNS if _is_shown(one, run)]
+    for column in columns:
+        table.add_column(column, justify="left" if column == "verdict" else "right", no_wrap=column != "verdict")
     for row in run.measurements:
+        cells = dict(zip(_COLUMNS, (*_times(row), *_comparison(row)), strict=True))
         setting = [str(row.setting)] if several else []
-        table.add_row(row.contender, *setting, *_times(row, on_device), *_comparison(row), style=_style(row))
+        table.add_row(row.contender, *setting, *(cells[one] for one in columns), style=_style(row))
     return table
 
 
-def _times(row: Measurement, on_device: bool) -> list[str]:
+def _is_shown(column: str, run: BenchRun) -> bool:
+    if column == "GPU median":
+        return any(row.device_summary is not None for row in run.measurements)
+    return console.width >= _WIDE or column not in _LEFT_OUT
+
+
+def _times(row: Measurement) -> list[str]:
     summary, device = row.summary, row.device_summary
-    gpu = ["-" if device is None else _ms(device.median)] if on_device else []
+    gpu = "-" if device is None else _ms(device.median)
     rate = "-" if row.throughput is None else f"{row.throughput:.4g}"
     if summary is None:
-        return ["-", "-", "-", *gpu, rate]
-    return [_ms(summary.median), _interval(summary.median_interval), _ms(summary.p95), *gpu, rate]
+        return ["-", "-", "-", gpu, rate]
+    return [_ms(summary.median), _interval(summary.median_interval), _ms(summary.p95), gpu, rate]
 
 
 def _comparison(row: Measurement) -> list[str]:

@@ -47,7 +47,8 @@
     tags[0].textContent = captionOf(left);
     tags[1].textContent = captionOf(right);
     split.setAttribute("aria-valuetext", `${split.value} % ${captionOf(left)}, the rest ${captionOf(right)}`);
-    samples[current].after(below);
+    // moving it takes the focus away: only when the sample is another one
+    if (samples[current].nextElementSibling !== below) samples[current].after(below);
   };
 
   const step = (by) => {

@@ -35,7 +35,12 @@ def test_interval_of_the_median_is_scipys_bootstrap(rounds: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     samples = recorded(rounds=rounds, each=1)
     expected = stats.bootstrap(
-        (samples[:, 0],), np.median, n_resamples=statistics.DRAWS, method="percentile", rng=np.random.default_rng(7)
+        (samples[:, 0],),
+        np.median,
+        n_resamples=statistics.DRAWS,
+        confidence_level=1 - 2 * statistics.tail(rounds, 0.95),
+        method="percentile",
+        rng=np.random.default_rng(7),
     ).confidence_interval
     found = median_interval(as_rounds(samples), seed=7)
     assert found is not None
@@ -50,6 +55,7 @@ def test_interval_of_the_ratio_is_scipys_paired_bootstrap() -> None:
         lambda a, b, axis=-1: np.median(a, axis=axis) / np.median(b, axis=axis),
         paired=True,
         n_resamples=statistics.DRAWS,
+        confidence_level=1 - 2 * statistics.tail(ROUNDS, 0.95),
         method="percentile",
         rng=np.random.default_rng(3),
     ).confidence_interval
@@ -58,6 +64,14 @@ def test_interval_of_the_ratio_is_scipys_paired_bootstrap() -> None:
     assert found.interval is not None
     assert (found.interval.low, found.interval.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
     assert found.value == np.median(mine) / np.median(other)
+
+
+@pytest.mark.parametrize("rounds", [6, 10, 50, 1000])
+def test_few_rounds_widen_the_interval_as_students_t_does(rounds: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.norm.cdf(-stats.t.ppf(0.975, rounds - 1) * np.sqrt(rounds / (rounds - 1)))
+    assert statistics.tail(rounds, 0.95) == pytest.approx(expected, rel=0.1)
+    assert statistics.tail(rounds, 0.95) < 0.025
 
 
 def test_rounds_are_resampled_whole_whatever_their_length() -> None:
@@ -83,7 +97,7 @@ def samples_of(noise: str, random: np.random.Generator, each: int) -> np.ndarray
 
 @pytest.mark.parametrize(("noise", "each"), [("steady", 1), ("outliers", 1), ("bimodal", 3), ("drift", 3)])
 def test_intervals_hold_the_truth_in_93_of_100_trials(noise: str, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "DRAWS", 250)
+    monkeypatch.setattr(statistics, "DRAWS", 500)
     random = np.random.default_rng(each)
     trials = 1000
     pool = samples_of(noise, random, 400)

@@ -85,9 +85,13 @@ def test_without_a_gpu_one_line_says_what_is_written_and_what_to_run(toy: Path, 
 
 
 def test_a_model_repository_from_a_graph(toy: Path) -> None:
-    graph = write_onnx(toy.with_name("bytes.onnx"), contract())
-    result = run("--onnx", graph, "--triton", toy.parent / "models")
-    assert result.exit_code == 1 and "does not say which shape" in result.output, "the toy's output has no shape"
+    onnx = pytest.importorskip("onnx")
+    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(toy)), toy)  # exported graphs know their output's shape
+    manifest_path(toy).unlink()
+    result = run("--onnx", toy, "--triton", toy.parent / "models", "--ensemble")
+    assert result.exit_code == 0, result.output
+    assert "toy_ensemble, toy, toy_preprocessing" in result.output and "docker run" in result.output
+    assert (toy.parent / "models/toy/1/model.onnx").read_bytes() == toy.read_bytes()
 
 
 @pytest.mark.parametrize(

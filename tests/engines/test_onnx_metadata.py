@@ -19,7 +19,9 @@ def test_description_is_that_of_the_file(tmp_path: Path) -> None:
     assert read_description(path) == (described, PrecisionRecord())
     model = onnx.load(path)
     record = PrecisionRecord(Precision.FP16, Precision.FP16, float32=("/a/Conv", "/ä/Add"))
-    onnx.helper.set_model_props(model, {METADATA_KEY: described.to_json(), PRECISION_KEY: record.to_json(), "empty": ""})
+    onnx.helper.set_model_props(
+        model, {METADATA_KEY: described.to_json(), PRECISION_KEY: record.to_json(), "empty": ""}
+    )
     onnx.save(model, path)
     assert read_description(path) == (described, record)
     assert read_metadata(path) == {entry.key: entry.value for entry in model.metadata_props}

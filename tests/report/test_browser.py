@@ -65,8 +65,7 @@ class Opened:
         return cv2.imdecode(np.frombuffer(element.screenshot(), np.uint8), cv2.IMREAD_COLOR)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_the_page_loads_without_a_word_and_without_a_request(
     browser: Any, report: Path, size: tuple[int, int], scheme: str
 ) -> None:
@@ -81,43 +80,47 @@ def test_the_page_loads_without_a_word_and_without_a_request(
         assert (brightness(paper) > brightness(ink)) == (scheme == "light")
 
 
+def colours(picture: np.ndarray) -> int:
+    """Number of colours in a picture."""
+    return len(np.unique(picture.astype(np.int64) @ np.array([1, 1 << 8, 1 << 16])))
+
+
 def brightness(colour: str) -> int:
     return sum(int(part) for part in colour[4:-1].split(","))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE])
-@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize(
+    ("size", "scheme", "scripts"), [(DESKTOP, "light", False), (DESKTOP, "dark", True), (PHONE, "light", True)]
+)
 def test_every_figure_is_drawn(browser: Any, report: Path, size: tuple[int, int], scheme: str, scripts: bool) -> None:
-    if not scripts and scheme == "dark":
-        pytest.skip("scripts change nothing about colours")
     with Opened(browser, report, size, color_scheme=scheme, java_script_enabled=scripts) as opened:
-        shown = opened.page.locator("figure.chart")
-        assert {f"chart-{name}" for name in FIGURES} == {
-            shown.nth(index).get_attribute("id") for index in range(shown.count())
-        }
-        for name in FIGURES:
-            drawing = opened.page.locator(f"#chart-{name} svg:visible")
-            assert drawing.count() == 1
-            box = drawing.bounding_box()
-            assert box["width"] >= min(size[0] - 40, 340) and box["height"] >= 60
-            assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]
-            picture = opened.pixels(drawing).astype(int)
-            coloured = (picture.max(2) - picture.min(2)) > 60
-            assert coloured.mean() > 0.0005, f"{name} shows no colour"
-            assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20, f"{name} is empty"
+        boxes = opened.page.evaluate(
+            """Object.fromEntries([...document.querySelectorAll("figure.chart svg")].filter(svg => svg.getClientRects()
+            .length).map(svg => { const box = svg.getBoundingClientRect();
+            return [svg.parentElement.id, [box.x, box.y + scrollY, box.width, box.height].map(Math.round)]; }))"""
+        )
+        seen = cv2.imdecode(np.frombuffer(opened.page.screenshot(full_page=True), np.uint8), cv2.IMREAD_COLOR)
+    assert set(boxes) == {f"chart-{name}" for name in FIGURES}
+    for name, (x, y, width, height) in boxes.items():
+        assert width >= min(size[0] - 40, 340) and height >= 60
+        assert x >= 0 and x + width <= size[0]
+        picture = seen[y : y + height, x : x + width].astype(int)
+        coloured = (picture.max(2) - picture.min(2)) > 60
+        assert coloured.mean() > 0.0005, f"{name} shows no colour"
+        assert colours(picture) > 20, f"{name} is empty"
 
 
-def test_text_in_figures_is_never_smaller_than_10_pixels(browser: Any, report: Path) -> None:
-    for width in (360, 390, 700, 1000, 1280, 1600):
-        with Opened(browser, report, (width, 900)) as opened:
-            smallest = opened.page.evaluate(
-                """Math.min(...[...document.querySelectorAll("figure.chart svg")].filter(s => s.getBoundingClientRect()
-                .width).flatMap(svg => [...svg.querySelectorAll("text")].map(text =>
-                parseFloat(getComputedStyle(text).fontSize) * svg.getBoundingClientRect().width / svg.viewBox.baseVal
-                .width)))"""
+def test_text_in_figures_is_legible_and_nothing_sticks_out_at_any_width(browser: Any, report: Path) -> None:
+    with Opened(browser, report) as opened:
+        for width in (320, 390, 659, 661, 1079, 1201, 1600):
+            opened.page.set_viewport_size({"width": width, "height": 900})
+            smallest, reach = opened.page.evaluate(
+                """[Math.min(...[...document.querySelectorAll("figure.chart svg")].filter(svg => svg.getClientRects()
+                .length).map(svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width * 11)),
+                document.documentElement.scrollWidth]"""
             )
-            assert smallest >= 10, f"{smallest} pixels at {width}"
+            assert smallest >= 8.5, f"{smallest} pixels at {width}"
+            assert reach <= width
 
 
 @pytest.mark.parametrize("scripts", [True, False])
@@ -125,7 +128,7 @@ def test_every_picture_is_decoded_at_its_size(browser: Any, report: Path, script
     with Opened(browser, report, java_script_enabled=scripts) as opened:
         if scripts:
             sizes = opened.page.evaluate(
-                """Promise.all([...document.images].map(i => i.decode().then(() => [i.naturalWidth, i.naturalHeight])))"""
+                "Promise.all([...document.images].map(i => i.decode().then(() => [i.naturalWidth, i.naturalHeight])))"
             )
             assert sizes == [[256, 192]] * 4 * 7
             return
@@ -134,7 +137,7 @@ def test_every_picture_is_decoded_at_its_size(browser: Any, report: Path, script
         for index in range(7):
             box = pictures.nth(index).bounding_box()
             assert box["width"] > 200 and box["height"] == pytest.approx(box["width"] * 0.75, abs=1)
-            assert len(np.unique(opened.pixels(pictures.nth(index)).reshape(-1, 3), axis=0)) >= 3
+            assert colours(opened.pixels(pictures.nth(index))) >= 3
 
 
 def stage(opened: Opened) -> Any:
@@ -158,6 +161,7 @@ def test_the_slider_moves_by_mouse(browser: Any, report: Path) -> None:
     with Opened(browser, report) as opened:
         choose(opened, "image", "truth")
         slider = opened.page.locator("#pick-split")
+        slider.scroll_into_view_if_needed()
         box = slider.bounding_box()
         seen = {}
         for part in (0.02, 0.5, 0.98):
@@ -172,6 +176,7 @@ def test_the_slider_moves_by_mouse(browser: Any, report: Path) -> None:
 
 def test_the_line_is_dragged_on_the_picture_itself(browser: Any, report: Path) -> None:
     with Opened(browser, report) as opened:
+        stage(opened).scroll_into_view_if_needed()
         box = stage(opened).bounding_box()
         opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
         opened.page.mouse.down()
@@ -222,7 +227,7 @@ def test_samples_are_stepped_through_and_layers_chosen(browser: Any, report: Pat
         assert tags.all_text_contents() == [NAMES[0], f"Difference of {NAMES[2]} to {NAMES[0]}"]
         choose(opened, "labels-1", "labels-1")
         whole = opened.pixels(stage(opened))[60:]
-        assert len(np.unique(whole.reshape(-1, 3), axis=0)) >= 3
+        assert colours(whole) >= 3
         opened.page.locator("#pick-strength").fill("0")
         assert not np.array_equal(whole, opened.pixels(stage(opened))[60:])
 
@@ -245,8 +250,7 @@ def test_print_shows_all_panels_all_tables_and_no_controls(browser: Any, report:
         assert len(opened.page.pdf()) > 50_000
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")])
 def test_axe_finds_no_fault(browser: Any, report: Path, size: tuple[int, int], scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     with Opened(browser, report, size, color_scheme=scheme) as opened:

@@ -111,7 +111,9 @@ def test_an_ensemble_takes_bytes_and_computes_the_same(tmp_path: Path) -> None:
         session = onnxruntime.InferenceSession(str(repository.folder / step.model_name / "1" / "model.onnx"))
         given = {name: tensors[tensor] for name, tensor in step.input_map.items()}
         names = list(step.output_map)
-        tensors.update({step.output_map[name]: value for name, value in zip(names, session.run(names, given), strict=True)})
+        tensors.update(
+            {step.output_map[name]: value for name, value in zip(names, session.run(names, given), strict=True)}
+        )
     expected = onnxruntime.InferenceSession(str(graph)).run(None, {"image": network_input(image[None], described)})[0]
     np.testing.assert_allclose(tensors["logits"], expected, rtol=1e-4, atol=1e-4)
 

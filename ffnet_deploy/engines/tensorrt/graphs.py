@@ -16,8 +16,8 @@ class Graphs:
 
     A key's first launch runs plainly, because TensorRT finishes what a new shape needs in the first run and that work
     must stay out of the graph; its second one is captured. When something cannot be captured, everything runs plainly
-    from then on and `on_failure` is told why. A graph holds addresses and shapes as they were: `forget` or `clear` them
-    on a change. One that still runs ends afterwards.
+    from then on and `on_failure` is told why. A graph holds addresses and shapes as they were: `clear` on a change.
+    One that still runs ends afterwards.
 
     Args:
         cuda: the device.
@@ -63,18 +63,14 @@ class Graphs:
             return
         self._graphs[key] = captured[0]
         if len(self._graphs) > _KEPT:
-            self.forget(next(iter(self._graphs)))
-
-    def forget(self, key: Hashable) -> None:
-        """End the graph of `key`, whose addresses are no longer what they were."""
-        if key in self._warm:
-            self._warm.remove(key)
-        if key in self._graphs:
-            with suppress(CudaError):  # on a device that failed nothing can be released, and the rest must go on
-                self._cuda.destroy_graph(self._graphs.pop(key))
+            self._end(next(iter(self._graphs)))
 
     def clear(self) -> None:
         """End all graphs."""
         self._warm.clear()
         for key in list(self._graphs):
-            self.forget(key)
+            self._end(key)
+
+    def _end(self, key: Hashable) -> None:
+        with suppress(CudaError):  # on a device that failed nothing can be released, and the rest must go on
+            self._cuda.destroy_graph(self._graphs.pop(key))

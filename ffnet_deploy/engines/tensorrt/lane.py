@@ -232,13 +232,11 @@ class Lane:
             self._cuda.wait_for(after, mark)
 
     def _reserve(self, slot: _Slot, input_size: int, output_size: int) -> None:
+        # a slot that grows had another shape before, so that no graph holds its old addresses any more
         slot.incoming.reserve(input_size)
+        slot.input.reserve(input_size)
+        slot.output.reserve(output_size)
         slot.outgoing.reserve(output_size)
-        if max(input_size - slot.input.capacity, output_size - slot.output.capacity) > 0:
-            self._graphs.forget((slot.input.address, slot.output.address))
-            self._addresses = None  # new memory may lie where old memory lay
-            slot.input.reserve(input_size)
-            slot.output.reserve(output_size)
 
     def _set_shape(self, shape: Shape) -> None:
         """Make the context ready for inputs of `shape`."""

@@ -28,6 +28,7 @@ class Handle:
         self.queue: deque[Op] = deque()
         self.captured: list[Callable[[], None]] | None = None
         self.spoilt = False
+        self.thread = 0
         self.last: Op | None = None
         self.time = 0.0
         self.timing = False
@@ -303,13 +304,14 @@ class CudaStandIn:
     # graphs
 
     def _forbid_while_capturing(self, name: str) -> None:
-        if any(stream.captured is not None for stream in self.streams.values()):
+        me = threading.get_ident()  # other threads may: the capture is thread-local
+        if any(stream.captured is not None and stream.thread == me for stream in self.streams.values()):
             self.wrongs.append(f"{name} during a capture")
 
     def _cudaStreamBeginCapture(self, stream: Handle, mode: str) -> None:
         if mode != "thread-local" or stream.captured is not None:
             self.wrongs.append(f"capture begun with {mode} on {stream}")
-        stream.captured, stream.spoilt = [], False
+        stream.captured, stream.spoilt, stream.thread = [], False, threading.get_ident()
 
     def _cudaStreamEndCapture(self, stream: Handle) -> Handle:
         captured, stream.captured = stream.captured, None

@@ -3,6 +3,7 @@
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -20,7 +21,7 @@ OPTIONS = BuildOptions(flavour=Flavour.RTX, compute_capabilities=CAPABILITIES)
 @cache
 def exported(family: str, dynamic: bool, opset: int = 20) -> onnx.ModelProto:
     """The FP32 graph of a tiny segmentor; dynamic ones take bytes and give labels, as a camera's would."""
-    from ffnet_deploy.export.onnx import ExportOptions, build_graph
+    from ffnet_deploy.export.onnx import build_graph
     from ffnet_deploy.segmentor import open_segmentor
 
     with tempfile.TemporaryDirectory() as folder:
@@ -28,7 +29,7 @@ def exported(family: str, dynamic: bool, opset: int = 20) -> onnx.ModelProto:
     return build_graph(segmentor, export_options(dynamic, opset))
 
 
-def export_options(dynamic: bool, opset: int = 20) -> "ExportOptions":  # type: ignore[name-defined]  # noqa: F821
+def export_options(dynamic: bool, opset: int) -> Any:
     from ffnet_deploy.export.onnx import ExportOptions
 
     if dynamic:

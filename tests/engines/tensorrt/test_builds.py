@@ -13,6 +13,7 @@ from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.precision import Precision, PrecisionRecord
 from tests.engines.tensorrt.rtx import CAPABILITIES, OPTIONS, exported, in_precision
+from tests.engines.tensorrt.slow import PUBLISHED, published
 from tests.engines.tensorrt.typed import convolutions, half, quantized, save, stamp
 from tests.tiny import FAMILIES
 
@@ -165,3 +166,15 @@ def test_progress_rises_to_the_end(tmp_path: Path) -> None:
     make_engine(path, tmp_path / "tiny.rtx.engine", OPTIONS, watcher=watcher)
     assert stages == ["parsing", "building", "writing"]
     assert shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1 and len(set(shares)) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_networks_build(name: str, dynamic: bool, precision: Precision, tmp_path: Path) -> None:
+    model = published(name, dynamic)
+    count = len(convolutions(model))
+    proof = build(in_precision(model, precision), tmp_path)["proof"]["network"]
+    lower = {Precision.FP16: {"fp16": count - 1, "fp32": 1}, Precision.INT8: {"int8": count - 1, "fp16": 1}}
+    assert proof["violations"] == [] and proof["convolutions"] == lower[precision]

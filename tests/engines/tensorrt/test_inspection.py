@@ -80,7 +80,9 @@ def test_an_fp16_engine_that_is_fp32_is_caught(listed: Any) -> None:
 @pytest.mark.parametrize("listed", [old_list, new_list])
 def test_an_int8_layer_that_runs_in_fp16_is_caught(listed: Any) -> None:
     assert prove_engine(listed(), CONVS, INT8).violations == ("/a/Conv: asked for int8, runs in fp16",)
-    assert prove_engine(listed(a="int8", b="int8"), CONVS, INT8).violations == ("/b/Conv: asked for fp16, runs in int8",)
+    assert prove_engine(listed(a="int8", b="int8"), CONVS, INT8).violations == (
+        "/b/Conv: asked for fp16, runs in int8",
+    )
 
 
 def test_lone_quantisations_are_listed() -> None:
@@ -117,4 +119,10 @@ def test_kernels_tell_what_fused_layers_hide() -> None:
 
 
 def test_names_of_fused_nodes() -> None:
-    assert node_names(layer("/a/Conv + PWN(PWN(/a/Erf), /a/Mul)", "x", "Half")) == ("/a/Conv", "PWN", "PWN", "/a/Erf", "/a/Mul")
+    assert node_names(layer("/a/Conv + PWN(PWN(/a/Erf), /a/Mul)", "x", "Half")) == (
+        "/a/Conv",
+        "PWN",
+        "PWN",
+        "/a/Erf",
+        "/a/Mul",
+    )

@@ -1,11 +1,9 @@
 """Making engines: reuse, builds side by side, builds that are killed, called off or find no room or no GPU."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -65,4 +65,6 @@ def test_the_command_repeats_every_option() -> None:
         "--shape 64x64:96x128:128x256 --hardware-compatible ampere-plus --version-compatible --refit --strip-weights "
         "--out a.engine"
     )
-    assert "--shape 64x128 " in BuildOptions(height=Extent.fixed(64), width=Extent.fixed(128)).command(Path("a"), Path("b"))
+    assert "--shape 64x128 " in BuildOptions(height=Extent.fixed(64), width=Extent.fixed(128)).command(
+        Path("a"), Path("b")
+    )

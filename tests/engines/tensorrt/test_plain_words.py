@@ -37,7 +37,10 @@ def test_a_missing_gpu_does_not_hide_the_reason() -> None:
     ("reason", "told"),
     [
         ("No importer registered for op: Gelu. Attempting to import as plugin.", "this operator is not known to it"),
-        ('creator && "Plugin not found, are the plugin name, version, and namespace correct?"', "this operator is not known"),
+        (
+            'creator && "Plugin not found, are the plugin name, version, and namespace correct?"',
+            "this operator is not known",
+        ),
         ("Assertion failed: dims == 3: The boxes tensor must be 3D.", "found    /a (Op): dims == 3: The boxes tensor"),
         (
             f"Invalid Node - /a\nITensor::getDimensions: Error Code 4: API Usage Error (/a: `input` and `kernel` must be of "

@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -88,6 +89,7 @@ class TrtStandIn:
         self.ILogger, self.IProfiler = ILogger, IProfiler
         self.log: Any = None
         self.configs: list[Any] = []
+        self.living: Counter[str] = Counter()
         self._numbers = itertools.count()
         if self.captures_itself:
             self.CudaGraphStrategy = Enum("CudaGraphStrategy", "DISABLED WHOLE_GRAPH_CAPTURE")
@@ -126,8 +128,13 @@ class _Owned:
     def __init__(self, trt: TrtStandIn) -> None:
         self._trt = trt
         trt.events.append(f"create {type(self).__name__}")
+        trt.living[type(self).__name__] += 1
 
     def __del__(self) -> None:
+        living = self._trt.living
+        living[type(self).__name__] -= 1
+        if not isinstance(self, IExecutionContext) and living["IExecutionContext"]:
+            self._trt.cuda.wrongs.append(f"{type(self).__name__} is released before its contexts")
         self._trt.events.append(f"release {type(self).__name__}")
         self._trt.cuda.log.append((self._trt.events[-1], ()))
 
@@ -196,7 +203,6 @@ class IExecutionContext(_Owned):
         self._shape: tuple[int, ...] | None = None
         self._settled = False
         self._addresses: dict[str, int] = {}
-        self._pending: list[int] = []
         self.profiler: Any = None
         self.enqueue_emits_profile = True
         self.active_optimization_profile = -1
@@ -222,11 +228,15 @@ class IExecutionContext(_Owned):
         if not all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
             self._trt.complain("the shape does not satisfy the profile")
             return False
-        if self._pending:
+        if self._is_computing():
             self._trt.cuda.wrongs.append("a new shape while an earlier batch computes")
         self._trt.events.append(f"shape {tuple(shape)}")
         self._shape, self._settled = tuple(shape), False
         return True
+
+    def _is_computing(self) -> bool:
+        waiting = [op for stream in self._trt.cuda.streams.values() for op in stream.queue]
+        return any(getattr(op.work, "context", None) == id(self) for op in waiting)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         if self._shape is None:
@@ -248,11 +258,7 @@ class IExecutionContext(_Owned):
             return False
         self._settled = True
         addresses = dict(self._addresses)
-        pending = self._pending  # and not the context, which work in a log would keep from its end
-        capturing = cuda.is_capturing(stream)
-        self._trt.events.append("capture" if capturing else "execute")
-        if not capturing:
-            pending.append(stream)
+        self._trt.events.append("capture" if cuda.is_capturing(stream) else "execute")
 
         def work() -> None:
             source, target = addresses[INPUT_NAME], addresses[made.output_name]
@@ -260,8 +266,8 @@ class IExecutionContext(_Owned):
             result = np.ascontiguousarray(made.function(batch), TYPES[made.output_type])
             _array(cuda, target, result.shape, made.output_type)[...] = result
             cuda.clock += 0.5
-            del pending[:1]
 
+        work.context = id(self)  # and not the context, which work in a log would keep from its end
         cuda.enqueue(stream, work)
         if self.profiler is not None and self.enqueue_emits_profile:
             for layer in made.layers:
