@@ -7,7 +7,7 @@ The graphs are of one network; call it once for each. See gpu_reference.py for t
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import cycle
@@ -164,13 +164,25 @@ def open_reference(contract: Contract, checkpoint: str | None) -> Engine:
 
     Raises:
         ConfigError, CheckpointError, MissingPackageError: see `open_segmentor`.
+        OptionError: the graphs came from another checkpoint.
     """
     from ffnet_deploy.engines.torch import TorchEngine
     from ffnet_deploy.segmentor import open_segmentor
     from ffnet_deploy.zoo import chosen_checkpoint
 
     segmentor = open_segmentor(contract.network, chosen_checkpoint(checkpoint, contract.network), None)
+    check_source(contract.sources, segmentor.sources)
     return TorchEngine(segmentor.model, contract, "cpu", segmentor.notes)
+
+
+def check_source(graphs: Mapping[str, str], checkpoint: Mapping[str, str]) -> None:
+    """Raise `OptionError` unless both are of one checkpoint: else engines would be compared with another network."""
+    if graphs.get("checkpoint") != checkpoint.get("checkpoint"):
+        raise OptionError(
+            f"the graphs came from a checkpoint with SHA-256 {str(graphs.get('checkpoint'))[:12]}..., and --checkpoint "
+            f"has {str(checkpoint.get('checkpoint'))[:12]}...\n"
+            "  to do    give the checkpoint they were exported from, or export them again"
+        )
 
 
 @run_command

@@ -51,7 +51,8 @@ def check_output(
         against: name of the contender that gave `other`.
         least: agreement, percent, below which `mine` is wrong.
     """
-    found, expected = label_maps(*mine, size), label_maps(*other, size)
+    with np.errstate(invalid="ignore"):  # what is not finite is found below
+        found, expected = label_maps(*mine, size), label_maps(*other, size)
     agreement = float((found == expected).mean() * 100) if found.shape == expected.shape else 0.0
     finite = bool(np.isfinite(mine[0].astype(np.float64, copy=False)).all())
     relative = _relative(mine[0], other[0]) if mine[1].output is other[1].output else None

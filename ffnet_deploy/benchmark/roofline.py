@@ -22,7 +22,7 @@ _FREE = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Sh
 """Operators that move no data."""
 
 _SIDE = 1024
-_COPY_BYTES = 256 << 20
+_COPY_BYTES = 128 << 20
 _REPEATS = 5
 
 

@@ -25,8 +25,10 @@ _STRENGTHS = tuple(step / 10 for step in range(11))
 _WIDEST = 1e4
 """Largest ratio of two ranges that is taken seriously: beyond lie channels that are as good as dead."""
 _LEVELS = 127.0
-WORTH_A_MUL = 2.0
-"""How many times less noise must be expected before a Mul is put into the graph for it."""
+WORTH_IT = 4.0
+"""How many times less noise must be expected of a tensor before weights are changed for it: 6 dB."""
+WORTH_A_MUL = 8.0
+"""The same where it costs a Mul in the graph: 9 dB."""
 
 Values = NDArray[np.float64]
 
@@ -97,7 +99,8 @@ class Factors:
 def choose_factors(graph: Graph, plan: Plan, seen: Mapping[str, ChannelHistograms]) -> Factors:
     """The factors that are expected to make the noise of quantisation least.
 
-    Where they cost a Mul, they must at least halve the noise.
+    Ranges that are alike already are left alone: factors also make weights less even, and a good threshold clips the
+    few values that stick out anyway.
     """
     groups = ChannelGroups(graph)
     chosen: dict[str, Values] = {}
@@ -105,7 +108,7 @@ def choose_factors(graph: Graph, plan: Plan, seen: Mapping[str, ChannelHistogram
     for number, group in scalable_groups(groups).items():
         readings = _readings(graph, groups, number, plan, seen)
         factors, gain = _best_factors(readings, group.channels)
-        if readings and (not group.sinks or gain >= WORTH_A_MUL):
+        if readings and gain >= (WORTH_A_MUL if group.sinks else WORTH_IT):
             chosen[group.producers[0].name] = factors
             restored += [group.producers[0].name] if group.sinks else []
     loose = {}

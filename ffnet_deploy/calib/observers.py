@@ -111,12 +111,12 @@ class ChannelHistograms:
         self.count += magnitudes.shape[1]
         for channel in np.flatnonzero(largest >= self.limits):
             self._grow(int(channel), float(largest[channel]))
-        for channel, values in enumerate(magnitudes):
-            indices = (values * np.float32(CHANNEL_BINS / self.limits[channel])).astype(np.intp)
-            self.counts[channel] += np.bincount(indices, minlength=CHANNEL_BINS)
+        for row, values in enumerate(magnitudes):
+            indices = (values * np.float32(CHANNEL_BINS / self.limits[row])).astype(np.intp)
+            self.counts[row] += np.bincount(indices, minlength=CHANNEL_BINS)
 
     def _grow(self, channel: int, largest: float) -> None:
-        doublings = int(floor(log2(largest / self.limits[channel]))) + 1
+        doublings = floor(log2(largest / self.limits[channel])) + 1
         merged = self.counts[channel]
         for _ in range(min(doublings, CHANNEL_BINS.bit_length())):
             merged = np.concatenate([merged.reshape(-1, 2).sum(axis=1), np.zeros(CHANNEL_BINS // 2, np.int64)])

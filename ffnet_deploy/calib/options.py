@@ -39,7 +39,7 @@ class CalibrationOptions:
         equalize: spread channel ranges between convolutions that nothing non-linear separates; exact.
         correct_bias: take the expected error of each convolution out of its bias.
         precision: INT8, or FP8 (E4M3).
-        keep: convolutions that stay unquantised: names of their nodes, or beginnings of names.
+        keep: convolutions that stay unquantised: names of their nodes, or of modules that they are in.
         calibrator: whose arithmetic chooses thresholds.
     """
 

@@ -3,7 +3,7 @@
 Source of the rules: NVIDIA TensorRT developer guide, "Explicit quantization".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto
@@ -33,7 +33,7 @@ class Plan:
 
 
 def make_plan(graph: Graph, keep: tuple[str, ...] = ()) -> Plan:
-    """The plan for `graph`, leaving out the convolutions whose names begin with one of `keep`.
+    """The plan for `graph`, leaving out the convolutions that `keep` names.
 
     Raises:
         ArtifactError: the graph is quantised already, or nothing in it can be.
@@ -41,7 +41,7 @@ def make_plan(graph: Graph, keep: tuple[str, ...] = ()) -> Plan:
     """
     check_unquantized(graph)
     check_kept_names(graph, keep)
-    kept = tuple(conv for conv in graph.convs if conv.name.startswith(keep)) if keep else ()
+    kept = tuple(conv for conv in graph.convs if is_named(conv.name, keep))
     names = {conv.name for conv in kept}
     convs = tuple(conv for conv in graph.convs if conv.name not in names)
     if not convs:
@@ -66,12 +66,17 @@ def check_unquantized(graph: Graph) -> None:
         raise ArtifactError("the graph holds no convolution with constant weights: there is nothing to quantise")
 
 
+def is_named(conv: str, entries: Sequence[str]) -> bool:
+    """Whether one of `entries` is the name of `conv`, or of a module that it is in."""
+    return any(conv == entry or conv.startswith(f"{entry.rstrip('/')}/") for entry in entries)
+
+
 def check_kept_names(graph: Graph, keep: tuple[str, ...]) -> None:
     """Raise `OptionError` where an entry of `keep` fits no convolution."""
     for name in keep:
-        if not any(conv.name.startswith(name) for conv in graph.convs):
+        if not any(is_named(conv.name, (name,)) for conv in graph.convs):
             raise OptionError(
-                f"no convolution's name begins with {name!r}; the first is {graph.convs[0].name!r}.\n"
+                f"no convolution is, or is in, {name!r}; the first is {graph.convs[0].name!r}.\n"
                 "  to do    name nodes of the graph as Netron, or the sensitivity table, shows them"
             )
 

@@ -74,17 +74,59 @@ def calibrate(
         DataError: there are no images, or one is a constant colour.
     """
     options = options or CalibrationOptions()
+    return measure(observe(model, images, options, progress), images, options, progress)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A graph whose tensors have been observed; every method of calibration can start from here.
+
+    Attributes:
+        model: the graph as it was given.
+        work: the graph equalised, where that was asked for.
+        factors: of equalisation.
+        observers: what each quantised tensor's observer saw.
+        shapes: of these tensors, for the first image.
+    """
+
+    model: onnx.ModelProto
+    work: onnx.ModelProto
+    factors: Factors
+    observers: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def observe(
+    model: onnx.ModelProto, images: Images, options: CalibrationOptions, progress: Progress | None = None
+) -> Observed:
+    """Equalise a copy of `model`, if `options` say so, and show it all `images`. Raises what `calibrate` does."""
     if not len(images):
         raise DataError("there are no images to calibrate on.\n  to do    give a folder of typical images")
-    key, work = key_of(model, images, options), _copy(model)
+    work = _copy(model)
     factors = _equalize(work, images, progress) if options.equalize else Factors({}, {}, ())
-    plan = make_plan(Graph(work))
-    observers = {name: _observer(options) for name in plan.uses}
+    observers = {name: _observer(options) for name in make_plan(Graph(work)).uses}
     shapes = collect(work, observers, images, "measuring ranges", progress)
-    thresholds = {name: threshold_of(observer, options) for name, observer in observers.items()}
-    shifts = mean_errors(work, plan, thresholds, options.precision, images, progress) if options.correct_bias else {}
-    maxima = {name: observer.maximum for name, observer in observers.items()}
-    return Calibration(key, len(images), thresholds, maxima, shapes, factors, shifts)
+    return Observed(model, work, factors, observers, shapes)
+
+
+def measure(
+    observed: Observed, images: Images, options: CalibrationOptions, progress: Progress | None = None
+) -> Calibration:
+    """Thresholds by the method of `options`, and what they do to the mean of each convolution's output on `images`."""
+    thresholds = {name: threshold_of(observer, options) for name, observer in observed.observers.items()}
+    shifts = {}
+    if options.correct_bias:
+        plan = make_plan(Graph(observed.work))
+        shifts = mean_errors(observed.work, plan, thresholds, options.precision, images, progress)
+    return Calibration(
+        key=key_of(observed.model, images, options),
+        images=len(images),
+        thresholds=thresholds,
+        maxima={name: observer.maximum for name, observer in observed.observers.items()},
+        shapes=observed.shapes,
+        factors=observed.factors,
+        shifts=shifts,
+    )
 
 
 def apply(model: onnx.ModelProto, ranges: Calibration, options: CalibrationOptions) -> Quantized:

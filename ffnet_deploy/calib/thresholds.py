@@ -58,10 +58,12 @@ def channel_thresholds(histograms: ChannelHistograms) -> NDArray[np.float64]:
 
     Values within a threshold t are taken to err by the mean square of rounding, (t / 127)^2 / 12.
     """
-    return np.array([
-        _channel_threshold(counts, limit, largest)
-        for counts, limit, largest in zip(histograms.counts, histograms.limits, histograms.maximum, strict=True)
-    ])
+    return np.array(
+        [
+            _channel_threshold(counts, limit, largest)
+            for counts, limit, largest in zip(histograms.counts, histograms.limits, histograms.maximum, strict=True)
+        ]
+    )
 
 
 def _channel_threshold(counts: NDArray[np.int64], limit: float, largest: float) -> float:

@@ -82,7 +82,7 @@ def take_its_sizes(engine: Engine, source: Source, artifacts: tuple[Path, ...]) 
     engine.contract = replace(engine.contract, batch=other.batch, height=other.height, width=other.width)
     if not (other.height.is_fixed or other.width.is_fixed):
         return ()
-    return (f"PyTorch was shown images at the input size of {artifacts[0].name}, as the others were",)
+    return (f"shown images at the input size of {artifacts[0].name}, as the others were",)
 
 
 def _contract_of(artifact: Path) -> Contract:
@@ -133,9 +133,8 @@ def comparison_line(comparison: Comparison, found: Evaluation) -> str:
     score = percent(found.scores.mean_iou) if found.scores else NOTHING
     change = "" if drop is None else f" ({points(-drop)} points)"
     same = share(comparison.agreement)
-    return (
-        f"{last.artifact} ({last.engine}): mIoU {score}{change}, {same} of the labels as {first.artifact or first.name}"
-    )
+    whom = first.artifact or first.name
+    return f"{last.artifact} ({last.engine}): mIoU {score}{change}, {same} of the labels as {whom}"
 
 
 def finish(comparison: Comparison, source: Source, options: ReportOptions, run: BenchRun | None) -> None:
@@ -156,6 +155,7 @@ def finish(comparison: Comparison, source: Source, options: ReportOptions, run: 
     if fallen:
         lines = "".join(f"\n  found    {points(-drop)} points  {one.artifact}" for one, drop in fallen)
         raise VerificationError(
-            f"mIoU falls by more than --max-drop {options.max_drop:g} points against {first.artifact or first.name}:{lines}\n"
+            f"mIoU falls by more than --max-drop {options.max_drop:g} points below {first.artifact or first.name}:"
+            f"{lines}\n"
             "  to do    keep more layers in a higher precision, or allow more with --max-drop"
         )

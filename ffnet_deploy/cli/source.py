@@ -19,6 +19,7 @@ class Backend(str, Enum):
 
     TORCH = "torch"
     ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
     TENSORRT = "trt"
     TENSORRT_RTX = "trt-rtx"
 
@@ -28,6 +29,7 @@ class Backend(str, Enum):
         return {
             Backend.TORCH: "--config",
             Backend.ONNXRUNTIME: "--artifact FILE.onnx",
+            Backend.OPENVINO: "--artifact FILE.onnx",
             Backend.TENSORRT: "--artifact FILE.engine",
             Backend.TENSORRT_RTX: "--artifact FILE.rtx.engine",
         }[self]
@@ -57,7 +59,7 @@ class Source:
         config: name or file, in the place of an artefact.
         checkpoint: of the config.
         device: in the backend's words; None for the CPU, or for engines the first GPU.
-        threads: CPU threads of ONNX Runtime; 0 takes all cores.
+        threads: CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores.
         trust_engine: run an engine that this toolkit did not build.
         engine_cache: folder in which ONNX Runtime's TensorRT provider keeps what it built.
     """
@@ -85,8 +87,9 @@ class Source:
 
     @property
     def fitting_backend(self) -> Backend:
-        """The backend that runs this source."""
-        return backend_of(self.artifact)
+        """The backend that runs this source: by the artefact's kind, and of the two for graphs the one asked for."""
+        own = backend_of(self.artifact)
+        return Backend.OPENVINO if (own, self.backend) == (Backend.ONNXRUNTIME, Backend.OPENVINO) else own
 
     def open(self) -> Engine:
         """The engine of this source.
@@ -96,7 +99,17 @@ class Source:
         """
         if self.fitting_backend.runs_engines:
             return self._open_engine()
+        if self.fitting_backend is Backend.OPENVINO:
+            return self._open_openvino()
         return self._open_torch() if self.artifact is None else self._open_onnx()
+
+    def _open_openvino(self) -> Engine:
+        # lazy: an optional package
+        from ffnet_deploy.engines.openvino import OpenVinoEngine, OpenVinoOptions
+
+        assert self.artifact is not None  # `fitting_backend` saw to it
+        device = (self.device or "cpu").upper()
+        return OpenVinoEngine(self.artifact, OpenVinoOptions(threads=self.threads, device=device))
 
     def _open_torch(self) -> Engine:
         # read when PyTorch is loaded: threads that spin while they wait slow it down several times on a busy machine

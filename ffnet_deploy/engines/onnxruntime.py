@@ -1,7 +1,7 @@
 """ONNX Runtime: the engine that runs exported graphs on any machine, on NVIDIA GPUs through its own providers too."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,8 +35,8 @@ class OnnxRuntimeOptions:
 
     Attributes:
         threads: threads within an operator; 0 takes all cores.
-        optimize: let the runtime fuse and rewrite the graph. Off, each node runs as written: what INT8 graphs need to
-            be simulated exactly.
+        optimize: let the runtime fuse and rewrite the graph; off, each node runs as written. None: off for quantised
+            graphs on the CPU, whose fused kernels compute something else than engines do, on for all others.
         providers: execution providers in order of preference, by ONNX Runtime's names; see
             `onnxruntime_providers.parse_device`. The first must run the graph, the others what it leaves over.
         check_manifest: compare the file with the manifest beside it; off for a file that has none yet.
@@ -45,7 +45,7 @@ class OnnxRuntimeOptions:
     """
 
     threads: int = 0
-    optimize: bool = True
+    optimize: bool | None = None
     providers: Sequence[str] = (CPU,)
     check_manifest: bool = True
     gpu: int = 0
@@ -79,6 +79,8 @@ class OnnxRuntimeEngine:
         vouched = vouch(path) if options.check_manifest else ()
         self._session: Any = _open_session(path, options)
         self.contract, self.precision = read_description(path)
+        if options.optimize is None and options.providers[0] == CPU and self.precision.precision.is_quantized:
+            self._session = _open_session(path, replace(options, optimize=False))
         check_tensors(_names(self._session.get_inputs()), _names(self._session.get_outputs()), self.contract, path)
         self.notes = (*vouched, *provider_notes(options.providers, self.precision))
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
@@ -121,7 +123,7 @@ def _open_session(path: Path, options: OnnxRuntimeOptions) -> Any:
     settings.intra_op_num_threads = options.threads
     settings.log_severity_level = 4
     level = onnxruntime.GraphOptimizationLevel
-    settings.graph_optimization_level = level.ORT_ENABLE_ALL if options.optimize else level.ORT_DISABLE_ALL
+    settings.graph_optimization_level = level.ORT_DISABLE_ALL if options.optimize is False else level.ORT_ENABLE_ALL
     told: dict[str, Any] = {"providers": list(options.providers)}
     if options.providers[0] != CPU:
         described = read_description(path)
@@ -133,6 +135,11 @@ def _open_session(path: Path, options: OnnxRuntimeOptions) -> Any:
         # without the fallback, which would run what failed on the CPU and mention it in passing
         session = onnxruntime.InferenceSession(str(path), settings, enable_fallback=0, **told)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        if "NOT_IMPLEMENTED" in str(error):
+            raise ArtifactError(
+                f"{path} cannot be run {_how(options)}: {_first_line(error)}\n"
+                "  to do    BF16 and FP8 graphs are for TensorRT; their manifest holds what a simulation measured"
+            ) from error
         raise ArtifactError(
             f"{path} cannot be loaded {_how(options)}: {_first_line(error)}\n"
             "  to do    export it again with ffnet-export; keep external data (.data) files beside it"

@@ -103,12 +103,29 @@ def _cache(path: Path, contract: Contract, cache: Path) -> dict[str, str]:
 
 def provider_notes(providers: Sequence[str], record: PrecisionRecord) -> tuple[str, ...]:
     """What to know of results by `providers`, in words."""
+    if providers[0] == CPU:
+        return _cpu_notes(record)
     if providers[0] == TENSORRT and record.precision is not Precision.FP32 and record.float32:
         return (
             "ONNX Runtime permits TensorRT the graph's types everywhere: layers that the graph keeps in float32 may be "
             "computed in a lower one",
         )
     return ()
+
+
+def _cpu_notes(record: PrecisionRecord) -> tuple[str, ...]:
+    notes = []
+    if record.precision.is_quantized:
+        notes.append(
+            f"{record.precision.value.upper()} is simulated: graph optimisations are off, so that each node runs as "
+            "written"
+        )
+    if record.base is not Precision.FP32:
+        notes.append(
+            f"ONNX Runtime computes {record.base.value.upper()} in FP32 on the CPU and rounds less than a GPU does; "
+            "the manifest holds what ffnet-export measured with every value rounded"
+        )
+    return tuple(notes)
 
 
 def check_providers(asked: Sequence[str], found: Sequence[str], path: Path) -> None:

@@ -104,4 +104,12 @@ def _verified(
         TensorRTEngine(engine, TensorRTOptions(device=device)) as candidate,
         verification.reference(candidate.contract) as reference,
     ):
-        return verify(reference, candidate, images.images, verification.tolerance, images.labelled, progress)
+        return verify(
+            reference,
+            candidate,
+            images.images,
+            verification.tolerance,
+            images.labelled,
+            progress,
+            images.reference_miou,
+        )

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.gpu_reference import Gate, find_references, verify_engine
-from benchmarks.prepare_gpu import Cases, describe, prepare
+from benchmarks.prepare_gpu import Cases, check_source, describe, prepare
 from ffnet_deploy.benchmark.files import run_from_dict
 from ffnet_deploy.contract import Contract
 from ffnet_deploy.engines.bundle import Bundle
@@ -70,6 +70,12 @@ def test_graphs_of_several_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="name the graphs"):
         describe([])
     assert describe([one]) == contract()
+
+
+def test_graphs_of_another_checkpoint_are_refused() -> None:
+    check_source({"checkpoint": "a" * 64, "config": "b"}, {"checkpoint": "a" * 64, "config": "c"})
+    with pytest.raises(OptionError, match=r"(?s)aaaaaaaaaaaa\.\.\..*bbbbbbbbbbbb.*export them again"):
+        check_source({"checkpoint": "a" * 64}, {"checkpoint": "b" * 64})
 
 
 def test_generated_scenes_stand_in_for_missing_data(tmp_path: Path) -> None:

@@ -76,10 +76,11 @@ def test_without_a_gpu_one_line_says_what_is_written_and_what_to_run(toy: Path, 
     result = run("--onnx", toy, "--backend", backend, "--workspace", 512, "--out", toy.parent)
     assert result.exit_code == NO_DEVICE == 3
     lines = [line for line in result.output.splitlines() if line.strip()]
-    suffix = "engine" if backend == "trt" else "rtx.engine"
+    engine = toy.with_name("toy.engine" if backend == "trt" else "toy.rtx.engine")
     assert lines == [
-        f"error: there is no CUDA device here: no NVIDIA driver is installed; written: {toy}; on the machine with the GPU "
-        f"run: ffnet-export --onnx {toy} --backend {backend} --workspace 512 --out {toy.with_name(f'toy.{suffix}')}"
+        f"error: there is no CUDA device here: no NVIDIA driver is installed; written: {toy}; "
+        f"on the machine with the GPU run: ffnet-export --onnx {toy} --backend {backend} --workspace 512 "
+        f"--out {engine}"
     ]
     assert sorted(path.name for path in toy.parent.iterdir()) == ["toy.onnx", "toy.onnx.json"]
 

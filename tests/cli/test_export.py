@@ -61,6 +61,23 @@ def test_export_then_evaluate_gives_the_same_miou_as_pytorch(
     assert abs(scores[0] - scores[1]) < 0.01, scores
 
 
+def test_fp16_graph_comes_with_its_grounds_and_scores(files: tuple[Path, Path], scenes: Path, tmp_path: Path) -> None:
+    config, checkpoint = files
+    arguments = ("--config", config, "--checkpoint", checkpoint, "--shape", "64x96", "--data", scenes)
+    gate = ("--fp16", "--min-agreement", "90", "--max-drop", "5", "--out", tmp_path / "own.onnx")
+    result = run(*arguments, *gate)
+    assert result.exit_code == 0, result.output
+    assert "as far as the images seen allow" in flat(result.output)
+    assert re.search(r"mIoU on 3 images: PyTorch [\d.]+, fp16 [\d.]+", flat(result.output))
+    files_left = sorted(path.name for path in tmp_path.iterdir())
+    assert files_left == ["own.fp16.onnx", "own.fp16.onnx.json", "own.onnx", "own.onnx.json"]
+    refused = run(*arguments, "--fp16", "--min-agreement", "100", "--out", tmp_path / "strict.onnx")
+    assert refused.exit_code == 1, refused.output
+    assert "costs more than the gate allows" in flat(refused.output)
+    assert not (tmp_path / "strict.fp16.onnx").exists()
+    assert (tmp_path / "strict.fp16.rejected" / "verification.json").is_file()
+
+
 def test_console_script_writes_a_graph(files: tuple[Path, Path], tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("ffnet-export")
     command = [script, "--config", files[0], "--checkpoint", files[1], "--shape", "64", "--out", tmp_path / "own.onnx"]
@@ -89,6 +106,13 @@ def test_console_script_writes_a_graph(files: tuple[Path, Path], tmp_path: Path)
         (("--config", "{tiny}", "--tolerance", "-1"), "must not be negative"),
         (("--config", "{tiny}", "--checkpoint", "bundled"), "no checkpoint is bundled"),
         (("--config", "{tiny}", "--checkpoint", "published"), "no checkpoint was published"),
+        (("--config", "{tiny}", "--fp16", "--int8"), "give one of --fp16, --int8, not several"),
+        (("--config", "{tiny}", "--int8"), "needs images to calibrate on"),
+        (("--config", "{tiny}", "--int8", "--calib-images", "a", "--calib-method", "max"), "one of minmax, percentile"),
+        (("--config", "{tiny}", "--fp16", "--calib-images", "a", "--ranges", "b"), "--calib-images and --ranges go"),
+        (("--config", "{tiny}", "--max-drop", "1"), "--max-drop go with --fp16, --bf16, --int8"),
+        (("--config", "{tiny}", "--fp16", "--max-drop", "-1"), "must not be negative"),
+        (("--config", "{tiny}", "--fp16", "--int8-base", "fp32"), "--int8-base go with --int8"),
     ],
 )
 def test_bad_input_is_one_clear_error(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on GPUs, as far as a machine without one can tell: what it is asked for, and what is made of a fallback."""
+"""ONNX Runtime on GPUs, as far as a machine without one can tell: what it is asked for, and what a fallback becomes."""
 
 import sys
 from pathlib import Path

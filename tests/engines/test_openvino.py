@@ -122,3 +122,14 @@ def test_a_file_without_manifest_is_noted(path: Path) -> None:
     path.with_name("toy.onnx.json").unlink()
     with OpenVinoEngine(path) as engine:
         assert "no manifest" in engine.notes[0]
+
+
+def test_ffnet_eval_runs_graphs_with_it(path: Path) -> None:
+    from ffnet_deploy.cli.source import Backend, Source
+
+    source = Source(Backend.OPENVINO, path, threads=1)
+    assert source.fitting_backend is Backend.OPENVINO
+    with source.open() as engine:
+        assert engine.name.startswith("OpenVINO")
+    with pytest.raises(OptionError, match=r"--backend openvino needs --artifact FILE\.onnx"):
+        Source(Backend.OPENVINO, path.with_suffix(".engine"))

@@ -25,8 +25,9 @@ def test_the_whole_command_runs_without_the_conversion_layer(tmp_path: Path) -> 
     data = write_pairs(tmp_path / "data", 2)
     command = [sys.executable, "-c", PROGRAM, "--artifact", str(artifact), "--data", str(data), "--threads", "1"]
     command += ["--json", str(tmp_path / "scores.json"), "--save-images", str(tmp_path / "pictures")]
+    command += ["--html", str(tmp_path / "report.html")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "mIoU" in done.stdout
-    assert (tmp_path / "scores.json").is_file()
+    assert (tmp_path / "scores.json").is_file() and (tmp_path / "report.html").is_file()
     assert len(list((tmp_path / "pictures").iterdir())) == 2

@@ -35,6 +35,21 @@ class Builder:
         weight = np.random.default_rng(seed).normal(size=(width, width, 1, 1)) * gain / np.sqrt(width)
         return self.add("Conv", [x, self.constant(f"{name}.weight", weight)], name)
 
+    def pair(self, x: str, scale: Any, axis: int = 1) -> str:
+        """A symmetric INT8 Q/DQ pair on `x`; the name of its result."""
+        zero = np.zeros(np.shape(scale), np.int8)
+        constants = [self.constant(f"{x}.scale", np.asarray(scale, np.float64)), self.constant(f"{x}.zero", zero)]
+        quantised = self.add("QuantizeLinear", [x, *constants], f"{x}.q", axis=axis)
+        return self.add("DequantizeLinear", [quantised, *constants], f"{x}.dq", axis=axis)
+
+    def quantized_conv(self, x: str, name: str, scales: Any, seed: int = 0) -> str:
+        """A 1x1 convolution with Q/DQ on its input (scale 0.05) and weights (`scales` for each output)."""
+        width = self.shape[1]
+        weight = np.random.default_rng(seed).uniform(-127, 127, size=(width, width, 1, 1))
+        weight *= np.reshape(scales, (-1, 1, 1, 1))
+        pairs = [self.pair(x, 0.05), self.pair(self.constant(f"{name}.weight", weight), scales, axis=0)]
+        return self.add("Conv", pairs, name)
+
     def mean(self, x: str, name: str, axes: list[int]) -> str:
         if self.opset < 18:
             return self.add("ReduceMean", [x], name, axes=axes, keepdims=1)

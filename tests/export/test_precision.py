@@ -27,6 +27,10 @@ def reasons(typed: Typed, casts: bool = False) -> dict[str, Reason]:
     return {name: reason for name, reason in found.items() if casts or reason is not Reason.CASTS}
 
 
+def constants(model: onnx.ModelProto) -> dict[str, TensorProto]:
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
 def error(typed: Typed, original: onnx.ModelProto, x: np.ndarray) -> float:
     """Largest error of the typed graph, relative to the largest magnitude."""
     expected = run(original, x)
@@ -156,6 +160,43 @@ def test_light_node_between_fp32_neighbours_spares_casts() -> None:
     found = reasons(assign_types(model, HALF, [np.abs(image(net))]), casts=True)
     assert found["mean"] is found["logits"] is Reason.SUMMANDS
     assert found["between"] is found["scaled"] is Reason.CASTS
+
+
+@pytest.mark.parametrize("options", [HALF, BRAIN], ids=["fp16", "bf16"])
+def test_quantised_graph_keeps_its_scales_in_step(options: TypingOptions) -> None:
+    net = Builder()
+    net.add("Relu", [net.quantized_conv("image", "first", np.geomspace(3e-9, 0.02, 8))], "features")
+    model, x = net.model(net.quantized_conv("features", "logits", np.full(8, 0.01), seed=1)), image(net)
+    record = PrecisionRecord(Precision.INT8, quantized=("first", "logits"))
+    model.metadata_props.add(key=PRECISION_KEY, value=record.to_json())
+    typed = assign_types(model, options, [x])
+    onnx.checker.check_model(typed.model, full_check=True)
+    assert typed.record.quantized == ("first", "logits")
+    assert (typed.record.precision, typed.record.base) == (Precision.INT8, options.precision)
+    types = {name: tensor.data_type for name, tensor in constants(typed.model).items()}
+    before = {name: numpy_helper.to_array(tensor) for name, tensor in constants(model).items()}
+    scales = {name: numpy_helper.to_array(t).astype(np.float32) for name, t in constants(typed.model).items()}
+    for node in typed.model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            original = before[node.input[1].removesuffix(f"_{options.precision.value}")]
+            assert (scales[node.input[1]] >= original).all(), "a scale that fell clips more than was calibrated"
+            np.testing.assert_allclose(scales[node.input[1]], original, rtol=8e-3, atol=6e-8)
+        if node.op_type == "DequantizeLinear":  # its type is its scale's, and the convolution's
+            assert types[node.input[1]] in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    pairs = {
+        node.output[0].rsplit(".", 1)[0]: scales[node.input[1]] for node in typed.model.graph.node if ".q" in node.name
+    }
+    for node in typed.model.graph.node:
+        if ".dq" in node.name:
+            np.testing.assert_array_equal(scales[node.input[1]], pairs[node.output[0].rsplit(".", 1)[0]])
+    assert error(typed, model, x) < 0.05
+
+
+def test_quantised_graph_of_an_old_operator_set_is_refused() -> None:
+    net = Builder(17)
+    model = net.model(net.quantized_conv("image", "logits", np.full(8, 0.01)))
+    with pytest.raises(OptionError, match=r"from operator set 19.*\n.*--int8-base fp32"):
+        assign_types(model, HALF, [image(net)])
 
 
 def test_bf16_raises_the_operator_set_and_is_simulated() -> None:

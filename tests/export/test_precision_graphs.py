@@ -28,7 +28,8 @@ CASES = [
     ("tiny_upernet", ExportOptions(*DYNAMIC, 20, InputKind.BGR, OutputKind.LABELS), Precision.FP16),
     ("tiny_upernet", ExportOptions(*DYNAMIC, 17, InputKind.RGB, OutputKind.LOGITS), Precision.BF16),
 ]
-AGREEMENT = {Precision.FP16: 0.99, Precision.BF16: 0.95}
+LARGEST = {Precision.FP16: 0.01, Precision.BF16: 0.08}
+"""Root mean square error relative to the output's, or share of differing labels, that rounding may cause."""
 TENSORS = {InputKind.FLOAT: TensorProto.FLOAT, InputKind.RGB: TensorProto.UINT8, InputKind.BGR: TensorProto.UINT8}
 
 Case = tuple[onnx.ModelProto, Typed, np.ndarray, ExportOptions]
@@ -47,12 +48,15 @@ def case(request: pytest.FixtureRequest, graph_of: GraphOf) -> Case:
     graph = graph_of(family, options)
     contract = Contract.from_json(next(entry.value for entry in graph.metadata_props if entry.key == METADATA_KEY))
     size = (contract.height.opt, contract.width.opt)
-    images = [input_batch([scene], size, contract) for scene in generated_images(2)]
+    images = [input_batch([scene], size, contract) for scene in generated_images(1)]
     return graph, assign_types(graph, TypingOptions(precision), images), images[0], options
 
 
-def labels(output: np.ndarray) -> np.ndarray:
-    return output if output.dtype == np.uint8 else output.argmax(1)
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Share of differing labels; of scores the root mean square error relative to theirs."""
+    if expected.dtype == np.uint8:
+        return float((found != expected).mean())
+    return float(np.sqrt(np.square(found - expected).mean() / np.square(expected).mean()))
 
 
 def test_typed_graph_is_well_typed_and_keeps_its_boundary(case: Case) -> None:
@@ -67,15 +71,16 @@ def test_typed_graph_is_well_typed_and_keeps_its_boundary(case: Case) -> None:
 
 def test_network_is_the_same_within_rounding(case: Case) -> None:
     graph, typed, x, _ = case
-    agreement = (labels(run(simulated(typed.model), x)) == labels(run(graph, x))).mean()
-    assert agreement > AGREEMENT[typed.record.base], agreement
+    error = difference(run(simulated(typed.model), x), run(graph, x))
+    print("ERR", error)
+    assert 1e-5 < error < LARGEST[typed.record.base], error
 
 
 def test_onnx_runtime_runs_fp16(case: Case) -> None:
     graph, typed, x, _ = case
     if typed.record.base is Precision.BF16:
         pytest.skip("ONNX Runtime's CPU provider has no BF16 operators; its simulation is tested above")
-    assert (labels(run(typed.model, x)) == labels(run(graph, x))).mean() > 0.99
+    assert difference(run(typed.model, x), run(graph, x)) < 0.01
 
 
 def test_all_features_are_of_16_bits_where_nothing_speaks_against_it(case: Case) -> None:

@@ -41,6 +41,12 @@ def read(folder: Path) -> Any:
     return text_format.Parse((folder / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
 
 
+def data_type(name: str) -> int:
+    from tritonclient.grpc import model_config_pb2
+
+    return int(model_config_pb2.DataType.Value(f"TYPE_{name}"))
+
+
 def tree(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
@@ -59,7 +65,7 @@ def test_a_graph_becomes_a_model(tmp_path: Path) -> None:
     config = read(repository.folder / "toy")
     assert (config.name, config.backend, config.max_batch_size) == ("toy", "onnxruntime", 4)
     assert (config.input[0].name, list(config.input[0].dims)) == ("image", [64, 96, 3])
-    assert config.input[0].data_type == type(config.input[0]).DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_name["TYPE_UINT8"].number  # fmt: skip
+    assert (config.input[0].data_type, config.output[0].data_type) == (data_type("UINT8"), data_type("UINT8"))
     assert (config.output[0].name, config.output[0].label_filename) == ("labels", "labels.txt")
     assert list(config.dynamic_batching.preferred_batch_size) == [2]
     assert config.dynamic_batching.max_queue_delay_microseconds == 100

@@ -61,6 +61,7 @@ class TensorRTEngine:
         bundle = read_bundle(path, options.trust_engine, options.device)
         self.path = path
         self.contract = bundle.contract
+        self.precision = bundle.record
         self._cuda = Cuda(options.device)
         self.flavour = bundle.flavour
         trt = load(bundle.flavour)

@@ -30,7 +30,7 @@ class Reason(str, Enum):
     NUMBERS = "counts and positions, not features"
     OVERFLOW = "values reach beyond the format's range"
     WEIGHTS = "weights beyond the format's range"
-    SCALES = "quantisation scales too small for the format"
+    QUANTIZED = "weights that a builder quantises from FP32, once"
     SUM = "sums within it reach beyond the format's range"
     SUMMANDS = "mean or sum over too many values"
     ACCURACY = "rounding costs too much accuracy"
@@ -124,6 +124,8 @@ class Decision:
     def _grounds(self, node: Node) -> Iterator[Kept]:
         if not self._view.computes_features(node) and node.op not in QUANTIZERS:
             yield Kept(Reason.NUMBERS)
+        if node.op == "QuantizeLinear" and node.inputs[0][1] in self._view.initializers:
+            yield Kept(Reason.QUANTIZED)
         for name in dict.fromkeys((*(name for _, name in node.inputs), *node.outputs)):
             if name in self._wide:
                 yield Kept(Reason.OVERFLOW, f"|x| up to {self._wide[name]:.3g}")
@@ -138,11 +140,8 @@ class Decision:
             if name not in self._view.initializers:
                 continue
             values = np.asarray(numpy_helper.to_array(self._view.initializers[name]), np.float32)
-            largest = float(np.abs(values).max(initial=0.0))
             if convert(values, self._format)[1].overflowed:
-                yield Kept(Reason.WEIGHTS, f"|w| up to {largest:.3g}")
-            if node.op in QUANTIZERS and float(values.min(initial=1.0)) < self._format.smallest_normal / 16:
-                yield Kept(Reason.SCALES, f"down to {float(values.min()):.1e}")
+                yield Kept(Reason.WEIGHTS, f"|w| up to {float(np.abs(values).max()):.3g}")
 
     def _reductions(self, node: Node, error: NodeError) -> Iterator[Kept]:
         summands = self._summands(node)

@@ -106,3 +106,11 @@ def convert(array: NDArray[np.float32], to: Format) -> tuple[Array, Conversion]:
         zeroed=int(((array != 0) & (back == 0)).sum()),
         subnormal=int(((back > 0) & (back < to.smallest_normal)).sum()),
     )
+
+
+def rounded_up(array: NDArray[np.float32], to: Format) -> Array:
+    """The smallest values of the format `to` that are not below `array`, which is positive."""
+    rounded, _ = convert(array, to)
+    bits = rounded.view(np.uint16)
+    # the next larger value of a positive one has the next larger bits
+    return np.where(rounded.astype(np.float32) < array, bits + np.uint16(1), bits).astype(np.uint16).view(to.dtype)

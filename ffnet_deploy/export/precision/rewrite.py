@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ffnet_deploy.export.precision.balance import casts_of
-from ffnet_deploy.export.precision.formats import Conversion, Format, convert
+from ffnet_deploy.export.precision.formats import Conversion, Format, convert, rounded_up
 from ffnet_deploy.export.precision.view import QUANTIZERS, Node, View
 
 
@@ -98,19 +99,31 @@ class Rewriter:
 
     def _constant(self, name: str, wide: bool) -> str:
         """The name of a constant in the type asked for; it is made on first use."""
-        if wide and name not in self._scales:
+        if name in self._scales:
+            return self._scale(name, wide)
+        if wide:
             return name
         converted = f"{name}_{self._suffix}"
         if converted not in self._constants:
-            values = np.asarray(numpy_helper.to_array(self._view.initializers[name]), np.float32)
-            rounded, conversion = convert(values, self._format)
-            if conversion.overflowed or (name in self._scales and not (rounded.astype(np.float32) > 0).all()):
-                return name  # only FP32 nodes take it
+            rounded, conversion = convert(self._array(name), self._format)
             self._converted += conversion
             self._constants[converted] = numpy_helper.from_array(rounded, converted)
-            if name in self._scales:  # both types of a quantiser see the same scale
-                self._constants[name] = numpy_helper.from_array(rounded.astype(np.float32), name)
+        return converted
+
+    def _scale(self, name: str, wide: bool) -> str:
+        """The name of a scale in the type asked for; both types hold the same value.
+
+        It is rounded up: nothing is clipped that was not before, and none becomes zero.
+        """
+        converted = f"{name}_{self._suffix}"
+        if converted not in self._constants:
+            rounded = rounded_up(self._array(name), self._format)
+            self._constants[converted] = numpy_helper.from_array(rounded, converted)
+            self._constants[name] = numpy_helper.from_array(rounded.astype(np.float32), name)
         return name if wide else converted
+
+    def _array(self, name: str) -> NDArray[np.float32]:
+        return np.asarray(numpy_helper.to_array(self._view.initializers[name]), np.float32)
 
     def _needed(self, model: onnx.ModelProto) -> list[onnx.TensorProto]:
         used = {name for node in model.graph.node for name in node.input}

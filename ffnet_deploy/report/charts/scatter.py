@@ -93,6 +93,7 @@ def _marks(points: Sequence[Point], xs: Scale, ys: Scale) -> list[Markup]:
 def _names(points: Sequence[Point], xs: Scale, ys: Scale, width: int) -> list[Markup]:
     """Each name at the place around its mark where it covers least."""
     taken = [_Box(xs(one.x) - 8, ys(one.y) - 8, xs(one.x) + 8, ys(one.y) + 8) for one in points]
+    taken += [_Box(xs(one.low), ys(one.y) - 2, xs(one.high), ys(one.y) + 2) for one in points]
     out = []
     for one in points:
         name = fitted(one.name, width * 0.5)

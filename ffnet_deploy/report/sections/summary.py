@@ -62,7 +62,7 @@ def _speed_tiles(data: ReportData) -> list[Tile]:
     ratio = fastest.timing.ratio if fastest.timing else None
     if ratio is not None:
         spread = f", 95 % {interval(ratio.interval.low, ratio.interval.high)}" if ratio.interval else ""
-        out.append(Tile("of the time", factor(ratio.value), f"of {ratio.against}{spread}"))
+        out.append(Tile("of the time", factor(ratio.value), f"of {ratio.against}{spread}: {ratio.verdict.value}"))
     return out
 
 

@@ -7,22 +7,38 @@ import pytest
 from ffnet_deploy.engines.tensorrt.flavour import Message
 from ffnet_deploy.engines.tensorrt.plain_words import explain_build, explain_parser
 
-NO_GPU = "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)"
+NO_GPU = "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insuf"
 
 
 @pytest.mark.parametrize(
     ("line", "cause", "remedy"),
     [
-        ("2: [virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory (no further information)", "memory ran out", "--batch"),
-        ("IBuilder::buildSerializedNetwork: Error Code 1: Cuda Runtime (cudaError 2: out of memory)", "memory ran out", "--workspace"),
-        ("Error Code 1: Myelin (Tactic Selection: no tactics to implement the operation within workspace limit.", "workspace is too small", "--workspace"),
-        ("10: [optimizer.cpp::computeCosts::3728] Error Code 10: Internal Error (Could not find any implementation for node /a/Conv.)", "no kernel for a node", "--precision"),
+        (
+            "2: [virtualMemoryBuffer.cpp] Error Code 2: OutOfMemory (no further information)",
+            "memory ran out",
+            "--batch",
+        ),
+        ("Error Code 1: Cuda Runtime (cudaError 2: out of memory)", "memory ran out", "--workspace"),
+        (
+            "Error Code 1: Myelin (Tactic Selection: no tactics to implement the operation within workspace limit.",
+            "workspace is too small",
+            "--workspace",
+        ),
+        (
+            "10: [optimizer.cpp] Error Code 10: Internal Error (Could not find any implementation for node /a/Conv.)",
+            "no kernel for a node",
+            "--precision",
+        ),
         (NO_GPU, "driver is missing or too old", "update the driver"),
-        ("Error Code 9: API Usage Error (Target GPU SM 60 is not supported by this TensorRT release.)", "does not know this GPU", "install the TensorRT"),
-        ("Error Code 6: API Usage Error (Unable to load library: libnvinfer_lean.so.1)", "lean runtime", "--version-compatible"),
+        (
+            "Error Code 9: API Usage Error (Target GPU SM 60 is not supported by this TensorRT release.)",
+            "does not know this GPU",
+            "install the TensorRT",
+        ),
+        ("Error Code 6: (Unable to load library: libnvinfer_lean.so.1)", "lean runtime", "--version-compatible"),
         ("Error Code 4: Something new", "could not build an engine from a.onnx", "report it with that line"),
     ],
-)  # fmt: skip
+)
 def test_build_failures(line: str, cause: str, remedy: str) -> None:
     text = explain_build("TensorRT", "a.onnx", [Message("WARNING", "slow"), Message("ERROR", line)])
     assert cause in text and line in text and re.search(rf"to do .*{re.escape(remedy)}", text), text
@@ -43,8 +59,8 @@ def test_a_missing_gpu_does_not_hide_the_reason() -> None:
         ),
         ("Assertion failed: dims == 3: The boxes tensor must be 3D.", "found    /a (Op): dims == 3: The boxes tensor"),
         (
-            f"Invalid Node - /a\nITensor::getDimensions: Error Code 4: API Usage Error (/a: `input` and `kernel` must be of "
-            f"same type. In validateTypes at /_src/convolutionNode.cpp:88)\n{NO_GPU}",
+            "Invalid Node - /a\nITensor::getDimensions: Error Code 4: API Usage Error (/a: `input` and `kernel` must "
+            f"be of same type. In validateTypes at /_src/convolutionNode.cpp:88)\n{NO_GPU}",
             "found    /a (Op): `input` and `kernel` must be of same type.\n",
         ),
         ("", "no reason given"),

@@ -1,14 +1,20 @@
 import gc
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ffnet_deploy.contract import Contract, Extent, InputKind, OutputKind
-from ffnet_deploy.engines.cuda import CudaError
+from ffnet_deploy.engines.bundle import write_bundle
+from ffnet_deploy.engines.cuda import CudaError, NoDeviceError
 from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.engines.tensorrt.options import BuildOptions
+from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine
 from ffnet_deploy.errors import ArtifactError, FFNetDeployError, OptionError
+from ffnet_deploy.precision import PrecisionRecord
 from tests.engines.tensorrt.conftest import Opener
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.engines.tensorrt.trt_standin import DataType, TensorFormat, TrtStandIn, network
@@ -439,3 +445,29 @@ def test_waiting_threads_wake_when_the_engine_closes(start: Opener) -> None:
     waiting.join(10)
     stream.close()
     assert not waiting.is_alive() and "closed" in str(errors[0])
+
+
+def test_a_bundle_on_disk_is_opened_on_its_gpu_alone(cuda: CudaStandIn, trt: TrtStandIn, tmp_path: Path) -> None:
+    path = tmp_path / "toy.engine"
+    content = {
+        "contract": json.loads(contract().to_json()),
+        "precision": json.loads(PrecisionRecord().to_json()),
+        "build": {
+            "flavour": "trt",
+            "version": "8.5.3",
+            "options": BuildOptions().to_dict(),
+            "target": {"capabilities": ["9.0"], "gpu": "Stand-in GPU"},
+        },
+        "rebuild": "the command",
+    }
+    write_bundle(path, trt.plan(network(contract())), content)
+    with TensorRTEngine(path) as engine:
+        np.testing.assert_array_equal(engine.run(batch()), expected(batch()))
+        assert engine.precision == PrecisionRecord()
+    cuda.capability = (8, 6)
+    with pytest.raises(ArtifactError, match=r"(?s)compute capability 9\.0; Stand-in GPU has 8\.6.*the command"):
+        TensorRTEngine(path)
+    cuda.driver = 0
+    with pytest.raises(NoDeviceError, match="no NVIDIA driver"):
+        TensorRTEngine(path)
+    assert cuda.wrongs == [] and live(cuda) == {}

@@ -1,0 +1,152 @@
+"""INT8 by each calibration method, with and without each remedy: mIoU, its drop, and the logits' noise, as a table.
+
+python benchmarks/int8.py --config ffnet_seg_nano_camvid --data data/camvid --json int8.json
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import onnx
+import typer
+from rich.table import Table
+
+from ffnet_deploy.calib import CalibrationImages, CalibrationOptions, Method, apply, choose_images
+from ffnet_deploy.calib.quantize import measure, observe
+from ffnet_deploy.calib.simulate import Recorded, simulated, sqnr
+from ffnet_deploy.cli.console import console, progress_bar, run_command
+from ffnet_deploy.cli.export import default_shape
+from ffnet_deploy.cli.shapes import parse_shape
+from ffnet_deploy.config import load_config
+from ffnet_deploy.contract import METADATA_KEY, Contract
+from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
+from ffnet_deploy.evaluation.evaluate import evaluate
+from ffnet_deploy.export.onnx import ExportOptions, build_graph
+from ffnet_deploy.files import check_target, write_json
+from ffnet_deploy.manifest import tool_versions
+from ffnet_deploy.segmentor import open_segmentor
+from ffnet_deploy.zoo import chosen_checkpoint
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to quantise and what became of the network.
+
+    Attributes:
+        method: of calibration; "fp32" for the network as it was.
+        equalized: whether cross-layer equalisation was on.
+        corrected: whether biases were corrected.
+        miou: percent.
+        drop: points of mIoU lost.
+        sqnr: of the logits, dB; None for the network as it was.
+        mac_share: of the convolutions' multiply-adds in INT8, percent.
+        report: of the quantisation.
+    """
+
+    method: str
+    equalized: bool
+    corrected: bool
+    miou: float
+    drop: float
+    sqnr: float | None
+    mac_share: float
+    report: dict[str, Any]
+
+
+def fp32_graph(config: str, checkpoint: str | None, shape: str | None) -> onnx.ModelProto:
+    """The graph that ffnet-export would write."""
+    settings = load_config(config)
+    segmentor = open_segmentor(settings, chosen_checkpoint(checkpoint, settings.name))
+    height, width = parse_shape(shape or default_shape(settings.protocol), dynamic=False)
+    return build_graph(segmentor, ExportOptions(height, width))
+
+
+def contract_of(model: onnx.ModelProto) -> Contract:
+    """The contract in the metadata."""
+    return Contract.from_json({item.key: item.value for item in model.metadata_props}[METADATA_KEY])
+
+
+def score(model: onnx.ModelProto, dataset: Dataset, what: str, threads: int) -> tuple[float, list[Any]]:
+    """MIoU in percent, and the logits of all images."""
+    with simulated(model, threads) as engine, progress_bar(what) as progress:
+        recorded = Recorded(engine, [])
+        scores = evaluate(recorded, dataset, progress=progress).scores
+    assert scores is not None
+    return scores.mean_iou, recorded.given
+
+
+def rows(
+    model: onnx.ModelProto, images: CalibrationImages, dataset: Dataset, ways: list[CalibrationOptions], threads: int
+) -> Iterator[Row]:
+    """FP32, then every way."""
+    before, logits = score(model, dataset, "fp32", threads)
+    yield Row("fp32", False, False, before, 0.0, None, 0.0, {})
+    for equalized in sorted({way.equalize for way in ways}):
+        with progress_bar("calibrating") as progress:
+            shown = lambda _step, done, total: progress(done, total)  # noqa: E731
+            observed = observe(model, images, CalibrationOptions(equalize=equalized), shown)
+        for way in (way for way in ways if way.equalize is equalized):
+            quantized = apply(model, measure(observed, images, way), way)
+            miou, found = score(quantized.model, dataset, way.method.value, threads)
+            yield Row(
+                way.method.value,
+                way.equalize,
+                way.correct_bias,
+                miou,
+                before - miou,
+                sqnr(logits, found),
+                quantized.report["mac_share_percent"],
+                quantized.report,
+            )
+
+
+def table(found: list[Row]) -> Table:
+    """The rows as a table."""
+    out = Table("method", "equalised", "biases corrected")
+    for column in ("mIoU", "drop", "logit SQNR", "INT8 share of MACs"):
+        out.add_column(column, justify="right")
+    for row in found:
+        noise = "-" if row.sqnr is None else f"{row.sqnr:.2f} dB"
+        flags = ("yes" if flag else "no" for flag in (row.equalized, row.corrected))
+        out.add_row(row.method, *flags, f"{row.miou:.2f}", f"{row.drop:+.2f}", noise, f"{row.mac_share:.1f} %")
+    return out
+
+
+@run_command
+def main(
+    config: Annotated[str, typer.Option(help="Config name or file.")],
+    data: Annotated[Path, typer.Option(help="Labelled data set with a train and a val split.")],
+    checkpoint: Annotated[str | None, typer.Option(help="File, 'published', 'bundled' or 'random'.")] = None,
+    shape: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels; by default the protocol's.")] = None,
+    images: Annotated[int, typer.Option(help="Images of the train split to calibrate on.")] = 64,
+    limit: Annotated[int | None, typer.Option(help="Images of the val split to score at most.")] = None,
+    methods: Annotated[str, typer.Option(help="Methods, with commas between them.")] = "minmax,percentile,entropy,mse",
+    percentile: Annotated[float, typer.Option(help="For the method percentile.")] = 99.99,
+    threads: Annotated[int, typer.Option(help="Of ONNX Runtime when it scores; 0: all cores.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File to write the rows to.")] = None,
+) -> None:
+    """Compare the ways to quantise a network."""
+    if json_file is not None:
+        check_target(json_file)
+    model = fp32_graph(config, checkpoint, shape)
+    contract = contract_of(model)
+    chosen = choose_images(open_dataset(data, contract.dataset, split="train"), contract, images)
+    dataset = open_dataset(data, contract.dataset, split="val").limited(limit)
+    ways = [
+        CalibrationOptions(Method(name.strip()), percentile, equalize, correct)
+        for equalize, correct, name in product((False, True), (False, True), methods.split(","))
+    ]
+    found = []
+    for row in rows(model, chosen, dataset, ways, threads):
+        found.append(row)
+        console.print(f"{row.method} eq={row.equalized} bias={row.corrected}: {row.miou:.3f} {row.sqnr}")
+    console.print(table(found))
+    if json_file is not None:
+        about = {"config": config, "calibration_images": len(chosen), "scored_images": len(dataset)}
+        write_json(json_file, {**about, "rows": [asdict(row) for row in found], "tools": tool_versions()})
+
+
+if __name__ == "__main__":
+    typer.run(main)

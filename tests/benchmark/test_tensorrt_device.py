@@ -1,0 +1,99 @@
+"""How an engine is timed on the GPU alone, with stand-ins that record the order of what is asked of CUDA."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ffnet_deploy.benchmark import tensorrt_device
+from ffnet_deploy.benchmark.bench import BenchOptions, bench
+from ffnet_deploy.benchmark.contenders import Candidate
+from ffnet_deploy.benchmark.record import Content, Method
+from ffnet_deploy.benchmark.settings import Grid
+from ffnet_deploy.benchmark.tensorrt_device import DeviceStep, TensorRTOnDevice
+from ffnet_deploy.engines.cuda import CudaError, DeviceArray
+from tests.benchmark.toy_picture import PICTURE
+from tests.toy import ToyEngine, contract
+
+
+class Recorder:
+    """CUDA that does nothing and counts three milliseconds between any two events."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.lost = False
+        self.next = 256
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.calls.append(name)
+            if self.lost:
+                raise CudaError("the device is gone", "cudaErrorDeviceUnavailable")
+            self.next += 256
+            return 3.0 if name == "elapsed" else self.next
+
+        return call
+
+
+class FakeEngine(ToyEngine):
+    notes = ()
+
+    def __init__(self, cuda: Recorder) -> None:
+        super().__init__(contract())
+        self.cuda = cuda
+        self.arrays: list[tuple[DeviceArray, DeviceArray]] = []
+
+    def run_device(self, tensor: DeviceArray, out: DeviceArray) -> DeviceArray:
+        self.arrays.append((tensor, out))
+        self.cuda.calls.append("run")
+        return out
+
+
+BATCH = np.zeros((1, 3, 64, 96), np.float32)
+
+
+def test_only_the_network_lies_between_the_events() -> None:
+    cuda = Recorder()
+    engine = FakeEngine(cuda)
+    step = DeviceStep(engine, cuda, BATCH, queue=3)  # type: ignore[arg-type]
+    cuda.calls.clear()
+    assert step() == 1.0  # three milliseconds for three runs
+    assert cuda.calls == ["record", "run", "run", "run", "record", "wait_on_host", "elapsed"]
+    array, out = engine.arrays[0]
+    assert (array.shape, out.shape, array.typestr) == ((1, 3, 64, 96), (1, 11, 16, 24), "<f4")
+    assert array.stream == out.stream is not None
+    assert array.address != out.address
+
+
+def test_everything_is_given_back_even_when_the_device_is_gone() -> None:
+    cuda = Recorder()
+    step = DeviceStep(FakeEngine(cuda), cuda, BATCH, queue=1)  # type: ignore[arg-type]
+    asked = [name for name in cuda.calls if name.startswith(("create", "allocate"))]
+    assert sorted(asked) == ["allocate"] * 2 + ["create_event"] * 2 + ["create_stream"]
+    cuda.calls.clear()
+    cuda.lost = True
+    step.close()
+    given = [name for name in cuda.calls if name.startswith(("destroy", "free"))]
+    assert sorted(given) == ["destroy_event"] * 2 + ["destroy_stream"] + ["free"] * 2
+
+
+@pytest.mark.parametrize(("content", "on_device"), [(Content.NETWORK, True), (Content.TRANSFERS, False)])
+def test_the_clock_decides_whether_copies_are_timed(
+    content: Content, on_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = Recorder()
+    engine = FakeEngine(cuda)
+    monkeypatch.setattr(tensorrt_device, "Cuda", lambda index: cuda)
+    wrapped = TensorRTOnDevice(engine)  # type: ignore[arg-type]
+    method = Method(content, warmup_ms=0, warmup_runs=1, seconds=0, samples=6, rounds=6, settle_ms=0)
+    candidate = Candidate("engine", lambda threads, streams: wrapped, on_gpu=True)
+    run = bench([candidate], BenchOptions(Grid(sizes=((64, 96),)), PICTURE, method))
+    (row,) = run.measurements
+    assert bool(engine.arrays) is on_device
+    assert (row.device_summary is not None) is on_device
+    if on_device:
+        assert row.device_summary is not None
+        assert row.device_summary.median == 3.0
+        assert cuda.calls[-1] == "destroy_stream"
+    assert run.contenders[0].notes == ()
+    assert engine.closed == 1

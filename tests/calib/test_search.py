@@ -1,0 +1,173 @@
+"""Sensitivity and search on a tiny network with one block that quantisation ruins."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from ffnet_deploy.calib import Calibration, CalibrationOptions, Method, calibrate
+from ffnet_deploy.calib.graph import Graph
+from ffnet_deploy.calib.search import SearchOptions, read_timings, search_mixed
+from ffnet_deploy.calib.sensitivity import Sensitivity, sensitivities
+from ffnet_deploy.calib.trials import Timings, blocks_of, sqnr
+from ffnet_deploy.contract import Extent
+from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
+from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
+from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
+from ffnet_deploy.evaluation.preprocessing import network_input
+from ffnet_deploy.evaluation.protocol import predict
+from ffnet_deploy.export.onnx import ExportOptions, build_graph
+from ffnet_deploy.segmentor import open_segmentor
+from tests.tiny import write_checkpoint
+from tests.toy import picture
+
+OPTIONS = CalibrationOptions(method=Method.MINMAX, equalize=False, correct_bias=False)
+FRAGILE = "/decode_head/head_blocks/head_blocks.0/channel_mixer"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """A tiny network; one channel within `FRAGILE` is 300 times as large as the others, and divided out again."""
+    config, checkpoint = write_checkpoint(tmp_path_factory.mktemp("tiny"), "tiny_seg")
+    size = {"height": Extent.fixed(64), "width": Extent.fixed(128)}
+    graph = build_graph(open_segmentor(config, checkpoint), ExportOptions(**size))
+    convs = {conv.name: conv for conv in Graph(graph).convs}
+    first, second = (convs[f"{FRAGILE}/main/{name}/Conv"] for name in ("fc1", "fc2"))
+    for tensor in graph.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if tensor.name == first.bias:
+            values[0] = 300.0  # GELU passes it on
+        elif tensor.name == second.bias:
+            weight = next(numpy_helper.to_array(t) for t in graph.graph.initializer if t.name == second.weight)
+            values -= 300.0 * weight[:, 0, 0, 0]
+        else:
+            continue
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return graph
+
+
+@pytest.fixture(scope="module")
+def labelled(model: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Images labelled by the FP32 network itself: its mIoU is 100."""
+    root = tmp_path_factory.mktemp("data")
+    for kind in ("images", "annotations"):
+        (root / kind / "val").mkdir(parents=True)
+    onnx.save(model, root / "fp32.onnx")
+    with OnnxRuntimeEngine(root / "fp32.onnx", OnnxRuntimeOptions(check_manifest=False)) as engine:
+        for index in range(6):
+            image = picture(64, 128, index)
+            cv2.imwrite(str(root / f"images/val/{index}.png"), image)
+            cv2.imwrite(str(root / f"annotations/val/{index}.png"), predict(engine, image).labels)
+    return open_dataset(root, "scenes", split="val")
+
+
+@pytest.fixture(scope="module")
+def images(model: onnx.ModelProto) -> list[np.ndarray]:
+    from ffnet_deploy.export.lower import _contract
+
+    return [network_input(picture(64, 128, index)[None], _contract(model)) for index in range(3)]
+
+
+@pytest.fixture(scope="module")
+def ranges(model: onnx.ModelProto, images: list[np.ndarray]) -> Calibration:
+    return calibrate(model, images, OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def table(model: onnx.ModelProto, ranges: Calibration, images: list[np.ndarray]) -> tuple[Sensitivity, ...]:
+    return sensitivities(model, ranges, OPTIONS, images)
+
+
+def test_the_fragile_block_is_found(table: tuple[Sensitivity, ...]) -> None:
+    for row in table:
+        print(f"{row.block:60} {row.sqnr_db:6.1f} dB {row.disagreement_percent:6.2f} % {row.macs_percent:5.1f} % MACs")
+    assert table[0].block == FRAGILE
+    assert table[0].sqnr_db < table[1].sqnr_db - 6
+
+
+def test_the_blocks_hold_every_convolution_once(model: onnx.ModelProto, table: tuple[Sensitivity, ...]) -> None:
+    names = [conv for row in table for conv in row.convs]
+    assert sorted(names) == sorted(conv.name for conv in Graph(model).convs)
+    assert sum(row.macs_percent for row in table) == pytest.approx(100)
+
+
+def test_only_the_fragile_block_is_left_alone(
+    model: onnx.ModelProto, ranges: Calibration, images: list[np.ndarray], labelled: Dataset, tmp_path: Path
+) -> None:
+    everything = search_mixed(model, ranges, OPTIONS, images, labelled, SearchOptions(max_drop=100))
+    assert everything.kept == () and everything.drop > 1, everything.drop
+    limit = everything.drop / 2
+    state = tmp_path / "search.json"
+    found = search_mixed(model, ranges, OPTIONS, images, labelled, SearchOptions(limit, state=state))
+    print(f"drop {everything.drop:.2f} points, {found.drop:.2f} with {found.kept} kept, {found.trials} trials")
+    assert found.finished and found.kept == (FRAGILE,) and found.drop <= limit
+    assert found.reference == pytest.approx(100)
+    assert set(found.quantized.record.quantized).isdisjoint(blocks_of(model)[FRAGILE])
+
+
+def test_a_search_goes_on_where_it_stopped(
+    model: onnx.ModelProto,
+    ranges: Calibration,
+    images: list[np.ndarray],
+    labelled: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = SearchOptions(max_drop=3, state=tmp_path / "search.json")
+    first = search_mixed(model, ranges, OPTIONS, images, labelled, options)
+
+    def never(*_: object) -> float:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("ffnet_deploy.calib.search.miou", never)
+    again = search_mixed(model, ranges, OPTIONS, images, labelled, options)
+    assert again.to_dict() == first.to_dict()
+    other = replace(OPTIONS, keep=(FRAGILE,))
+    with pytest.raises(ArtifactError, match="another search"):
+        search_mixed(model, ranges, other, images, labelled, options)
+    (tmp_path / "search.json").write_text(json.dumps({"format": 1}))
+    with pytest.raises(ArtifactError, match="damaged"):
+        search_mixed(model, ranges, OPTIONS, images, labelled, options)
+
+
+def test_a_fall_that_nothing_prevents_is_told(
+    model: onnx.ModelProto, ranges: Calibration, images: list[np.ndarray], labelled: Dataset
+) -> None:
+    hopeless = replace(ranges, thresholds=dict.fromkeys(ranges.thresholds, 0.001))
+    with pytest.raises(VerificationError, match="least fall"):
+        search_mixed(model, hopeless, OPTIONS, images, labelled, SearchOptions(max_drop=0.01))
+
+
+def test_slower_blocks_are_left_alone(
+    model: onnx.ModelProto, ranges: Calibration, images: list[np.ndarray], labelled: Dataset
+) -> None:
+    stem = blocks_of(model)["/backbone/patch_embed"]
+    timings = Timings(dict.fromkeys(stem, 0.2), dict.fromkeys(stem, 0.1))
+    found = search_mixed(model, ranges, OPTIONS, images, labelled, SearchOptions(100, timings=timings))
+    assert found.kept == ("/backbone/patch_embed",)
+
+
+def test_timings_come_from_json(tmp_path: Path) -> None:
+    path = tmp_path / "timings.json"
+    path.write_text(json.dumps({"layers": {"conv": {"quantized": 0.2, "base": 0.1}}}))
+    assert read_timings(path).slower({"block": ["conv"], "other": ["untimed"]}) == ("block",)
+    path.write_text("[]")
+    with pytest.raises(ArtifactError, match="give a JSON file"):
+        read_timings(path)
+
+
+def test_sqnr_is_the_ratio_of_energies() -> None:
+    signal = [np.full((1, 2, 2, 2), 10.0)]
+    assert sqnr(signal, [signal[0] + 1]) == pytest.approx(20)
+    assert sqnr(signal, signal) == float("inf")
+
+
+@pytest.mark.parametrize("wrong", [{"max_drop": -1}, {"budget": 0}])
+def test_impossible_limits_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(OptionError):
+        SearchOptions(**wrong)

@@ -1,0 +1,213 @@
+"""What is set on TensorRT 8.5's builder, where types are permitted and not given; on a recording stand-in."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ffnet_deploy.contract import Extent
+from ffnet_deploy.engines.cuda import NoDeviceError
+from ffnet_deploy.engines.tensorrt import parse
+from ffnet_deploy.engines.tensorrt.build import Build, build_engine
+from ffnet_deploy.engines.tensorrt.flavour import Flavour, feature, has, is_strongly_typed
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.parse import Parsed, open_builder
+from ffnet_deploy.engines.tensorrt.target import Target
+from ffnet_deploy.errors import ArtifactError, OptionError
+from ffnet_deploy.precision import Precision, PrecisionRecord
+from tests.toy import contract
+
+
+def names(*values: str) -> SimpleNamespace:
+    return SimpleNamespace(**{value: value for value in values})
+
+
+class Config:
+    """Keeps what it is told. Has what 8.5's has: no optimisation level, auxiliary streams or progress monitor."""
+
+    __slots__ = ("flags", "pools", "previews", "profiles", "profiling_verbosity", "sources")
+
+    def __init__(self) -> None:
+        self.flags, self.pools, self.previews, self.profiles = {"TF32"}, {}, {}, list[Any]()
+        self.sources = 0b11111
+
+    def set_flag(self, flag: str) -> None:
+        self.flags.add(flag)
+
+    def clear_flag(self, flag: str) -> None:
+        self.flags.discard(flag)
+
+    def set_memory_pool_limit(self, pool: str, size: int) -> None:
+        self.pools[pool] = size
+
+    def get_tactic_sources(self) -> int:
+        return self.sources
+
+    def set_tactic_sources(self, sources: int) -> None:
+        self.sources = sources
+
+    def set_preview_feature(self, name: str, on: bool) -> None:
+        self.previews[name] = on
+
+    def add_optimization_profile(self, profile: Any) -> None:
+        self.profiles.append(profile)
+
+
+class Layer:
+    """A layer that keeps the types it is held to."""
+
+    def __init__(self, name: str, kind: str, dtype: str = "HALF") -> None:
+        self.name, self.type, self.tensor = name, kind, SimpleNamespace(dtype=dtype)
+        self.precision: str | None = None
+        self.outputs: dict[int, str] = {}
+
+    def get_output(self, index: int) -> Any:
+        return self.tensor
+
+    def set_output_type(self, index: int, dtype: str) -> None:
+        self.outputs[index] = dtype
+
+
+class Builder:
+    def __init__(self, plan: bytes | None, said: str = "") -> None:
+        self.config, self.plan, self.said = Config(), plan, said
+        self.shapes: list[Any] = []
+
+    def create_builder_config(self) -> Config:
+        return self.config
+
+    def create_optimization_profile(self) -> Any:
+        return SimpleNamespace(set_shape=lambda *shapes: self.shapes.append(shapes))
+
+    def build_serialized_network(self, network: Any, config: Config) -> bytes | None:
+        return self.plan
+
+
+class Module(SimpleNamespace):
+    __hash__ = object.__hash__  # as modules have it
+
+
+def stand_in() -> Any:
+    """The parts of 8.5.3's module that a build touches."""
+    return Module(
+        __version__="8.5.3.1",
+        ILogger=type("ILogger", (), {"__init__": lambda self: None}),
+        BuilderFlag=names("FP16", "INT8", "TF32", "PREFER_PRECISION_CONSTRAINTS", "REFIT"),
+        NetworkDefinitionCreationFlag=names("EXPLICIT_BATCH"),
+        DataType=names("FLOAT", "HALF", "INT8", "INT32"),
+        LayerType=names("CONVOLUTION", "RESIZE", "SHAPE"),
+        MemoryPoolType=names("WORKSPACE"),
+        ProfilingVerbosity=names("DETAILED"),
+        TacticSource=SimpleNamespace(CUBLAS=0, CUBLAS_LT=1, CUDNN=2, EDGE_MASK_CONVOLUTIONS=3, JIT_CONVOLUTIONS=4),
+        PreviewFeature=names("DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"),
+    )
+
+
+LAYERS = ("/a/Conv", "/b/Conv", "/head/Conv", "/r/Resize", "/s/Resize", "/shape")
+
+
+def built(
+    record: PrecisionRecord, options: BuildOptions | None = None, plan: bytes | None = b"plan"
+) -> tuple[Config, dict[str, Layer], Builder]:
+    kinds = ("CONVOLUTION", "CONVOLUTION", "CONVOLUTION", "RESIZE", "RESIZE", "SHAPE")
+    layers = [
+        Layer(name, kind, "INT32" if kind == "SHAPE" else "HALF") for name, kind in zip(LAYERS, kinds, strict=True)
+    ]
+    network = SimpleNamespace(
+        num_layers=len(layers),
+        get_layer=layers.__getitem__,
+        get_input=lambda index: SimpleNamespace(name="image", shape=(-1, 3, -1, -1)),
+    )
+    builder = Builder(plan)
+    build = Build("toy.onnx", contract(), record, options or BuildOptions(), Target(("9.0",), "NVIDIA H200"))
+    assert build_engine(Parsed(stand_in(), builder, network, None), build) == plan
+    return builder.config, {layer.name: layer for layer in layers}, builder
+
+
+def held(layers: dict[str, Layer]) -> dict[str, str]:
+    assert all(layer.outputs == ({0: layer.precision} if layer.precision else {}) for layer in layers.values())
+    return {name: layer.precision for name, layer in layers.items() if layer.precision}
+
+
+def test_fp16_is_permitted_and_layers_are_held_to_their_types() -> None:
+    record = PrecisionRecord(Precision.FP16, Precision.FP16, float32=("/head/Conv", "/s/Resize", "/shape"))
+    config, layers, _ = built(record)
+    assert config.flags == {"FP16", "PREFER_PRECISION_CONSTRAINTS"}, "and TF32 is off"
+    assert held(layers) == {"/a/Conv": "HALF", "/b/Conv": "HALF", "/head/Conv": "FLOAT", "/s/Resize": "FLOAT"}
+
+
+def test_int8_is_permitted_and_quantised_layers_are_left_to_their_scales() -> None:
+    record = PrecisionRecord(Precision.INT8, Precision.FP16, quantized=("/a/Conv",), float32=("/head/Conv",))
+    config, layers, _ = built(record)
+    assert config.flags == {"FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"}
+    assert held(layers) == {"/b/Conv": "HALF", "/head/Conv": "FLOAT"}
+    assert built(replace(record, base=Precision.FP32))[0].flags == {"INT8", "PREFER_PRECISION_CONSTRAINTS"}
+
+
+def test_fp32_permits_nothing() -> None:
+    config, layers, builder = built(PrecisionRecord(), BuildOptions(workspace=64))
+    assert config.flags == set() and held(layers) == {}
+    assert config.pools == {"WORKSPACE": 64 << 20} and config.profiling_verbosity == "DETAILED"
+    assert builder.shapes == [("image", (1, 3, 32, 32), (2, 3, 64, 96), (4, 3, 256, 256))]
+
+
+def test_cublas_and_cudnn_are_left_out() -> None:
+    config, _, _ = built(PrecisionRecord())
+    assert config.sources == 0b11000 and config.previews == {"DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805": True}
+
+
+@pytest.mark.parametrize(
+    ("record", "options", "told"),
+    [
+        (PrecisionRecord(Precision.BF16, Precision.BF16), BuildOptions(), "knows no bf16"),
+        (PrecisionRecord(), BuildOptions(optimization_level=3), "has no builder_optimization_level"),
+        (PrecisionRecord(), BuildOptions(aux_streams=1), "has no max_aux_streams"),
+        (PrecisionRecord(), BuildOptions(version_compatible=True), "has no VERSION_COMPATIBLE"),
+        (PrecisionRecord(), BuildOptions(strip_weights=True), "has no STRIP_PLAN"),
+        (
+            PrecisionRecord(),
+            BuildOptions(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS),
+            "builds no engines for other GPUs",
+        ),
+    ],
+)
+def test_what_it_does_not_offer_is_refused(record: PrecisionRecord, options: BuildOptions, told: str) -> None:
+    with pytest.raises(OptionError, match=rf"8\.5\.3\.1.*{told}[\s\S]*to do"):
+        built(record, options)
+
+
+def test_refitting_is_offered() -> None:
+    assert "REFIT" in built(PrecisionRecord(), BuildOptions(refit=True))[0].flags
+
+
+def test_a_build_that_gives_nothing_is_an_error() -> None:
+    with pytest.raises(ArtifactError, match=r"TensorRT could not build an engine from toy\.onnx"):
+        built(PrecisionRecord(), plan=None)
+
+
+def test_a_fixed_input_must_be_the_contracts() -> None:
+    build = Build("a", contract(batch=Extent.fixed(1)), PrecisionRecord(), BuildOptions(), Target(("9.0",), "GPU"))
+    network = SimpleNamespace(get_input=lambda index: SimpleNamespace(name="image", shape=(2, 3, -1, -1)))
+    with pytest.raises(OptionError, match="the graph's batch is fixed at 2, not 1"):
+        build_engine(Parsed(stand_in(), Builder(b""), network, None), build)
+
+
+def test_features_are_found_by_their_names() -> None:
+    trt = stand_in()
+    assert not is_strongly_typed(trt) and has(trt, "BuilderFlag.FP16") and not has(trt, "BuilderFlag.FP8")
+    assert feature(trt, "BuilderFlag.FP16") == "FP16" and feature(trt, "Nothing.AT_ALL") is None
+
+
+def test_no_builder_is_made_before_a_device_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> None:
+        raise AssertionError("without a device TensorRT's builder ends the process")
+
+    def none(index: int) -> None:
+        raise NoDeviceError("there is no CUDA device here")
+
+    monkeypatch.setattr(parse, "load", lambda flavour: SimpleNamespace(Builder=crash, Runtime=crash))
+    monkeypatch.setattr(parse, "Cuda", none)
+    for flavour, device in ((Flavour.TENSORRT, None), (Flavour.TENSORRT, 0), (Flavour.RTX, 0)):
+        with pytest.raises(NoDeviceError):
+            open_builder(flavour, device)

@@ -1,0 +1,192 @@
+"""From the verified FP32 file to a lowered one: verified and vouched for, or kept as evidence, or nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from ffnet_deploy.contract import Extent, InputKind, OutputKind
+from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
+from ffnet_deploy.engines.torch import TorchEngine
+from ffnet_deploy.errors import ArtifactError, DataError, OptionError, StorageError, VerificationError
+from ffnet_deploy.evaluation.datasets import open_dataset
+from ffnet_deploy.export import lower as lowering
+from ffnet_deploy.export.images import generated_images
+from ffnet_deploy.export.lower import Lowered, LowerOptions, lower, lowered_path
+from ffnet_deploy.export.onnx import ExportOptions
+from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx
+from ffnet_deploy.export.quantizing import CalibrationRequest
+from ffnet_deploy.manifest import read_manifest
+from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord, Target
+from ffnet_deploy.scenes import SceneOptions
+from ffnet_deploy.scenes.dataset import write_scenes
+from ffnet_deploy.segmentor import Segmentor
+
+SIZE = (Extent.fixed(64), Extent.fixed(96))
+IMAGES = VerifyOptions(generated_images(2), "generated street scenes")
+HALF = LowerOptions(Target.FP16, agreement=95.0)
+"""Of random weights, a label more flips than of trained ones."""
+
+
+@pytest.fixture(scope="module")
+def fp32(tiny: dict[str, Segmentor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = ExportOptions(*SIZE, input=InputKind.BGR, output=OutputKind.LABELS)
+    return export_onnx(tiny["tiny_seg"], options, tmp_path_factory.mktemp("fp32"), IMAGES).path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    for split in ("train", "val"):
+        write_scenes(root, split, 3, 7, SceneOptions(height=96, width=160))
+    return root
+
+
+@pytest.fixture
+def own(fp32: Path, tmp_path: Path) -> Path:
+    """A copy of the verified graph and its manifest in a folder of the test's own."""
+    for file in fp32.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path / fp32.name
+
+
+def lowered(tiny: dict[str, Segmentor], path: Path, options: LowerOptions, images: VerifyOptions = IMAGES) -> Lowered:
+    contract = OnnxRuntimeEngine(path).contract
+    with TorchEngine(tiny["tiny_seg"].model, contract) as reference:
+        return lower(path, None, options, images, reference)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_fp16_file_is_verified_and_says_what_it_is(tiny: dict[str, Segmentor], own: Path) -> None:
+    done = lowered(tiny, own, HALF)
+    assert names(own.parent) == sorted(
+        ["tiny_seg.fp16.onnx", "tiny_seg.fp16.onnx.json", "tiny_seg.onnx", "tiny_seg.onnx.json"]
+    )
+    manifest = read_manifest(done.path)
+    assert manifest["kind"] == "onnx"
+    precision = manifest["precision"]
+    assert precision["source"] == {"file": "tiny_seg.onnx", "sha256": read_manifest(own)["sha256"]}
+    assert (precision["precision"], precision["base"]) == ("fp16", "fp16")
+    assert precision["typing"]["nodes"]["fp16"] > 50
+    assert precision["typing"]["casts"] == {"to_fp16": 0, "to_fp32": 0}, "uint8 goes straight to fp16, labels are whole"
+    assert manifest["verification"]["passed"] is True
+    assert "simulated" in manifest["verification"]["candidate"]
+    assert 95 < manifest["verification"]["agreement"] < 100, "rounding must show"
+    stored = {entry.key: entry.value for entry in onnx.load(done.path).metadata_props}
+    assert PrecisionRecord.from_json(stored[PRECISION_KEY]) == done.record
+    with OnnxRuntimeEngine(done.path) as engine:
+        assert engine.contract == done.contract
+        assert any("rounds less than a GPU" in note for note in engine.notes)
+
+
+def test_bf16_is_verified_though_onnx_runtime_cannot_run_it(tiny: dict[str, Segmentor], own: Path) -> None:
+    done = lowered(tiny, own, LowerOptions(Target.BF16, agreement=80.0))
+    assert done.record == PrecisionRecord(Precision.BF16, Precision.BF16, (), done.record.float32)
+    assert done.verification.agreement > 80
+    with pytest.raises(ArtifactError, match="BF16 and FP8 graphs are for TensorRT"):
+        OnnxRuntimeEngine(done.path)
+
+
+def test_a_graph_beyond_its_gate_is_kept_as_evidence_alone(tiny: dict[str, Segmentor], own: Path) -> None:
+    with pytest.raises(VerificationError, match=r"fp16 graph costs more.*\n  found    label agreement") as failure:
+        lowered(tiny, own, replace(HALF, agreement=100.0))
+    assert "--min-agreement" in str(failure.value)
+    assert names(own.parent) == ["tiny_seg.fp16.rejected", "tiny_seg.onnx", "tiny_seg.onnx.json"]
+    evidence = own.parent / "tiny_seg.fp16.rejected"
+    assert names(evidence) == ["tiny_seg.fp16.onnx", "verification.json"]
+    assert json.loads((evidence / "verification.json").read_text())["verification"]["passed"] is False
+    assert read_manifest(own)["verification"]["passed"] is True
+
+
+def test_fall_of_miou_decides_where_there_are_labels(tiny: dict[str, Segmentor], own: Path, photos: Path) -> None:
+    labelled = replace(IMAGES, labelled=open_dataset(photos, "scenes"))
+    done = lowered(tiny, own, replace(HALF, max_drop=50.0), labelled)
+    assert done.verification.miou is not None
+    assert done.verification.scored_images == 3
+    known = replace(labelled, reference_miou=done.verification.miou[1] + 10)
+    with pytest.raises(VerificationError, match=r"mIoU fell by 10.00 points, more than 9.5"):
+        lowered(tiny, own, replace(HALF, max_drop=9.5), known)
+
+
+@pytest.mark.parametrize("base", [None, Precision.FP32])
+def test_int8_file_is_calibrated_typed_and_verified(
+    tiny: dict[str, Segmentor], own: Path, photos: Path, base: Precision | None
+) -> None:
+    ranges = own.parent / "ranges.json"
+    request = CalibrationRequest(photos, count=2, ranges=ranges)
+    done = lowered(tiny, own, LowerOptions(Target.INT8, base, agreement=30.0, calibration=request))
+    assert done.record.precision is Precision.INT8
+    assert done.record.base is (base or Precision.FP16)
+    assert len(done.record.quantized) > 40
+    precision = read_manifest(done.path)["precision"]
+    assert precision["quantization"]["images"] == 2
+    assert (precision["typing"] is None) == (base is Precision.FP32)
+    assert ranges.is_file()
+    with OnnxRuntimeEngine(done.path) as engine:
+        assert any("graph optimisations are off" in note for note in engine.notes)
+    again = lowered(tiny, own, LowerOptions(Target.INT8, base, agreement=30.0, calibration=request))
+    assert read_manifest(again.path)["sha256"] == read_manifest(done.path)["sha256"]
+
+
+def test_ranges_of_other_images_are_refused(tiny: dict[str, Segmentor], own: Path, photos: Path) -> None:
+    request = CalibrationRequest(photos, count=2, ranges=own.parent / "ranges.json")
+    options = LowerOptions(Target.INT8, agreement=30.0, calibration=request)
+    lowered(tiny, own, options)
+    with pytest.raises(ArtifactError, match="measured on something else"):
+        lowered(tiny, own, replace(options, calibration=replace(request, count=1)))
+
+
+def test_interruption_and_lack_of_room_leave_nothing(
+    tiny: dict[str, Segmentor], own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = names(own.parent)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def full(*_: object) -> None:
+        raise StorageError("no room left")
+
+    for place, failure, kind in (("verify", interrupted, KeyboardInterrupt), ("write_manifest", full, StorageError)):
+        with monkeypatch.context() as patch:
+            patch.setattr(lowering, place, failure)
+            with pytest.raises(kind):
+                lowered(tiny, own, HALF)
+        assert names(own.parent) == before
+
+
+def test_a_graph_that_nothing_vouches_for_is_refused(tiny: dict[str, Segmentor], own: Path) -> None:
+    with TorchEngine(tiny["tiny_seg"].model, OnnxRuntimeEngine(own).contract) as reference:
+        own.write_bytes(own.read_bytes()[:-1] + b"\x00")
+        with pytest.raises(ArtifactError, match="changed since"):
+            lower(own, None, HALF, IMAGES, reference)
+        own.with_name(f"{own.name}.json").unlink()
+        with pytest.raises(ArtifactError, match="no manifest"):
+            lower(own, None, HALF, IMAGES, reference)
+
+
+def test_default_gates_and_names() -> None:
+    half, whole = LowerOptions(Target.FP16), CalibrationRequest(Path("photos"))
+    assert (half.tolerance.agreement, half.tolerance.miou) == (99.5, 0.05)
+    assert LowerOptions(Target.INT8, calibration=whole).tolerance.miou == 0.3
+    assert LowerOptions(Target.INT8, calibration=whole, max_drop=1.5).tolerance.miou == 1.5
+    assert lowered_path(Path("a/net.onnx"), Target.MIXED) == Path("a/net.mixed.onnx")
+
+
+def test_bad_options_are_one_clear_error(tiny: dict[str, Segmentor], own: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--calib-images DIR"):
+        CalibrationRequest()
+    with pytest.raises(OptionError, match="from 1"):
+        CalibrationRequest(tmp_path, count=0)
+    with pytest.raises(OptionError, match="minmax, percentile, entropy, mse, not 'max'"):
+        CalibrationRequest(tmp_path, method="max")
+    with pytest.raises(OptionError, match="goes with a quantised graph"):
+        LowerOptions(Target.FP16, base=Precision.FP16)
+    nowhere = LowerOptions(Target.INT8, calibration=CalibrationRequest(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nowhere"):
+        lowered(tiny, own, nowhere)
