@@ -1,7 +1,7 @@
 """What a command runs: an exported artefact or a config with its checkpoint, on the backend that fits it."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -124,17 +124,13 @@ class Source:
 
     def _open_onnx(self) -> Engine:
         # lazy: a machine for engines alone need not have ONNX Runtime
-        from ffnet_deploy.engines.onnx_metadata import read_description
         from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
-        from ffnet_deploy.engines.onnxruntime_providers import CPU, parse_device
+        from ffnet_deploy.engines.onnxruntime_providers import parse_device
 
         assert self.artifact is not None  # `open` saw to it
         providers, gpu = parse_device(self.device or "cpu")
         cache = self.engine_cache or ENGINE_CACHE
         options = OnnxRuntimeOptions(threads=self.threads, providers=providers, gpu=gpu, engine_cache=cache)
-        if providers[0] == CPU and read_description(self.artifact)[1].precision.is_quantized:
-            # ONNX Runtime's own INT8 kernels for CPUs round otherwise than the graph says
-            options = replace(options, optimize=False)
         return OnnxRuntimeEngine(self.artifact, options)
 
     def _open_engine(self) -> Engine:

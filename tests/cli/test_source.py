@@ -87,24 +87,6 @@ def test_an_engine_is_scored_like_any_artefact(
     assert (found["backend"], found["engine"]) == ("trt", "TensorRT 8.5.3 (Stand-in GPU)")
 
 
-def test_quantised_graphs_are_simulated_as_written_on_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    onnx = pytest.importorskip("onnx")
-    from ffnet_deploy.contract import METADATA_KEY
-    from ffnet_deploy.engines import onnxruntime
-    from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
-
-    opened = []
-    monkeypatch.setattr(onnxruntime, "OnnxRuntimeEngine", lambda path, options: opened.append(options.optimize))
-    path = write_onnx(tmp_path / "toy.onnx", contract())
-    Source(artifact=path).open()
-    model = onnx.load(path)
-    record = PrecisionRecord(Precision.INT8, Precision.FP16, ("conv",))
-    onnx.helper.set_model_props(model, {METADATA_KEY: contract().to_json(), PRECISION_KEY: record.to_json()})
-    onnx.save(model, path)
-    Source(artifact=path).open()
-    assert opened == [True, False]
-
-
 BLOCKED = ("torch", "mmseg", "mmengine", "mmcv", "onnx", "onnxruntime", "openvino", "scipy", "safetensors", "PIL")
 
 

@@ -10,6 +10,7 @@ from ffnet_deploy.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.resampling import bilinear
 from ffnet_deploy.manifest import manifest_path, write_manifest
+from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
 from tests.toy import contract, fixed, logits, picture, weights, write_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -128,6 +129,29 @@ def test_fixed_sizes_and_types_are_checked() -> None:
     with pytest.raises(OptionError, match=r"uint8 images \(rgb\), not float32"):
         check_batch(np.zeros((1, 64, 96, 3), np.float32), contract(input=InputKind.RGB))
     check_batch(np.zeros((1, 64, 96, 3), np.uint8), contract(input=InputKind.RGB))
+
+
+@pytest.mark.parametrize(
+    ("precision", "asked", "optimised"),
+    [
+        (Precision.FP32, None, True),
+        (Precision.INT8, None, False),
+        (Precision.INT8, True, True),
+        (Precision.FP32, False, False),
+    ],
+)
+def test_quantised_graphs_run_as_written_unless_told_otherwise(
+    tmp_path: Path, precision: Precision, asked: bool | None, optimised: bool
+) -> None:
+    path = write_onnx(tmp_path / "toy.onnx", contract())
+    model = onnx.load(path)
+    record = PrecisionRecord(precision, Precision.FP32)
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract().to_json(), PRECISION_KEY: record.to_json()})
+    onnx.save(model, path)
+    with OnnxRuntimeEngine(path, OnnxRuntimeOptions(optimize=asked, check_manifest=False)) as engine:
+        assert engine.precision == record
+        level = engine._session.get_session_options().graph_optimization_level
+        assert level.name == ("ORT_ENABLE_ALL" if optimised else "ORT_DISABLE_ALL")
 
 
 def test_a_graph_that_fails_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

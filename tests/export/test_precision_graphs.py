@@ -16,7 +16,7 @@ from ffnet_deploy.export.precision.decide import Reason
 from ffnet_deploy.export.verify import input_batch
 from ffnet_deploy.precision import Precision
 from tests.export.conftest import GraphOf
-from tests.export.planted import run
+from tests.export.planted import Builder, run
 
 FIXED = (Extent.fixed(64), Extent.fixed(96), Extent.fixed(1))
 DYNAMIC = (Extent(32, 64, 128), Extent(32, 96, 128), Extent(1, 1, 2))
@@ -72,7 +72,6 @@ def test_typed_graph_is_well_typed_and_keeps_its_boundary(case: Case) -> None:
 def test_network_is_the_same_within_rounding(case: Case) -> None:
     graph, typed, x, _ = case
     error = difference(run(simulated(typed.model), x), run(graph, x))
-    print("ERR", error)
     assert 1e-5 < error < LARGEST[typed.record.base], error
 
 
@@ -85,16 +84,17 @@ def test_onnx_runtime_runs_fp16(case: Case) -> None:
 
 def test_all_features_are_of_16_bits_where_nothing_speaks_against_it(case: Case) -> None:
     _, typed, _, options = case
-    features = [kept for kept in typed.report.kept.values() if kept.reason is not Reason.NUMBERS]
-    if typed.record.base is Precision.FP16:
-        assert features == []
-    convolutions = {
-        node.name for node in typed.model.graph.node if node.op_type in ("Conv", "Gelu", "Resize", "MatMul")
-    }
-    assert not convolutions.intersection(typed.record.float32)
+    grounds = {kept.reason for kept in typed.report.kept.values()} - {Reason.NUMBERS, Reason.CASTS}
+    # random weights give scores so close that bfloat16 cannot tell them apart
+    assert grounds <= (
+        set() if typed.record.base is Precision.FP16 else {Reason.SUMMANDS, Reason.LABELS, Reason.SOURCE}
+    )
+    convolutions = [node.name for node in typed.model.graph.node if node.op_type == "Conv"]
+    assert set(convolutions) & set(typed.record.float32) <= {"/decode_head/conv_seg/Conv"}
     casts = Counter(node.input[0] for node in typed.model.graph.node if node.op_type == "Cast")
-    assert max(casts.values()) <= 2
-    assert typed.report.casts[1] <= len(features) + (options.output is not OutputKind.LABELS)
+    assert max(casts.values()) <= 2, "more than one cast of a tensor in one direction"
+    whole = [kept for kept in typed.report.kept.values() if kept.reason is not Reason.NUMBERS]
+    assert typed.report.casts[1] <= len(whole) + (options.output is not OutputKind.LABELS)
 
 
 def test_tensorrt_takes_it_strongly_typed(case: Case) -> None:
@@ -106,7 +106,7 @@ def test_tensorrt_takes_it_strongly_typed(case: Case) -> None:
     half = trt.DataType.HALF if typed.record.base is Precision.FP16 else trt.DataType.BF16
     for node in typed.model.graph.node:
         if node.op_type == "Conv":
-            assert kinds[node.name] == half, node.name
+            assert kinds[node.name] == (trt.DataType.FLOAT if node.name in typed.record.float32 else half), node.name
     if options.opset == 20:
         assert built(trt, network) is not None
 
@@ -139,3 +139,17 @@ def built(trt: Any, network: Any) -> Any:
         profile.set_shape(tensor.name, *((n, 3, h, w) if first else (n, h, w, 3) for n, h, w in sizes))
         config.add_optimization_profile(profile)
     return builder.build_serialized_network(network, config)
+
+
+def test_tensorrt_takes_a_quantised_graph_strongly_typed() -> None:
+    trt: Any = pytest.importorskip("tensorrt_rtx")
+    net = Builder(channels=32, size=32)
+    net.add("Relu", [net.quantized_conv("image", "first", np.full(32, 0.01))], "features")
+    model = net.model(net.quantized_conv("features", "logits", np.geomspace(1e-9, 0.01, 32), seed=1))
+    typed = assign_types(model, TypingOptions(Precision.FP16), [np.ones(net.shape, np.float32)])
+    network, problems = parsed(trt, typed.model)
+    assert not problems, problems
+    layers = {network.get_layer(at).name: network.get_layer(at) for at in range(network.num_layers)}
+    assert layers["first"].get_output(0).dtype == trt.DataType.HALF
+    assert layers["logits"].get_output(0).dtype == trt.DataType.HALF
+    assert built(trt, network) is not None

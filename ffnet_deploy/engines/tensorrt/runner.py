@@ -29,7 +29,7 @@ class TensorRTOptions:
 
     Attributes:
         trust_engine: run an engine that this toolkit did not build; an engine is code.
-        cuda_graph: replay each shape's kernel launches as one CUDA graph, from its third batch in a row.
+        cuda_graph: replay each shape's kernel launches as one CUDA graph, from its second batch in a row.
         contexts: batches that run at once, for as many threads; each takes memory of its own.
         device: number of the GPU.
     """

@@ -114,7 +114,7 @@ def test_a_stream_starts_the_next_batch_before_it_gives_the_last_result(start: O
             np.testing.assert_array_equal(engine.run(batch(size)), expected(batch(size)))
 
 
-def test_the_third_batch_of_a_shape_is_a_graph(start: Opener, cuda: CudaStandIn, trt: TrtStandIn) -> None:
+def test_the_second_batch_of_a_shape_is_a_graph(start: Opener, cuda: CudaStandIn, trt: TrtStandIn) -> None:
     with start() as engine:
         for seed in range(5):
             images = batch(seed=seed)
