@@ -38,12 +38,15 @@ from ffnet_deploy.cli.lowering import (
     Fp16,
     Int8,
     Int8Base,
+    LayerTimings,
+    LoweringFlags,
     MaxDrop,
     MinAgreement,
     Mixed,
     Ranges,
+    SearchBudget,
+    SearchState,
     chosen_target,
-    lower_options,
     lower_watched,
     show_lowered,
 )
@@ -171,9 +174,7 @@ def command(
     split: Annotated[str, typer.Option(help="Part of the data set.")] = "val",
     images: Annotated[Path | None, typer.Option(help="Folder of images to verify on.")] = None,
     limit: Annotated[int, typer.Option(help="Labelled images to score at most.")] = 20,
-    tolerance: Annotated[float, typer.Option(help="Largest relative error of an output value of the FP32 graph.")] = (
-        1e-4
-    ),
+    tolerance: Annotated[float, typer.Option(help="Largest relative error of an output value in FP32.")] = 1e-4,
     fp16: Fp16 = False,
     bf16: Bf16 = False,
     int8: Int8 = False,
@@ -185,6 +186,9 @@ def command(
     calib_list: CalibList = None,
     calib_method: CalibMethod = None,
     ranges: Ranges = None,
+    search_budget: SearchBudget = None,
+    search_state: SearchState = None,
+    layer_timings: LayerTimings = None,
     max_drop: MaxDrop = None,
     min_agreement: MinAgreement = None,
     onnx: Onnx = None,
@@ -242,15 +246,19 @@ def command(
     from ffnet_deploy.export.pipeline import VerifyOptions
     from ffnet_deploy.export.verify import Tolerance
 
-    calibration = {
-        "images": calib_images,
-        "count": calib_count,
-        "listed": calib_list,
-        "method": calib_method,
-        "ranges": ranges,
-    }
     gate = (max_drop, min_agreement) if target or backend is Backend.ONNX else (None, None)  # else the engine's alone
-    lowering = lower_options(target, int8_base, *gate, calibration)
+    lowering = LoweringFlags(
+        int8_base,
+        *gate,
+        calib_images,
+        calib_count,
+        calib_list,
+        calib_method,
+        ranges,
+        search_budget,
+        search_state,
+        layer_timings,
+    ).options(target)
     settings = load_config(config)
     height, width = parse_shape(shape or default_shape(settings.protocol), dynamic)
     options = ExportOptions(height, width, parse_batch(batch or "1", dynamic), opset, input_kind, output_kind)

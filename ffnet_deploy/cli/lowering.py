@@ -1,10 +1,10 @@
 """The options of ``ffnet-export`` that ask for a lower precision, and what is printed of it."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.status import Status
@@ -17,6 +17,7 @@ from ffnet_deploy.precision import Precision, Target
 if TYPE_CHECKING:  # these need the conversion layer
     from ffnet_deploy.export.lower import Lowered, LowerOptions
     from ffnet_deploy.export.pipeline import Exported, VerifyOptions
+    from ffnet_deploy.export.quantizing import CalibrationRequest
     from ffnet_deploy.segmentor import Segmentor
 
 
@@ -41,6 +42,12 @@ CalibCount = Annotated[int | None, typer.Option(help="Images to calibrate on.", 
 CalibList = Annotated[Path | None, typer.Option(help="Text file that names the images: one pattern a line.")]
 CalibMethod = Annotated[str | None, typer.Option(help="minmax, percentile, entropy or mse.")]
 Ranges = Annotated[Path | None, typer.Option(help="JSON file of calibrated ranges: read if it fits, else written.")]
+SearchBudget = Annotated[float | None, typer.Option(metavar="MINUTES", help="--mixed: end the search after this.")]
+SearchState = Annotated[Path | None, typer.Option(metavar="FILE", help="--mixed: keep the search here, or resume it.")]
+LayerTimings = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="--mixed: JSON of layers' times; what INT8 slows is left alone."),
+]
 MaxDrop = Annotated[
     float | None,
     typer.Option(help="Largest fall of mIoU of a lowered graph, points.", show_default="0.05 FP16/BF16, 0.3 INT8/FP8"),
@@ -63,54 +70,70 @@ def chosen_target(**flags: bool) -> Target | None:
     return chosen[0] if chosen else None
 
 
-def lower_options(
-    target: Target | None,
-    base: Base | None,
-    max_drop: float | None,
-    agreement: float | None,
-    calibration: Mapping[str, Any],
-) -> "LowerOptions | None":
-    """How to lower the graph; None when nothing is to be lowered.
+@dataclass(frozen=True)
+class LoweringFlags:
+    """What the command line says of a lowered graph; the fields are named after its options, None where not given."""
 
-    Args:
-        target: what was asked for.
-        base: of ``--int8-base``.
-        max_drop: of ``--max-drop``.
-        agreement: of ``--min-agreement``.
-        calibration: folder, count, method and ranges as given, None where not.
+    int8_base: Base | None
+    max_drop: float | None
+    min_agreement: float | None
+    calib_images: Path | None
+    calib_count: int | None
+    calib_list: Path | None
+    calib_method: str | None
+    ranges: Path | None
+    search_budget: float | None
+    search_state: Path | None
+    layer_timings: Path | None
 
-    Raises:
-        OptionError: an option is given without what it belongs to.
-    """
-    given = {"--int8-base": base, "--max-drop": max_drop, "--min-agreement": agreement}
-    quantizing = {f"--{name}": value for name, value in _calibration_flags(calibration).items()}
-    if target is None:
-        _refuse({**given, **quantizing}, "--fp16, --bf16, --int8, --fp8 or --mixed")
-        return None
-    if not target.precision.is_quantized:
-        _refuse({"--int8-base": base, **quantizing}, "--int8, --fp8 or --mixed")
-    from ffnet_deploy.export.lower import LowerOptions
-    from ffnet_deploy.export.quantizing import CalibrationRequest
+    def options(self, target: Target | None) -> "LowerOptions | None":
+        """How to lower the graph to `target`; None when nothing is to be lowered.
 
-    chosen = {name: value for name, value in calibration.items() if value is not None}
-    return LowerOptions(
-        target=target,
-        base=Precision(base.value) if base else None,
-        max_drop=max_drop,
-        agreement=agreement,
-        calibration=CalibrationRequest(**chosen) if target.precision.is_quantized else None,
-    )
+        Raises:
+            OptionError: an option is given without what it belongs to.
+        """
+        gate, search = ("max_drop", "min_agreement"), ("search_budget", "search_state", "layer_timings")
+        if target is None:
+            self._refuse_all_but((), "--fp16, --bf16, --int8, --fp8 or --mixed")
+            return None
+        if not target.precision.is_quantized:
+            self._refuse_all_but(gate, "--int8, --fp8 or --mixed")
+        elif target is not Target.MIXED:
+            self._refuse_all_but([name for name in self._given() if name not in search], "--mixed")
+        from ffnet_deploy.export.lower import LowerOptions
 
+        return LowerOptions(
+            target=target,
+            base=Precision(self.int8_base.value) if self.int8_base else None,
+            max_drop=self.max_drop,
+            agreement=self.min_agreement,
+            calibration=self._calibration() if target.precision.is_quantized else None,
+        )
 
-def _calibration_flags(calibration: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"ranges": "ranges", "listed": "calib-list"}
-    return {names.get(name, f"calib-{name}"): value for name, value in calibration.items()}
+    def _calibration(self) -> "CalibrationRequest":
+        from ffnet_deploy.calib.search import SearchOptions, read_timings
+        from ffnet_deploy.export.quantizing import CalibrationRequest
 
+        return CalibrationRequest(
+            images=self.calib_images,
+            count=self.calib_count,
+            listed=self.calib_list,
+            method=self.calib_method,
+            ranges=self.ranges,
+            search=SearchOptions(
+                budget=None if self.search_budget is None else 60 * self.search_budget,
+                state=self.search_state,
+                timings=read_timings(self.layer_timings) if self.layer_timings else None,
+            ),
+        )
 
-def _refuse(flags: Mapping[str, Any], owner: str) -> None:
-    lone = [name for name, value in flags.items() if value is not None]
-    if lone:
-        raise OptionError(f"{' and '.join(lone)} go with {owner}")
+    def _given(self) -> list[str]:
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+
+    def _refuse_all_but(self, allowed: Sequence[str], owner: str) -> None:
+        lone = [f"--{name.replace('_', '-')}" for name in self._given() if name not in allowed]
+        if lone:
+            raise OptionError(f"{' and '.join(lone)} {'goes' if len(lone) == 1 else 'go'} with {owner}")
 
 
 def lower_watched(

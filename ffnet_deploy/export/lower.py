@@ -178,7 +178,7 @@ def _made(
     if options.calibration is None:
         stage("observing ranges")
         return _typed(_Made(model, recorded(model)), Precision(target.value), images, progress)
-    made, inputs = _quantized(model, contract, options, stage, progress)
+    made, inputs = _quantized(model, contract, options, verification, stage, progress)
     base = options.base or default_base(model)
     if base is Precision.FP32:
         return made
@@ -190,6 +190,7 @@ def _quantized(
     model: onnx.ModelProto,
     contract: Contract,
     options: LowerOptions,
+    verification: VerifyOptions,
     stage: Stage,
     progress: Progress | None,
 ) -> tuple[_Made, Inputs]:
@@ -202,9 +203,10 @@ def _quantized(
 
     assert options.calibration is not None
     stage("choosing images")
-    result, images = quantized(model, contract, options.target, options.calibration, told)
-    report = {**result.report, "source": str(options.calibration.images)}
-    return _Made(result.model, result.record, quantization=report, notes=images.notes), images
+    drop = options.tolerance.miou
+    made = quantized(model, contract, options.target, options.calibration, verification.labelled, drop, told)
+    report = {**made.report, "source": str(options.calibration.images)}
+    return _Made(made.model, made.record, quantization=report, notes=made.images.notes), made.images
 
 
 def _typed(made: _Made, base: Precision, images: Inputs, progress: Progress | None) -> _Made:

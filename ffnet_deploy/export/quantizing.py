@@ -1,17 +1,17 @@
 """Quantised graphs as an export asks for them: which images, whose ranges."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from ffnet_deploy.calib import (
+    Calibration,
     CalibrationImages,
     CalibrationOptions,
     Method,
-    Quantized,
     calibrate,
     choose_images,
     key_of,
@@ -21,11 +21,12 @@ from ffnet_deploy.calib import (
 )
 from ffnet_deploy.calib.images import DEFAULT_COUNT
 from ffnet_deploy.calib.lists import read_image_list
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.calib.search import SearchOptions, search_mixed
+from ffnet_deploy.contract import Contract, OutputKind
 from ffnet_deploy.errors import DataError, OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.files import check_target
-from ffnet_deploy.precision import Target
+from ffnet_deploy.precision import PrecisionRecord, Target
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step, the number of images done and the number of all."""
@@ -41,6 +42,7 @@ class CalibrationRequest:
         listed: text file that names them; None: they are chosen.
         method: name of the calibration method; None: the calibration's own default.
         ranges: JSON file of ranges, used again if it is there, else written; None: they are not kept.
+        search: for `Target.MIXED`: its limits but for the fall of mIoU.
     """
 
     images: Path | None = None
@@ -48,6 +50,7 @@ class CalibrationRequest:
     listed: Path | None = None
     method: str | None = None
     ranges: Path | None = None
+    search: SearchOptions = field(default_factory=SearchOptions)
 
     def __post_init__(self) -> None:
         if self.images is None:
@@ -73,23 +76,82 @@ class CalibrationRequest:
             raise OptionError(f"--calib-method is one of {known}, not {self.method!r}") from error
 
 
+@dataclass(frozen=True)
+class QuantizedGraph:
+    """A quantised graph as the export goes on with it.
+
+    Attributes:
+        model: the graph, everything that is not quantised in FP32.
+        record: what is quantised.
+        report: for the manifest.
+        images: what it was calibrated on.
+    """
+
+    model: onnx.ModelProto
+    record: PrecisionRecord
+    report: dict[str, Any]
+    images: CalibrationImages
+
+
 def quantized(
     model: onnx.ModelProto,
     contract: Contract,
     target: Target,
     request: CalibrationRequest,
+    labelled: Dataset | None = None,
+    max_drop: float = 0.3,
     progress: Progress | None = None,
-) -> tuple[Quantized, CalibrationImages]:
-    """`model` with Q/DQ nodes, and the images that it was calibrated on.
+) -> QuantizedGraph:
+    """`model` with Q/DQ nodes on all that can be quantised, or on what a search leaves.
+
+    Args:
+        model: FP32, as it was exported.
+        contract: of it.
+        target: INT8, FP8 or MIXED.
+        request: images and method.
+        labelled: for MIXED, where the calibration's images have no labels: data whose mIoU must hold.
+        max_drop: for MIXED: by how many points it may fall.
+        progress: told of steps and images.
 
     Raises:
         DataError: the images cannot be used.
         ArtifactError: the graph is quantised already, or the file of ranges was measured on something else.
-        OptionError: the options do not fit the graph.
+        OptionError: the options do not fit the graph, or there are no labels to search with.
+        VerificationError: no set of layers that was tried holds the mIoU.
     """
+    trained = labels_to_search_with(request, contract, labelled) if target is Target.MIXED else None
     images = calibration_images(request, contract)
     options = CalibrationOptions(method=request.chosen_method, precision=target.precision)
-    return quantize_graph(model, images, options, progress, _ranges(model, images, options, request, progress)), images
+    ranges = _ranges(model, images, options, request, progress)
+    if trained is None:
+        result = quantize_graph(model, images, options, progress, ranges)
+        return QuantizedGraph(result.model, result.record, result.report, images)
+    ranges = ranges or calibrate(model, images, options, progress)
+    limits = replace(request.search, max_drop=max_drop)
+    found = search_mixed(model, ranges, options, images, trained, limits, progress)
+    report = {**found.quantized.report, "search": found.to_dict()}
+    return QuantizedGraph(found.quantized.model, found.quantized.record, report, images)
+
+
+def labels_to_search_with(request: CalibrationRequest, contract: Contract, labelled: Dataset | None) -> Dataset:
+    """Labelled images for the search: of the calibration's training split, so that what verifies is not searched on.
+
+    Raises:
+        OptionError: neither these nor `labelled` have labels, or the graph does not give logits.
+    """
+    if contract.output is not OutputKind.LOGITS:
+        raise OptionError(f"--mixed searches on logits, and this graph gives {contract.output.value}: --output logits")
+    calibrated_on = _dataset(request.images or Path(), contract)
+    if any(sample.labels for sample in calibrated_on.samples):
+        wanted = request.count or DEFAULT_COUNT
+        step = max(1, len(calibrated_on) // wanted)
+        return replace(calibrated_on, samples=calibrated_on.samples[::step][:wanted])
+    if labelled is None:
+        raise OptionError(
+            "--mixed needs labels to search with.\n"
+            "  to do    give --calib-images the folder of a labelled data set, or verify on one with --data"
+        )
+    return labelled
 
 
 def calibration_images(request: CalibrationRequest, contract: Contract) -> CalibrationImages:
@@ -117,7 +179,7 @@ def _ranges(
     options: CalibrationOptions,
     request: CalibrationRequest,
     progress: Progress | None,
-) -> Any:
+) -> Calibration | None:
     """What an earlier calibration measured, or this one, written to its file; None where no file is asked for."""
     if request.ranges is None:
         return None

@@ -53,7 +53,6 @@ class Contender:
         accuracy: None where it was not scored.
         measurements: one for each setting at which it was timed; ratios and checks name contenders of the report.
         notes: what to know of its results.
-        failure: why it did not run; empty where it did.
     """
 
     name: str
@@ -67,7 +66,6 @@ class Contender:
     accuracy: Accuracy | None = None
     measurements: tuple[Measurement, ...] = ()
     notes: tuple[str, ...] = ()
-    failure: str = ""
 
     @property
     def scores(self) -> Scores | None:

@@ -70,13 +70,11 @@ class Cell:
         text: what it says.
         mark: drawn before the text on the page.
         outcome: colours the text on the page.
-        code: a hash or path, set in a fixed pitch.
     """
 
     text: str
     mark: Markup | None = None
     outcome: Outcome | None = None
-    code: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,6 @@ class Chart:
         told: the same for those who do not see it.
         draw: gives the drawing for a width in pixels.
         note: the rest of the caption.
-        key: contenders to name below it: (number, name).
     """
 
     ident: str
@@ -116,7 +113,6 @@ class Chart:
     told: str
     draw: Draw
     note: str = ""
-    key: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)

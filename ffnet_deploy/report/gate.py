@@ -1,6 +1,6 @@
 """Whether a report's contenders hold the gate: what was measured against what was promised."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -53,8 +53,6 @@ def miou_drop(first: Contender, other: Contender) -> float | None:
 
 
 def _checks(data: ReportData, contender: Contender) -> Iterator[Check]:
-    if contender.failure:
-        yield Check(contender.name, "runs here", contender.failure, Outcome.UNKNOWN)
     if contender is not data.first and (data.first.scores or contender.scores):
         yield _drop_check(data, contender)
     manifest = contender.manifest or {}
@@ -83,11 +81,17 @@ def _verification_check(contender: Contender, verification: dict[str, Any]) -> C
     passed = verification.get("passed")
     asked = f"verified at export against {verification.get('reference', 'its source')}"
     if not isinstance(passed, bool):
-        return Check(contender.name, asked, "not run", Outcome.UNKNOWN)
+        return Check(contender.name, asked, not_run(verification), Outcome.UNKNOWN)
     failures = [str(failure) for failure in verification.get("failures") or ()]
     count = len(verification.get("comparisons") or ())
     found = f"within tolerance in {count} comparisons" if passed else "; ".join(failures) or "out of tolerance"
     return Check(contender.name, asked, found, Outcome.HOLDS if passed else Outcome.FAILS)
+
+
+def not_run(verification: Mapping[str, Any]) -> str:
+    """Why a verification was not run, and what runs it, as far as its record says."""
+    reason, command = verification.get("reason"), verification.get("command")
+    return "not run" + (f": {reason}" if reason else "") + (f"; to do: {command}" if command else "")
 
 
 def _proof_check(contender: Contender, proof: Proof) -> Check:

@@ -160,11 +160,10 @@ def _cell(cell: Cell, column: Column) -> Markup:
 
 
 def _content(cell: Cell) -> Content:
-    text: Content = element("code", cell.text) if cell.code else cell.text
     if cell.outcome is None:
-        return [cell.mark, text]
+        return [cell.mark, cell.text]
     symbol = element("span", _SYMBOLS[cell.outcome], aria_hidden="true")
-    return element("span", symbol, " ", text, class_=f"outcome {_class(cell.outcome)}")
+    return element("span", symbol, " ", cell.text, class_=f"outcome {_class(cell.outcome)}")
 
 
 def _facts(block: Facts) -> Markup:

@@ -59,8 +59,9 @@ def asked_of(contender: Contender) -> Asked | None:
 
 
 def proofs_of(contender: Contender) -> tuple[Proof, ...]:
-    """All proofs in the contender's manifest, wherever in its section ``precision`` they stand."""
-    sections = _sections((contender.manifest or {}).get("precision"))
+    """All proofs in the contender's manifest, wherever in its sections ``proof`` and ``precision`` they stand."""
+    manifest = contender.manifest or {}
+    sections = (*_sections(manifest.get("proof")), *_sections(manifest.get("precision")))
     return tuple(_proof(section) for section in sections if isinstance(section.get("violations"), list | tuple))
 
 

@@ -107,7 +107,6 @@ def _contender(one: Contender) -> dict[str, Any]:
         "sources": dict(one.sources),
         "accuracy": None if one.accuracy is None else _accuracy(one.accuracy),
         "notes": list(one.notes),
-        "failure": one.failure,
         "manifest": one.manifest,
     }
 

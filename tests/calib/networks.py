@@ -10,7 +10,7 @@ from ffnet_deploy.contract import METADATA_KEY, Contract
 from tests.toy import contract as toy_contract
 from tests.toy import fixed
 
-SIZE = (32, 48)
+SIZE = (32, 64)
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Builder:
             self.nodes,
             "network",
             [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, *SIZE])],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "classes", "h", "w"])],
             values,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
@@ -91,7 +91,7 @@ def network(opset: int = 20, seed: int = 0) -> onnx.ModelProto:
 def images(count: int = 4, seed: int = 0) -> list[np.ndarray]:
     """Smooth normalised network inputs (1, 3, height, width)."""
     rng = np.random.default_rng(seed)
-    coarse = rng.normal(size=(count, 1, 3, 8, 12))
+    coarse = rng.normal(size=(count, 1, 3, 8, 16))
     return [np.kron(one, np.ones((1, 1, 4, 4))).astype(np.float32) for one in coarse]
 
 

@@ -110,9 +110,13 @@ def test_console_script_writes_a_graph(files: tuple[Path, Path], tmp_path: Path)
         (("--config", "{tiny}", "--int8"), "needs images to calibrate on"),
         (("--config", "{tiny}", "--int8", "--calib-images", "a", "--calib-method", "max"), "one of minmax, percentile"),
         (("--config", "{tiny}", "--fp16", "--calib-images", "a", "--ranges", "b"), "--calib-images and --ranges go"),
-        (("--config", "{tiny}", "--max-drop", "1"), "--max-drop go with --fp16, --bf16, --int8"),
+        (("--config", "{tiny}", "--max-drop", "1"), "--max-drop goes with --fp16, --bf16, --int8"),
         (("--config", "{tiny}", "--fp16", "--max-drop", "-1"), "must not be negative"),
-        (("--config", "{tiny}", "--fp16", "--int8-base", "fp32"), "--int8-base go with --int8"),
+        (
+            ("--config", "{tiny}", "--int8", "--calib-images", "a", "--search-budget", "1"),
+            "--search-budget goes with --mixed",
+        ),
+        (("--config", "{tiny}", "--fp16", "--int8-base", "fp32"), "--int8-base goes with --int8"),
     ],
 )
 def test_bad_input_is_one_clear_error(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from ffnet_deploy.calib.search import SearchOptions
 from ffnet_deploy.contract import Extent, InputKind, OutputKind
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
@@ -17,7 +18,7 @@ from ffnet_deploy.export.images import generated_images
 from ffnet_deploy.export.lower import Lowered, LowerOptions, lower, lowered_path
 from ffnet_deploy.export.onnx import ExportOptions
 from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx
-from ffnet_deploy.export.quantizing import CalibrationRequest
+from ffnet_deploy.export.quantizing import CalibrationRequest, labels_to_search_with
 from ffnet_deploy.manifest import read_manifest
 from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord, Target
 from ffnet_deploy.scenes import SceneOptions
@@ -131,6 +132,29 @@ def test_int8_file_is_calibrated_typed_and_verified(
         assert any("graph optimisations are off" in note for note in engine.notes)
     again = lowered(tiny, own, LowerOptions(Target.INT8, base, agreement=30.0, calibration=request))
     assert read_manifest(again.path)["sha256"] == read_manifest(done.path)["sha256"]
+
+
+def test_mixed_file_tells_what_the_search_left_out(tiny: dict[str, Segmentor], photos: Path, tmp_path: Path) -> None:
+    path = export_onnx(tiny["tiny_seg"], ExportOptions(*SIZE), tmp_path, IMAGES).path
+    request = CalibrationRequest(photos, count=2, search=SearchOptions(state=tmp_path / "search.json"))
+    done = lowered(tiny, path, LowerOptions(Target.MIXED, agreement=30.0, max_drop=100.0, calibration=request))
+    assert done.path.name == "tiny_seg.mixed.onnx"
+    precision = read_manifest(done.path)["precision"]
+    assert precision["precision"] == "int8"
+    assert precision["quantization"]["search"]["kept"] == [], "100 points are lost nowhere"
+    assert len(precision["quantization"]["search"]["sensitivity"]) > 5
+    assert (tmp_path / "search.json").is_file()
+
+
+def test_search_needs_logits_and_labels(tiny: dict[str, Segmentor], own: Path, photos: Path) -> None:
+    request = CalibrationRequest(photos / "images" / "train", count=2)
+    contract = OnnxRuntimeEngine(own).contract
+    with pytest.raises(OptionError, match="--output logits"):
+        labels_to_search_with(request, contract, None)
+    with pytest.raises(OptionError, match="needs labels to search with"):
+        labels_to_search_with(request, replace(contract, output=OutputKind.LOGITS), None)
+    chosen = labels_to_search_with(replace(request, images=photos), replace(contract, output=OutputKind.LOGITS), None)
+    assert (chosen.split, len(chosen)) == ("train", 2)
 
 
 def test_ranges_of_other_images_are_refused(tiny: dict[str, Segmentor], own: Path, photos: Path) -> None:

@@ -139,7 +139,11 @@ def manifest(index: int) -> dict[str, Any]:
             "base": "fp16",
             "quantized": ["a", "b"] if index == 2 else [],
             "float32": ["norm"],
-            "proof": {"layers": 81, "by_precision": counts, "reformats": 3, "violations": violations},
+        },
+        "proof": {
+            "rests on": "the engine inspector's layer list",
+            "network": {"layers": 90, "convolutions": counts, "casts": 2, "violations": []},
+            "engine": {"layers": 81, "by_precision": counts, "reformats": 3, "violations": violations},
         },
     }
 

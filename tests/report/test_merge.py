@@ -133,9 +133,9 @@ def test_the_gate_asks_for_scores_verification_precision_and_output() -> None:
     drops = [data.first.scores.mean_iou - one.scores.mean_iou for one in data.contenders]
     assert 0 < drops[1] < drops[2]
     lenient = replace(data, max_drop=drops[2])
-    assert outcomes(lenient) == {NAMES[1]: [holds] * 4, NAMES[2]: [holds, holds, fails, holds]}
+    assert outcomes(lenient) == {NAMES[1]: [holds] * 5, NAMES[2]: [holds, holds, holds, fails, holds]}
     strict = replace(data, max_drop=drops[1] * 0.99)
-    assert outcomes(strict) == {NAMES[1]: [fails, *[holds] * 3], NAMES[2]: [fails, holds, fails, holds]}
+    assert outcomes(strict) == {NAMES[1]: [fails, *[holds] * 4], NAMES[2]: [fails, holds, holds, fails, holds]}
     assert verdict(checks(strict)) is fails
     assert verdict(checks(replace(lenient, contenders=lenient.contenders[:2], gallery=type(data.gallery)()))) is holds
 
@@ -147,8 +147,8 @@ def test_what_was_not_measured_is_said_and_holds_nothing() -> None:
     unscored = replace(
         data.contenders[1], accuracy=None, manifest={"verification": {"passed": None}}, measurements=(timing,)
     )
-    broken = replace(data.contenders[2], accuracy=None, manifest=None, measurements=(), failure="no GPU")
+    broken = replace(data.contenders[2], accuracy=None, manifest=None, measurements=())
     found = outcomes(replace(data, contenders=(data.first, unscored, broken)))
     unknown = Outcome.UNKNOWN
-    assert found == {NAMES[1]: [unknown, unknown, Outcome.FAILS], NAMES[2]: [unknown, unknown]}
+    assert found == {NAMES[1]: [unknown, unknown, Outcome.FAILS], NAMES[2]: [unknown]}
     assert verdict(()) is unknown

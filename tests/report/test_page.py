@@ -124,12 +124,23 @@ def test_blocks_are_those_of_the_profile(document: Node, data: ReportData) -> No
 
 def test_precision_and_verification_are_those_of_the_manifests(document: Node) -> None:
     proof = table_rows(table(document, "What was found in them"))
-    assert proof[1][-1].endswith("holds") and proof[2][-1].endswith("fails")
+    assert [row[0] for row in proof[1:]] == [NAMES[1], NAMES[1], NAMES[2], NAMES[2]]
+    assert [row[-1].split()[-1] for row in proof[1:]] == ["holds", "holds", "holds", "fails"]
+    assert proof[4][1:5] == ["the built engine's layers, as its inspector lists them", "81", "\u2013", "3"]
     assert "head.conv: asked for int8, runs in fp16" in document.one("section", id="precision").text
     asked = table_rows(table(document, "What the graphs ask for"))
     assert asked[2] == [NAMES[2], "INT8", "FP16", "2", "1"]
     compared = table_rows(table(document, f"Outputs of {NAMES[1]}"))
     assert compared[1] == ["scene_0", "384x768", "0.00100", "0.000100", "0.000100", "99.9800"]
+
+
+def test_a_verification_that_could_not_run_says_why_and_how(data: ReportData) -> None:
+    record = {"state": "not run", "reason": "there is no GPU", "command": "ffnet-export --verify x.engine"}
+    last = replace(data.contenders[2], manifest={"verification": record})
+    document = parse(page(replace(data, contenders=(*data.contenders[:2], last))))
+    said = "not run: there is no GPU; to do: ffnet-export --verify x.engine"
+    assert said in document.one("section", id="verification").text
+    assert [row[2] for row in table_rows(table(document, "What the gate asks")) if row[0] == NAMES[2]][1] == said
 
 
 def test_hashes_and_versions_are_told(document: Node) -> None:

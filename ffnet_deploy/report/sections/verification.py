@@ -6,6 +6,7 @@ from typing import Any
 from ffnet_deploy.report.data import Contender, ReportData
 from ffnet_deploy.report.document import Block, Cell, Column, Notes, Section, Table, Text
 from ffnet_deploy.report.format import points, significant
+from ffnet_deploy.report.gate import not_run
 
 _FOLD_FROM = 12
 
@@ -21,6 +22,8 @@ def verification(data: ReportData) -> Section | None:
 
 
 def _blocks(one: Contender, record: Mapping[str, Any]) -> list[Block]:
+    if not isinstance(record.get("passed"), bool):
+        return [Text(f"{one.name}: {not_run(record)}.")]
     text = f"{one.name}: {record.get('candidate', 'it')} against {record.get('reference', 'its source')}"
     scores = record.get("mIoU")
     if isinstance(scores, Mapping):

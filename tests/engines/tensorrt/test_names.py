@@ -44,6 +44,7 @@ NOT_TENSORRTS = {
     ("make.py", "error"),
     ("target.py", "error"),
     ("flavour.py", "error"),
+    ("watch.py", "error"),
     ("lane.py", "error"),
     ("graphs.py", "error"),
     ("profile.py", "engine"),
