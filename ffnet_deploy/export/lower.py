@@ -1,7 +1,6 @@
 """From a verified FP32 graph to one of lower precision, verified against PyTorch as published and then published."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -239,21 +238,16 @@ def _verified(
     simulation = draft.with_name(_SIMULATED)
     write_graph(simulated(made.model), simulation)
     settings = OnnxRuntimeOptions(check_manifest=False, optimize=not made.record.precision.is_quantized)
-    try:
-        with OnnxRuntimeEngine(simulation, settings) as candidate:
-            result = verify(
-                reference,
-                candidate,
-                verification.images,
-                options.tolerance,
-                verification.labelled,
-                progress,
-                verification.reference_miou,
-            )
-    finally:
-        for leftover in (simulation, simulation.with_name(f"{_SIMULATED}.data")):
-            with suppress(FileNotFoundError):
-                leftover.unlink()
+    with OnnxRuntimeEngine(simulation, settings) as candidate:
+        result = verify(
+            reference,
+            candidate,
+            verification.images,
+            options.tolerance,
+            verification.labelled,
+            progress,
+            verification.reference_miou,
+        )
     return replace(result, candidate=f"{options.target.value} simulated in {result.candidate}")
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 
 from ffnet_deploy.calib.search import SearchOptions
@@ -130,6 +131,8 @@ def test_int8_file_is_calibrated_typed_and_verified(
     assert ranges.is_file()
     with OnnxRuntimeEngine(done.path) as engine:
         assert any("graph optimisations are off" in note for note in engine.notes)
+        level = engine._session.get_session_options().graph_optimization_level
+        assert level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     again = lowered(tiny, own, LowerOptions(Target.INT8, base, agreement=30.0, calibration=request))
     assert read_manifest(again.path)["sha256"] == read_manifest(done.path)["sha256"]
 

@@ -75,6 +75,16 @@ def test_fall_of_miou_is_refused_and_a_rise_is_not() -> None:
     assert rises.passed
 
 
+def test_pooled_agreement_weighs_images_by_their_positions() -> None:
+    large, tiny = Comparison("a", (64, 96), 0, 0, 1, 99.9, 9_600), Comparison("b", (32, 32), 0, 0, 1, 75.0, 4)
+    each = Verification("x", "y", OutputKind.LABELS, (large, tiny), Tolerance(agreement=99.5))
+    together = replace(each, tolerance=Tolerance(agreement=99.5, pooled=True))
+    assert each.failures == ["label agreement 75.000 % < 99.5 % on b at 32x32"]
+    assert together.passed
+    assert together.agreement == pytest.approx(100 * (9_590.4 + 3) / 9_604)
+    assert not replace(together, tolerance=Tolerance(agreement=99.95, pooled=True)).passed
+
+
 def test_dynamic_sizes_are_verified_at_the_extremes_and_off_the_square() -> None:
     contract = replace(CONTRACT, height=Extent(32, 64, 128), width=Extent(64, 96, 128))
     assert verification_sizes(contract) == [(64, 96), (96, 128), (32, 96), (64, 64), (32, 64)]

@@ -1,0 +1,66 @@
+"""TensorRT for RTX parses and builds quantised graphs, and sees Q/DQ exactly where they are meant."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
+from ffnet_deploy.contract import Extent
+from ffnet_deploy.precision import Precision
+from tests.calib import parsed
+from tests.calib.networks import images, network
+from tests.calib.structure import check_structure
+from tests.golden import PUBLISHED
+from tests.tiny import FAMILIES, write_checkpoint
+
+pytest.importorskip("tensorrt_rtx")
+FAST = CalibrationOptions(Method.MINMAX, equalize=False, correct_bias=False)
+
+
+@pytest.mark.parametrize(("opset", "precision"), [(17, Precision.INT8), (20, Precision.INT8), (20, Precision.FP8)])
+def test_a_small_network_parses_and_builds(opset: int, precision: Precision, tmp_path: Path) -> None:
+    result = quantize_graph(network(opset), images(1), CalibrationOptions(Method.MINMAX, precision=precision))
+    path = tmp_path / "network.onnx"
+    onnx.save(result.model, path)
+    builder, parsed_network = parsed.parse(path)
+    parsed.check_parsed(parsed_network, result.model, sums=4)
+    assert parsed.build(builder, parsed_network) > 0
+
+
+@pytest.mark.parametrize(("name", "opset"), [(name, opset) for name in FAMILIES for opset in (17, 20)])
+def test_both_families_have_the_structure(name: str, opset: int, tmp_path: Path) -> None:
+    from ffnet_deploy.export.onnx import ExportOptions, build_graph
+    from ffnet_deploy.segmentor import open_segmentor
+
+    segmentor = open_segmentor(*write_checkpoint(tmp_path, name))
+    model = build_graph(segmentor, ExportOptions(Extent.fixed(32), Extent.fixed(64), opset=opset))
+    result = quantize_graph(model, images(1), FAST)
+    check_structure(result.model)
+    assert result.report["mac_share_percent"] == 100.0
+    # two sums in every block; those of UPerNet's pyramid join what a resize made
+    blocks = {"tiny_seg": 5 + 2, "tiny_upernet": 4}[name]
+    assert result.report["residual_sums"] == 2 * blocks
+    path = tmp_path / "network.onnx"
+    onnx.save(result.model, path)
+    _, parsed_network = parsed.parse(path)
+    parsed.check_parsed(parsed_network, result.model, sums=2 * blocks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_networks_build_in_int8(name: str, tmp_path: Path) -> None:
+    from ffnet_deploy.config import load_config
+    from ffnet_deploy.export.onnx import ExportOptions, build_graph
+    from ffnet_deploy.segmentor import open_segmentor
+
+    segmentor = open_segmentor(load_config(name))
+    model = build_graph(segmentor, ExportOptions(Extent.fixed(32), Extent.fixed(64)))
+    result = quantize_graph(model, images(1), FAST)
+    check_structure(result.model)
+    assert result.report["mac_share_percent"] == 100.0
+    path = tmp_path / "network.onnx"
+    onnx.save(result.model, path)
+    builder, parsed_network = parsed.parse(path)
+    parsed.check_parsed(parsed_network, result.model, result.report["residual_sums"])
+    assert parsed.build(builder, parsed_network) > 0
