@@ -13,7 +13,8 @@ from ffnet_deploy.calib.options import CalibrationOptions
 from ffnet_deploy.calib.plan import is_named
 from ffnet_deploy.calib.quantize import apply
 from ffnet_deploy.calib.ranges import Calibration
-from ffnet_deploy.calib.trials import blocks_of, disagreement, miou, outputs, sqnr
+from ffnet_deploy.calib.simulate import outputs, sqnr
+from ffnet_deploy.calib.trials import blocks_of, disagreement, miou
 from ffnet_deploy.evaluation.datasets import Dataset
 
 

@@ -1,22 +1,18 @@
 """Trying a partly quantised graph: its logits and its scores beside those of the FP32 graph."""
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ffnet_deploy.calib.collect import Images
 from ffnet_deploy.calib.graph import Graph
-from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
+from ffnet_deploy.calib.simulate import simulated
 from ffnet_deploy.errors import DataError
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
-from ffnet_deploy.export.onnx import write_graph
 
 Outputs = Sequence[NDArray[np.generic]]
 
@@ -40,48 +36,17 @@ def _block(name: str) -> str:
     return "/" + "/".join(parts[:-1] or parts)
 
 
-def outputs(model: onnx.ModelProto, images: Images) -> list[NDArray[np.generic]]:
-    """What `model` gives for each of `images`, every node run as it is written."""
-    with _opened(model) as engine:
-        return [engine.run(batch) for batch in images]
-
-
 def miou(model: onnx.ModelProto, labelled: Dataset) -> float:
     """Mean IoU in percent of `model` on `labelled`, by its own protocol, every node run as it is written.
 
     Raises:
         DataError: no class of the data was found in the labels.
     """
-    with _opened(model) as engine:
+    with simulated(model) as engine:
         result = evaluate(engine, labelled, EvaluateOptions())
     if result.scores is None or not math.isfinite(result.scores.mean_iou):
         raise DataError("the labels hold no class that the network knows: there is no mIoU to hold")
     return result.scores.mean_iou
-
-
-class _opened:  # noqa: N801  a context manager that reads as a verb
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        path = Path(self._folder.name) / "trial.onnx"
-        write_graph(model, path)
-        self._engine = OnnxRuntimeEngine(path, OnnxRuntimeOptions(optimize=False, check_manifest=False))
-
-    def __enter__(self) -> OnnxRuntimeEngine:
-        return self._engine
-
-    def __exit__(self, *error: object) -> None:
-        self._engine.close()
-        self._folder.cleanup()
-
-
-def sqnr(reference: Outputs, found: Outputs) -> float:
-    """Signal to quantisation noise in decibels, over all outputs; infinite where they are equal."""
-    signal = sum(float(np.square(x, dtype=np.float64).sum()) for x in reference)
-    noise = sum(
-        float(np.square(x.astype(np.float64) - y.astype(np.float64)).sum())
-        for x, y in zip(reference, found, strict=True)
-    )
-    return math.inf if noise == 0 else 10 * math.log10(signal / noise)
 
 
 def disagreement(reference: Outputs, found: Outputs) -> float:

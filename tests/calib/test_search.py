@@ -14,7 +14,8 @@ from ffnet_deploy.calib import Calibration, CalibrationOptions, Method, calibrat
 from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.search import SearchOptions, read_timings, search_mixed
 from ffnet_deploy.calib.sensitivity import Sensitivity, sensitivities
-from ffnet_deploy.calib.trials import Timings, blocks_of, sqnr
+from ffnet_deploy.calib.simulate import sqnr
+from ffnet_deploy.calib.trials import Timings, blocks_of
 from ffnet_deploy.contract import Extent
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
