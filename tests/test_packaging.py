@@ -53,7 +53,7 @@ def test_commands_are_written_with_options_that_exist(page: str, command: str) -
     lines = [line for line in (ROOT / page).read_text().splitlines() if re.search(rf"(^|/){command} ", line.strip())]
     assert lines, f"{page} never uses {command}"
     calls = [line.partition("#")[0].partition(command)[2] for line in lines]
-    used = {option for call in calls for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", call)}
+    used = {option for call in calls for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", call)}
     assert used <= options_of(COMMANDS[command]), used - options_of(COMMANDS[command])
 
 

@@ -20,8 +20,8 @@ def show_run(run: BenchRun) -> None:
     """Print what the clock held, a line for each measurement, what is missing, and what to beware of."""
     console.print(f"clock: {run.method.content.sentence}", soft_wrap=True)
     console.print(_machine(run), soft_wrap=True)
-    for one in run.contenders:
-        console.print(f"{one.name}: {one.precision}, {one.engine}", soft_wrap=True)
+    for number, one in enumerate(run.contenders, 1):
+        console.print(f"{number}  {one.name}: {one.precision}, {one.engine}", soft_wrap=True)
     console.print(_run_table(run))
     for missing in run.missing:
         report_note(f"{missing.contender} is left out: {missing.reason}")
@@ -42,17 +42,24 @@ def _run_table(run: BenchRun) -> Table:
     settings = {row.setting for row in run.measurements}
     several = len(settings) > 1
     where = "" if several or not settings else f", {settings.pop()}"
-    table = Table(
-        "contender", *(["input"] if several else []), box=SIMPLE_HEAD, title=f"milliseconds for a call{where}"
-    )
+    named = ["contender" if console.width >= _WIDE else "", *(["input"] if several else [])]
+    title = f"milliseconds for a call{where}"
+    table = Table(*named, box=SIMPLE_HEAD, title=title, collapse_padding=True, pad_edge=False)
     columns = [one for one in _COLUMNS if _is_shown(one, run)]
     for column in columns:
-        table.add_column(column, justify="left" if column == "verdict" else "right", no_wrap=column != "verdict")
+        table.add_column(column, justify="left" if column == "verdict" else "right", no_wrap=True)
     for row in run.measurements:
         cells = dict(zip(_COLUMNS, (*_times(row), *_comparison(row)), strict=True))
         setting = [str(row.setting)] if several else []
-        table.add_row(row.contender, *setting, *(cells[one] for one in columns), style=_style(row))
+        table.add_row(_short_name(row, run), *setting, *(cells[one] for one in columns), style=_style(row))
     return table
+
+
+def _short_name(row: Measurement, run: BenchRun) -> str:
+    """The contender's name, or on a narrow screen its number."""
+    if console.width >= _WIDE:
+        return row.contender
+    return str([one.name for one in run.contenders].index(row.contender) + 1)
 
 
 def _is_shown(column: str, run: BenchRun) -> bool:
@@ -76,7 +83,9 @@ def _comparison(row: Measurement) -> list[str]:
         return ["", "", label, "failed"]
     if row.ratio is None:
         return ["1", "", label, "baseline"]
-    return [f"{row.ratio.value:.3f}", _interval(row.ratio.interval), label, row.ratio.verdict.value]
+    interval = row.ratio.interval
+    within = "-" if interval is None else f"{interval.low:.3f}..{interval.high:.3f}"
+    return [f"{row.ratio.value:.3f}", within, label, row.ratio.verdict.value]
 
 
 def _style(row: Measurement) -> str:

@@ -16,6 +16,11 @@ from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.errors import ArtifactError, OptionError
 from ffnet_deploy.optional import optional
 
+_OWN_KERNELS = (
+    "OpenVINO moves quantisation about to use its own INT8 kernels, and may end far from what the graph says: 2026.4 "
+    "was seen to get the head's first convolution wrong. Compare its scores with those of ONNX Runtime"
+)
+
 
 @dataclass(frozen=True)
 class OpenVinoOptions:
@@ -67,6 +72,8 @@ class OpenVinoEngine:
         _check_device(core, options.device)
         model = _read_model(core, path)
         self.contract, self.precision = read_description(path)
+        if self.precision.precision.is_quantized:
+            self.notes = (*self.notes, _OWN_KERNELS)
         check_tensors(_names(model.inputs), _names(model.outputs), self.contract, path)
         self._compiled: Any = _compile(core, model, path, options)
         self._requests = local()

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from ffnet_deploy.benchmark.files import read_run, run_to_dict, write_run
 from ffnet_deploy.benchmark.record import Content
 from ffnet_deploy.cli.bench import app, parse_choices, parse_numbers, parse_sizes
+from ffnet_deploy.cli.console import console
 from ffnet_deploy.errors import OptionError
 from tests.benchmark.runs import make_run
 from tests.toy import contract, fixed, picture, write_onnx
@@ -35,6 +36,15 @@ def assert_one_error(result: Result, *parts: str) -> None:
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     return write_onnx(tmp_path / "toy.onnx", contract(**fixed(64, 96)))
+
+
+def test_a_narrow_screen_numbers_the_contenders(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(console), "width", 80)
+    result = run(artifact, artifact, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "2  toy, ONNX Runtime (2): fp32" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines() if "baseline" in line]
+    assert [row[0] for row in rows] == ["1"]
 
 
 def test_a_run_is_printed_and_every_sample_written(artifact: Path, tmp_path: Path) -> None:

@@ -133,3 +133,16 @@ def test_ffnet_eval_runs_graphs_with_it(path: Path) -> None:
         assert engine.name.startswith("OpenVINO")
     with pytest.raises(OptionError, match=r"--backend openvino needs --artifact FILE\.onnx"):
         Source(Backend.OPENVINO, path.with_suffix(".engine"))
+
+
+def test_quantised_graphs_come_with_a_warning(path: Path) -> None:
+    import onnx
+
+    from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
+
+    model = onnx.load(path)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = PRECISION_KEY, PrecisionRecord(Precision.INT8, quantized=("conv",)).to_json()
+    onnx.save(model, path)
+    with OpenVinoEngine(path, OpenVinoOptions(check_manifest=False)) as engine:
+        assert "its own INT8 kernels" in engine.notes[0]

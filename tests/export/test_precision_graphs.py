@@ -8,13 +8,16 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from ffnet_deploy.config import load_config
 from ffnet_deploy.contract import METADATA_KEY, Contract, Extent, InputKind, OutputKind
 from ffnet_deploy.export.images import generated_images
-from ffnet_deploy.export.onnx import ExportOptions
+from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_of
 from ffnet_deploy.export.precision import Typed, TypingOptions, assign_types, simulated
 from ffnet_deploy.export.precision.decide import Reason
 from ffnet_deploy.export.verify import input_batch
 from ffnet_deploy.precision import Precision
+from ffnet_deploy.segmentor import Segmentor
+from tests import golden
 from tests.export.conftest import GraphOf
 from tests.export.planted import Builder, run
 
@@ -152,4 +155,22 @@ def test_tensorrt_takes_a_quantised_graph_strongly_typed() -> None:
     layers = {network.get_layer(at).name: network.get_layer(at) for at in range(network.num_layers)}
     assert layers["first"].get_output(0).dtype == trt.DataType.HALF
     assert layers["logits"].get_output(0).dtype == trt.DataType.HALF
+    assert built(trt, network) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ffnet_seg_512_ade_160k", "upernet_ffnet_2_512_160k_ade20k"])
+def test_published_network_in_fp16_keeps_its_labels_and_builds(name: str) -> None:
+    trt: Any = pytest.importorskip("tensorrt_rtx")
+    segmentor = Segmentor(load_config(name), golden.build(name).eval())
+    options = ExportOptions(Extent.fixed(512), Extent.fixed(512))
+    graph, contract = build_graph(segmentor, options), contract_of(segmentor, options)
+    x = input_batch(generated_images(1), (512, 512), contract)
+    typed = assign_types(graph, TypingOptions(Precision.FP16), [x])
+    squares = [node for node in typed.report.kept if "/norm" in node and node.endswith("Mul")]
+    assert bool(squares) == ("upernet" in name), "the golden weights' features square beyond FP16 in layer norms"
+    agreement = (run(simulated(typed.model), x).argmax(1) == run(graph, x).argmax(1)).mean()
+    assert agreement >= 0.995, agreement
+    network, problems = parsed(trt, typed.model)
+    assert not problems, problems
     assert built(trt, network) is not None
