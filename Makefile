@@ -27,8 +27,8 @@ slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)
-	$(BIN)/ruff check ffnet_deploy tests
-	$(BIN)/ruff format --check ffnet_deploy tests
+	$(BIN)/ruff check ffnet_deploy tests benchmarks
+	$(BIN)/ruff format --check ffnet_deploy tests benchmarks
 	$(BIN)/mypy
 
 clean:

@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 import typer
 
-from ffnet_deploy.cli import evaluate, export, train
+from ffnet_deploy.cli import bench, evaluate, export, train
 from ffnet_deploy.config import config_names
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"ffnet-export": export.app, "ffnet-eval": evaluate.app, "ffnet-train": train.app}
+COMMANDS = {
+    "ffnet-export": export.app,
+    "ffnet-eval": evaluate.app,
+    "ffnet-bench": bench.app,
+    "ffnet-train": train.app,
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,10 @@ def options_of(app: typer.Typer) -> set[str]:
 
 @pytest.mark.parametrize(
     ("page", "command"),
-    [*(("README.md", command) for command in COMMANDS), ("Makefile", "ffnet-export"), ("Makefile", "ffnet-eval")],
+    [
+        *(("README.md", command) for command in COMMANDS),
+        *(("Makefile", command) for command in ("ffnet-export", "ffnet-eval", "ffnet-bench")),
+    ],
 )
 def test_commands_are_written_with_options_that_exist(page: str, command: str) -> None:
     lines = [line for line in (ROOT / page).read_text().splitlines() if re.search(rf"(^|/){command} ", line.strip())]

@@ -3,29 +3,124 @@
 Rounding and clipping do not average out: weights of one output channel err to one side, and clipping only ever takes
 away. The expected error of each output channel is measured on calibration images, in float arithmetic, and subtracted
 from the bias, which stays in the unquantised type. Source: Nagel et al., arXiv 1906.04721, section 4.2.
+
+A convolution is linear, so the mean of its output follows from the mean of what each tap of the kernel sees, before and
+after rounding: no convolution has to be run for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
-from ffnet_deploy.calib.collect import Images, Progress
-from ffnet_deploy.calib.graph import Conv, Graph, set_initializer
-from ffnet_deploy.calib.insert import quantize_pair, rounded_weight, scale_of
+from ffnet_deploy.calib.collect import Images, Progress, collect
+from ffnet_deploy.calib.graph import Conv, Graph, attribute, set_initializer
+from ffnet_deploy.calib.insert import rounded, rounded_weight, scale_of
 from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.calib.rescale import own_bias
-from ffnet_deploy.calib.segments import open_session
 from ffnet_deploy.precision import Precision
 
-_AXES_AS_INPUT = 18
-"""The operator set from which ReduceMean takes its axes as an input."""
+_CHUNK = 1 << 15
+"""Values rounded at once: they stay in a processor's cache."""
 
 Shifts = dict[str, NDArray[np.float64]]
 """By name of convolution, the mean error of each output channel (unquantised less quantised)."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where the taps of a kernel look, along one axis.
+
+    Attributes:
+        kernel: taps.
+        stride: step between outputs.
+        padding: zeros before the first value, and after the last.
+        dilation: step between taps.
+    """
+
+    kernel: int
+    stride: int
+    padding: tuple[int, int]
+    dilation: int
+
+    def outputs(self, size: int) -> int:
+        """Number of outputs for `size` values."""
+        return (size + sum(self.padding) - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+
+    def sums(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Sum of what each tap sees, over all outputs: (..., size) to (..., kernel)."""
+        size = values.shape[-1]
+        whole = values.sum(axis=-1) if self.stride == 1 else None
+        seen = [self._seen(tap, size) for tap in range(self.kernel)]
+        return np.stack([_sum(values, part, whole) for part in seen], axis=-1)
+
+    def _seen(self, tap: int, size: int) -> slice:
+        """The values that `tap` sees; zeros of the padding left out."""
+        first = tap * self.dilation - self.padding[0]
+        stop = min(first + self.stride * (self.outputs(size) - 1) + 1, size)
+        return slice(first if first >= 0 else first % self.stride, max(stop, 0), self.stride)
+
+
+def _sum(values: NDArray[Any], part: slice, whole: NDArray[Any] | None) -> NDArray[Any]:
+    if whole is None:
+        return np.asarray(values[..., part].sum(axis=-1))
+    # nearly all of it: what the borders lack is quicker to add up
+    return np.asarray(whole - values[..., : part.start].sum(axis=-1) - values[..., part.stop :].sum(axis=-1))
+
+
+def windows_of(conv: Conv) -> tuple[Windows, Windows]:
+    """The windows of `conv` along height and width."""
+    pads, strides = attribute(conv.node, "pads", [0] * 4), attribute(conv.node, "strides", [1, 1])
+    dilations = attribute(conv.node, "dilations", [1, 1])
+    height, width = (
+        Windows(conv.shape[2 + axis], strides[axis], (pads[axis], pads[axis + 2]), dilations[axis]) for axis in (0, 1)
+    )
+    return height, width
+
+
+class TapSums:
+    """What each tap of some convolutions sees of one tensor, summed over positions and images, exact and rounded.
+
+    Args:
+        convs: that read the tensor.
+        scale: of its quantisation.
+        precision: INT8 or FP8.
+    """
+
+    def __init__(self, convs: Sequence[Conv], scale: NDArray[np.float32], precision: Precision) -> None:
+        self._windows = {conv.name: windows_of(conv) for conv in convs}
+        self._scale, self._precision = scale, precision
+        self._sums: dict[tuple[Windows, Windows], list[NDArray[np.float64]]] = {}
+        self._positions: dict[tuple[Windows, Windows], int] = {}
+
+    def update(self, values: NDArray[np.float32]) -> None:
+        """Take in a finite tensor (batch, channels, height, width)."""
+        step = max(_CHUNK // (values.shape[2] * values.shape[3]), 1)
+        for windows in dict.fromkeys(self._windows.values()):
+            height, width = windows
+            positions = values.shape[0] * height.outputs(values.shape[2]) * width.outputs(values.shape[3])
+            self._positions[windows] = self._positions.get(windows, 0) + positions
+        for image in values:
+            for start in range(0, len(image), step):
+                self._add(image[start : start + step], start, values.shape[1])
+
+    def _add(self, exact: NDArray[np.float32], start: int, channels: int) -> None:
+        both = exact, rounded(exact, self._scale, self._precision)
+        for height, width in dict.fromkeys(self._windows.values()):
+            shape = channels, height.kernel, width.kernel
+            totals = self._sums.setdefault((height, width), [np.zeros(shape), np.zeros(shape)])
+            for total, values in zip(totals, both, strict=True):
+                rows = width.sums(values).astype(np.float64)
+                total[start : start + len(exact)] += height.sums(rows.transpose(0, 2, 1)).transpose(0, 2, 1)
+
+    def means(self, conv: Conv) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean of what each tap of `conv` sees, float64 (channels, kernel height, kernel width): exact, rounded."""
+        windows = self._windows[conv.name]
+        exact, quantised = self._sums[windows]
+        return exact / self._positions[windows], quantised / self._positions[windows]
 
 
 def mean_errors(
@@ -46,15 +141,24 @@ def mean_errors(
         images: network inputs.
         progress: told of the images done.
     """
-    session = open_session(_error_graph(model, plan, thresholds, precision))
-    feed, totals = session.get_inputs()[0].name, None
-    for done, batch in enumerate(images, 1):
-        means = [np.asarray(mean, np.float64) for mean in session.run(None, {feed: batch})]
-        totals = means if totals is None else [total + mean for total, mean in zip(totals, means, strict=True)]
-        if progress is not None:
-            progress("measuring the error of biases", done, len(images))
-    assert totals is not None
-    return {conv.name: total / len(images) for conv, total in zip(plan.convs, totals, strict=True)}
+    readers: dict[str, list[Conv]] = {}
+    for conv in plan.convs:
+        readers.setdefault(conv.input, []).append(conv)
+    sums = {name: TapSums(convs, scale_of(thresholds[name], precision), precision) for name, convs in readers.items()}
+    collect(model, sums, images, "measuring the error of biases", progress)
+    graph, shifts = Graph(model), {}
+    for conv in plan.convs:
+        weight = graph.array(conv.weight)
+        exact, quantised = sums[conv.input].means(conv)
+        error = _response(conv, weight, exact) - _response(conv, rounded_weight(weight, precision), quantised)
+        shifts[conv.name] = error
+    return shifts
+
+
+def _response(conv: Conv, weight: NDArray[Any], taps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What `weight` makes of one value (channels, kernel height, kernel width) for each tap: float64 (out,)."""
+    rows = weight.astype(np.float64).reshape(conv.groups, conv.shape[0] // conv.groups, -1)
+    return np.asarray((rows @ taps.reshape(conv.groups, -1, 1)).reshape(-1))
 
 
 def correct_biases(model: onnx.ModelProto, convs: tuple[Conv, ...], shifts: Mapping[str, NDArray[Any]]) -> None:
@@ -66,43 +170,3 @@ def correct_biases(model: onnx.ModelProto, convs: tuple[Conv, ...], shifts: Mapp
             conv.node.input.append(f"{conv.name}/bias")
         corrected = shifts[conv.name] + (0.0 if bias is None else bias)
         set_initializer(model, conv.node.input[2], corrected.astype(np.float32))
-
-
-def _error_graph(
-    model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], precision: Precision
-) -> onnx.ModelProto:
-    """The network with a quantised twin beside each convolution; its outputs are the twins' mean errors."""
-    twin = onnx.ModelProto()
-    twin.CopyFrom(model)
-    graph, results = Graph(twin), {}
-    after: dict[str, list[onnx.NodeProto]] = {}
-    set_initializer(twin, "means/axes", np.array([0, 2, 3], np.int64))
-    pairs: dict[str, str] = {}
-    for conv in plan.convs:
-        nodes = after.setdefault(conv.name, [])
-        if conv.input not in pairs:
-            scale = scale_of(thresholds[conv.input], precision)
-            pair, pairs[conv.input] = quantize_pair(twin, conv.input, scale, precision)
-            nodes += pair
-        weight = f"{conv.name}/rounded"
-        set_initializer(twin, weight, rounded_weight(graph.array(conv.weight), precision))
-        nodes += _twin_nodes(conv, pairs[conv.input], weight, graph.opset)
-        results[conv.name] = f"{conv.name}/mean_error"
-    ordered = [node for original in graph.nodes for node in (original, *after.get(original.name, []))]
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-    del twin.graph.node[:], twin.graph.output[:]
-    twin.graph.node.extend(nodes)
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in results.values()]
-    twin.graph.output.extend(values)
-    return twin
-
-
-def _twin_nodes(conv: Conv, tensor: str, weight: str, opset: int) -> list[onnx.NodeProto]:
-    """The quantised convolution, its difference from `conv` and the mean of that for each channel."""
-    copy = onnx.NodeProto.FromString(conv.node.SerializeToString())
-    copy.name, copy.input[0], copy.input[1], copy.output[0] = f"{conv.name}/twin", tensor, weight, f"{conv.name}/twin"
-    difference = helper.make_node("Sub", [conv.output, copy.output[0]], [f"{conv.name}/error"])
-    axes: dict[str, Any] = {} if opset >= _AXES_AS_INPUT else {"axes": [0, 2, 3]}
-    inputs = [f"{conv.name}/error", "means/axes"] if opset >= _AXES_AS_INPUT else [f"{conv.name}/error"]
-    mean = helper.make_node("ReduceMean", inputs, [f"{conv.name}/mean_error"], keepdims=0, **axes)
-    return [copy, difference, mean]

@@ -34,12 +34,19 @@ def weight_scales(weight: NDArray[np.float32], precision: Precision) -> NDArray[
 
 def rounded_weight(weight: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
     """The weight as the quantised convolution sees it."""
-    scales = weight_scales(weight, precision).reshape(-1, 1, 1, 1)
+    return rounded(weight, weight_scales(weight, precision).reshape(-1, 1, 1, 1), precision)
+
+
+def rounded(values: NDArray[np.float32], scales: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """`values` after QuantizeLinear and DequantizeLinear with `scales`."""
+    scaled = values / scales
     if precision is Precision.INT8:
-        whole = np.clip(np.rint(weight / scales), -128, 127)
-        return np.asarray(whole * scales, np.float32)
-    kind = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
-    return np.asarray((weight / scales).astype(kind).astype(np.float32) * scales, np.float32)
+        np.clip(np.rint(scaled, out=scaled), -128, 127, out=scaled)
+    else:
+        largest = _LARGEST[precision]
+        kind = helper.tensor_dtype_to_np_dtype(_ZERO_TYPE[precision])
+        scaled = np.clip(scaled, -largest, largest).astype(kind).astype(np.float32)
+    return np.asarray(scaled * scales, np.float32)
 
 
 def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], precision: Precision) -> None:

@@ -11,7 +11,7 @@ BINS = 16384
 CHANNEL_BINS = 512
 """Bins of each channel's histogram."""
 _LEAST_LIMIT = 2.0**-40
-_CHUNK = 1 << 18
+_CHUNK = 1 << 14
 """Values binned at once: they stay in a processor's cache."""
 
 
@@ -57,7 +57,7 @@ class Histogram:
             self.counts[0] += magnitudes.size
             return
         # a power of two: the product is exact
-        indices = (magnitudes * np.float32(BINS / self.limit)).astype(np.intp)
+        indices = (magnitudes * np.float32(BINS / self.limit)).astype(np.int32)
         self.counts += np.bincount(indices, minlength=BINS)
 
     def _grow(self, largest: float) -> None:
@@ -112,7 +112,7 @@ class ChannelHistograms:
         for channel in np.flatnonzero(largest >= self.limits):
             self._grow(int(channel), float(largest[channel]))
         for row, values in enumerate(magnitudes):
-            indices = (values * np.float32(CHANNEL_BINS / self.limits[row])).astype(np.intp)
+            indices = (values * np.float32(CHANNEL_BINS / self.limits[row])).astype(np.int32)
             self.counts[row] += np.bincount(indices, minlength=CHANNEL_BINS)
 
     def _grow(self, channel: int, largest: float) -> None:

@@ -3,11 +3,12 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
-from ffnet_deploy.calib.bias import correct_biases, mean_errors
+from ffnet_deploy.calib.bias import TapSums, _response, correct_biases, mean_errors
 from ffnet_deploy.calib.collect import collect
-from ffnet_deploy.calib.graph import Graph
+from ffnet_deploy.calib.graph import Conv, Graph
 from ffnet_deploy.calib.insert import rounded_weight, scale_of
 from ffnet_deploy.calib.observers import Histogram
 from ffnet_deploy.calib.plan import make_plan
@@ -85,3 +86,35 @@ def test_observers_see_each_tensor_once_an_image() -> None:
     histogram = Histogram()
     collect(network(), {"logits": histogram}, images(2), "looking")
     assert histogram.total == 2 * 11 * 16 * 32
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pads", "dilation", "groups"),
+    [
+        (3, 1, 1, 1, 1),
+        (9, 1, 4, 1, 6),
+        (3, 2, 1, 1, 1),
+        (7, 2, 3, 1, 6),
+        (3, 1, 2, 2, 2),
+        (5, 3, 0, 1, 1),
+        (9, 1, 4, 1, 1),
+    ],
+)
+def test_the_mean_of_every_kind_of_convolution_follows_from_its_taps(
+    kernel: int, stride: int, pads: int, dilation: int, groups: int
+) -> None:
+    rng = np.random.default_rng(5)
+    weight = rng.normal(size=(12, 6 // groups, kernel, kernel)).astype(np.float32)
+    settings = {"strides": [stride] * 2, "pads": [pads] * 4, "dilations": [dilation] * 2, "group": groups}
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv", **settings)
+    conv = Conv(node, "w", None, groups, weight.shape)
+    sums = TapSums([conv], np.float32(0.02), Precision.INT8)
+    images = rng.normal(size=(2, 1, 6, *size)).astype(np.float32)
+    for image in images:
+        sums.update(image)
+    exact, quantised = (_response(conv, weight, taps) for taps in sums.means(conv))
+    x = torch.from_numpy(images[:, 0])
+    clipped = torch.clamp(torch.round(x / 0.02), -128, 127) * 0.02
+    for found, seen in ((exact, x), (quantised, clipped)):
+        expected = torch.conv2d(seen, torch.from_numpy(weight), None, stride, pads, dilation, groups)
+        np.testing.assert_allclose(found, expected.mean((0, 2, 3)).numpy(), rtol=1e-4, atol=1e-5)
