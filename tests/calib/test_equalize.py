@@ -12,7 +12,7 @@ from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.observers import ChannelHistograms
 from ffnet_deploy.calib.plan import make_plan
 from ffnet_deploy.calib.rescale import rescale
-from ffnet_deploy.calib.trials import outputs, sqnr
+from ffnet_deploy.calib.simulate import outputs, sqnr
 from tests.calib.networks import Builder, images, network, set_weight, weight
 from tests.calib.structure import check_structure
 from tests.toy import contract, fixed

@@ -9,7 +9,7 @@ import pytest
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
 from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.quantize import mac_share
-from ffnet_deploy.calib.trials import outputs, sqnr
+from ffnet_deploy.calib.simulate import outputs, sqnr
 from ffnet_deploy.errors import ArtifactError, DataError, OptionError
 from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
 from tests.calib.networks import Builder, images, network, weight
