@@ -17,7 +17,7 @@ from ffnet_deploy.calib import CalibrationImages, CalibrationOptions, Method, ap
 from ffnet_deploy.calib.quantize import measure, observe
 from ffnet_deploy.calib.simulate import Recorded, simulated, sqnr
 from ffnet_deploy.cli.console import console, progress_bar, run_command
-from ffnet_deploy.cli.export import default_shape
+from ffnet_deploy.cli.graphs import default_shape
 from ffnet_deploy.cli.shapes import parse_shape
 from ffnet_deploy.config import load_config
 from ffnet_deploy.contract import METADATA_KEY, Contract

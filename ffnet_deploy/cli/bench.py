@@ -189,6 +189,16 @@ def list_faults(run: BenchRun, comparison: Comparison | None, fail_over: float |
     return faults
 
 
+def chosen_grid(batch: str | None, shape: str | None, threads: str, streams: str) -> Grid:
+    """The settings to time, from lists as they are typed."""
+    return Grid(
+        batches=() if batch is None else parse_numbers(batch, "--batch"),
+        sizes=() if shape is None else parse_sizes(shape, "--shape"),
+        threads=parse_numbers(threads, "--threads"),
+        streams=parse_numbers(streams, "--streams"),
+    )
+
+
 @app.command()
 @run_command
 def command(
@@ -236,12 +246,7 @@ def command(
     outcome = Outcome(
         artifacts or (), json_file, html, None if old is None else read_run(old), fail_over, latency_budget
     )
-    grid = Grid(
-        batches=() if batch is None else parse_numbers(batch, "--batch"),
-        sizes=() if shape is None else parse_sizes(shape, "--shape"),
-        threads=parse_numbers(threads, "--threads"),
-        streams=parse_numbers(streams, "--streams"),
-    )
+    grid = chosen_grid(batch, shape, threads, streams)
     method = Method(clock, warmup, seconds=seconds, samples=samples, rounds=rounds, queue=queue)
     options = BenchOptions(grid, chosen_picture(image), method, profile, min_agreement)
     opening = ArtifactOptions(parse_choices(runtime, Runtime, "--runtime"), trust_engine, cuda_graph)

@@ -122,6 +122,20 @@ def about(engine: Engine, source: Source) -> dict[str, Any]:
     }
 
 
+DeviceName = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:N; ONNX Runtime also tensorrt.", show_default="cpu")
+]
+TrustEngine = Annotated[bool, typer.Option("--trust-engine", help="Run an engine that this toolkit did not build.")]
+EngineCache = Annotated[
+    Path | None, typer.Option(help="Engines of --device tensorrt.", show_default="engines/onnxruntime")
+]
+SaveImages = Annotated[Path | None, typer.Option(help="Write a picture of each image here (--images: predictions).")]
+Against = Annotated[
+    list[Path] | None, typer.Option(help="Another artefact to score on the same images; may be repeated.")
+]
+MaxDrop = Annotated[float | None, typer.Option(help="Fail where mIoU of --against falls by more points than this.")]
+
+
 @app.command()
 @run_command
 def command(
@@ -141,26 +155,13 @@ def command(
     stride: Annotated[str | None, typer.Option(help="Step between windows, HEIGHTxWIDTH in pixels.")] = None,
     batch: Annotated[int, typer.Option(help="Windows run together at most.")] = 4,
     threads: Annotated[int, typer.Option(help="CPU threads of ONNX Runtime; 0 takes all cores.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N; ONNX Runtime also tensorrt.", show_default="cpu")
-    ] = None,
-    trust_engine: Annotated[
-        bool, typer.Option("--trust-engine", help="Run an engine that this toolkit did not build.")
-    ] = False,
-    engine_cache: Annotated[
-        Path | None, typer.Option(help="Engines of --device tensorrt.", show_default="engines/onnxruntime")
-    ] = None,
+    device: DeviceName = None,
+    trust_engine: TrustEngine = False,
+    engine_cache: EngineCache = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
-    save_images: Annotated[
-        Path | None,
-        typer.Option(help="Write a picture of each image here (--images: predictions)."),
-    ] = None,
-    against: Annotated[
-        list[Path] | None, typer.Option(help="Another artefact to score on the same images; may be repeated.")
-    ] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(help="Fail where mIoU of --against falls by more points than this.")
-    ] = None,
+    save_images: SaveImages = None,
+    against: Against = None,
+    max_drop: MaxDrop = None,
     html: Annotated[Path | None, typer.Option(help="Write a report for the browser here (.html).")] = None,
     bench: Annotated[Path | None, typer.Option(help="JSON of ffnet-bench to show in the report.")] = None,
     pictures: Annotated[int, typer.Option(help="Images in the report's gallery.")] = 12,

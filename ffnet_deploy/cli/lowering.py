@@ -186,13 +186,15 @@ def show_lowered(lowered: "Lowered") -> None:
     worst = max(result.comparisons, key=lambda row: row.relative)
     console.print(
         f"against {result.reference}: largest error {worst.largest:.2e} (relative {worst.relative:.1e}), "
-        f"same label {result.agreement:.3f} %"
+        f"same label {result.agreement:.3f} %",
+        soft_wrap=True,
     )
     if result.miou is not None:
         before, after = result.miou
         console.print(
             f"mIoU on {result.scored_images} images: PyTorch {before:.2f}, {lowered.target.value} {after:.2f}, "
-            f"difference {after - before:+.3f} points (limit -{result.tolerance.miou:g})"
+            f"difference {after - before:+.3f} points (limit -{result.tolerance.miou:g})",
+            soft_wrap=True,
         )
     for note in lowered.notes:
         report_note(note)

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ffnet_deploy.cli.evaluate import app as evaluate_app
-from ffnet_deploy.cli.export import app, default_shape
+from ffnet_deploy.cli.export import app
+from ffnet_deploy.cli.graphs import default_shape
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
 from ffnet_deploy.config import load_config
 from ffnet_deploy.contract import Extent
