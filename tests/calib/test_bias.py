@@ -88,20 +88,13 @@ def test_observers_see_each_tensor_once_an_image() -> None:
     assert histogram.total == 2 * 11 * 16 * 32
 
 
+@pytest.mark.parametrize("size", [(11, 14), (2, 3)])
 @pytest.mark.parametrize(
     ("kernel", "stride", "pads", "dilation", "groups"),
-    [
-        (3, 1, 1, 1, 1),
-        (9, 1, 4, 1, 6),
-        (3, 2, 1, 1, 1),
-        (7, 2, 3, 1, 6),
-        (3, 1, 2, 2, 2),
-        (5, 3, 0, 1, 1),
-        (9, 1, 4, 1, 1),
-    ],
+    [(3, 1, 1, 1, 1), (9, 1, 4, 1, 6), (3, 2, 1, 1, 1), (7, 2, 3, 1, 6), (3, 1, 2, 2, 2), (2, 3, 0, 1, 1)],
 )
 def test_the_mean_of_every_kind_of_convolution_follows_from_its_taps(
-    kernel: int, stride: int, pads: int, dilation: int, groups: int
+    kernel: int, stride: int, pads: int, dilation: int, groups: int, size: tuple[int, int]
 ) -> None:
     rng = np.random.default_rng(5)
     weight = rng.normal(size=(12, 6 // groups, kernel, kernel)).astype(np.float32)
