@@ -41,11 +41,11 @@ class Repository:
 
     @property
     def command(self) -> str:
-        """The command line that serves it; the release is the user's choice."""
+        """The command line that serves it; TRITON_IMAGE stands for NVIDIA's image of the server."""
         ports = "-p 8000:8000 -p 8001:8001 -p 8002:8002"
         return (
             f'docker run --rm --gpus all {ports} -v "{self.folder.resolve()}:/models" '
-            "nvcr.io/nvidia/tritonserver:RELEASE-py3 tritonserver --model-repository=/models"
+            "TRITON_IMAGE tritonserver --model-repository=/models"
         )
 
 

@@ -71,7 +71,7 @@ def test_a_graph_becomes_a_model(tmp_path: Path) -> None:
     assert config.dynamic_batching.max_queue_delay_microseconds == 100
     assert config.instance_group[0].count == 1 and config.instance_group[0].kind == 0
     assert Contract.from_json(config.parameters["contract"].string_value) == described
-    assert "nvcr.io/nvidia/tritonserver" in repository.command and str(repository.folder) in repository.command
+    assert "TRITON_IMAGE tritonserver" in repository.command and str(repository.folder) in repository.command
 
 
 def test_an_engine_becomes_a_model(tmp_path: Path) -> None:
