@@ -69,7 +69,7 @@ def contract_of(model: onnx.ModelProto) -> Contract:
 
 
 def score(model: onnx.ModelProto, dataset: Dataset, what: str, threads: int) -> tuple[float, list[Any]]:
-    """MIoU in percent, and the logits of all images."""
+    """Mean IoU in percent, and the logits of all images."""
     with simulated(model, threads) as engine, progress_bar(what) as progress:
         recorded = Recorded(engine, [])
         scores = evaluate(recorded, dataset, progress=progress).scores
@@ -85,8 +85,9 @@ def rows(
     yield Row("fp32", False, False, before, 0.0, None, 0.0, {})
     for equalized in sorted({way.equalize for way in ways}):
         with progress_bar("calibrating") as progress:
-            shown = lambda _step, done, total: progress(done, total)  # noqa: E731
-            observed = observe(model, images, CalibrationOptions(equalize=equalized), shown)
+            observed = observe(
+                model, images, CalibrationOptions(equalize=equalized), lambda _, done, total: progress(done, total)
+            )
         for way in (way for way in ways if way.equalize is equalized):
             quantized = apply(model, measure(observed, images, way), way)
             miou, found = score(quantized.model, dataset, way.method.value, threads)

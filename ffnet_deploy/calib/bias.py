@@ -10,6 +10,7 @@ after rounding: no convolution has to be run for it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.calib.rescale import own_bias
 from ffnet_deploy.precision import Precision
 
-_CHUNK = 1 << 15
+_CHUNK = 1 << 16
 """Values rounded at once: they stay in a processor's cache."""
 
 Shifts = dict[str, NDArray[np.float64]]
@@ -50,25 +51,15 @@ class Windows:
         """Number of outputs for `size` values."""
         return (size + sum(self.padding) - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
 
-    def sums(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Sum of what each tap sees, over all outputs: (..., size) to (..., kernel)."""
-        size = values.shape[-1]
-        whole = values.sum(axis=-1) if self.stride == 1 else None
-        seen = [self._seen(tap, size) for tap in range(self.kernel)]
-        return np.stack([_sum(values, part, whole) for part in seen], axis=-1)
 
-    def _seen(self, tap: int, size: int) -> slice:
-        """The values that `tap` sees; zeros of the padding left out."""
-        first = tap * self.dilation - self.padding[0]
-        stop = min(first + self.stride * (self.outputs(size) - 1) + 1, size)
-        return slice(first if first >= 0 else first % self.stride, max(stop, 0), self.stride)
-
-
-def _sum(values: NDArray[Any], part: slice, whole: NDArray[Any] | None) -> NDArray[Any]:
-    if whole is None:
-        return np.asarray(values[..., part].sum(axis=-1))
-    # nearly all of it: what the borders lack is quicker to add up
-    return np.asarray(whole - values[..., : part.start].sum(axis=-1) - values[..., part.stop :].sum(axis=-1))
+@cache
+def seen_by_taps(windows: Windows, size: int) -> NDArray[np.float32]:
+    """How many outputs look at each of `size` values with each tap, 0 or 1: float32 (size, kernel)."""
+    seen = np.zeros((size, windows.kernel), np.float32)
+    for tap in range(windows.kernel):
+        positions = tap * windows.dilation - windows.padding[0] + windows.stride * np.arange(windows.outputs(size))
+        seen[positions[(positions >= 0) & (positions < size)], tap] = 1
+    return seen
 
 
 def windows_of(conv: Conv) -> tuple[Windows, Windows]:
@@ -112,9 +103,9 @@ class TapSums:
         for height, width in dict.fromkeys(self._windows.values()):
             shape = channels, height.kernel, width.kernel
             totals = self._sums.setdefault((height, width), [np.zeros(shape), np.zeros(shape)])
+            above, beside = seen_by_taps(height, exact.shape[1]), seen_by_taps(width, exact.shape[2])
             for total, values in zip(totals, both, strict=True):
-                rows = width.sums(values).astype(np.float64)
-                total[start : start + len(exact)] += height.sums(rows.transpose(0, 2, 1)).transpose(0, 2, 1)
+                total[start : start + len(exact)] += above.T @ (values @ beside)
 
     def means(self, conv: Conv) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean of what each tap of `conv` sees, float64 (channels, kernel height, kernel width): exact, rounded."""

@@ -117,10 +117,11 @@ class ChannelHistograms:
 
     def _grow(self, channel: int, largest: float) -> None:
         doublings = floor(log2(largest / self.limits[channel])) + 1
-        merged = self.counts[channel]
-        for _ in range(min(doublings, CHANNEL_BINS.bit_length())):
-            merged = np.concatenate([merged.reshape(-1, 2).sum(axis=1), np.zeros(CHANNEL_BINS // 2, np.int64)])
-        self.counts[channel] = merged
+        # from there on all bins fall into the first
+        merged = 2 ** min(doublings, CHANNEL_BINS.bit_length() - 1)
+        counts = self.counts[channel].reshape(-1, merged).sum(axis=1)
+        self.counts[channel] = 0
+        self.counts[channel, : len(counts)] = counts
         self.limits[channel] *= 2.0**doublings
 
     @property

@@ -58,26 +58,19 @@ def channel_thresholds(histograms: ChannelHistograms) -> NDArray[np.float64]:
 
     Values within a threshold t are taken to err by the mean square of rounding, (t / 127)^2 / 12.
     """
-    return np.array(
-        [
-            _channel_threshold(counts, limit, largest)
-            for counts, limit, largest in zip(histograms.counts, histograms.limits, histograms.maximum, strict=True)
-        ]
-    )
+    widths = (histograms.limits / CHANNEL_BINS)[:, None]
+    edges = (np.arange(CHANNEL_BINS) + 1) * widths
+    counts, values = histograms.counts, edges - widths / 2
+    number, first, second = (_sums_beyond(counts * values**power) for power in range(3))
+    clipped = second - 2 * edges * first + edges**2 * number
+    rounded = (counts.sum(axis=1, keepdims=True) - number) * np.square(edges / LEVELS) / 12
+    best = np.argmin(clipped + rounded, axis=1)
+    return np.asarray(np.minimum(edges[np.arange(len(best)), best], histograms.maximum), np.float64)
 
 
-def _channel_threshold(counts: NDArray[np.int64], limit: float, largest: float) -> float:
-    edges = (np.arange(CHANNEL_BINS) + 1) * (limit / CHANNEL_BINS)
-    values = edges - limit / CHANNEL_BINS / 2
-    # sums over the bins beyond each edge
-    beyond = [_sum_beyond(counts * values**power) for power in range(3)]
-    clipped = beyond[2] - 2 * edges * beyond[1] + edges**2 * beyond[0]
-    rounded = (counts.sum() - beyond[0]) * np.square(edges / LEVELS) / 12
-    return min(float(edges[int(np.argmin(clipped + rounded))]), largest)
-
-
-def _sum_beyond(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(values.sum() - np.cumsum(values), np.float64)
+def _sums_beyond(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each row, the sum of what comes after each place."""
+    return np.asarray(values.sum(axis=1, keepdims=True) - np.cumsum(values, axis=1), np.float64)
 
 
 def entropy_threshold(histogram: Histogram) -> float:

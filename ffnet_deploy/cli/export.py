@@ -49,6 +49,7 @@ def command(
     calib_count: lowering.CalibCount = None,
     calib_list: lowering.CalibList = None,
     calib_method: lowering.CalibMethod = None,
+    calibrator: lowering.Calibrator = None,
     ranges: lowering.Ranges = None,
     search_budget: lowering.SearchBudget = None,
     search_state: lowering.SearchState = None,

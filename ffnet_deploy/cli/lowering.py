@@ -41,6 +41,9 @@ CalibImages = Annotated[Path | None, typer.Option(help="Folder of images to cali
 CalibCount = Annotated[int | None, typer.Option(help="Images to calibrate on.", show_default="64, or the list's")]
 CalibList = Annotated[Path | None, typer.Option(help="Text file that names the images: one pattern a line.")]
 CalibMethod = Annotated[str | None, typer.Option(help="minmax, percentile, entropy or mse.")]
+Calibrator = Annotated[
+    str | None, typer.Option(help="native, or modelopt (NVIDIA Model Optimizer).", show_default="native")
+]
 Ranges = Annotated[Path | None, typer.Option(help="JSON file of calibrated ranges: read if it fits, else written.")]
 SearchBudget = Annotated[float | None, typer.Option(metavar="MINUTES", help="--mixed: end the search after this.")]
 SearchState = Annotated[Path | None, typer.Option(metavar="FILE", help="--mixed: keep the search here, or resume it.")]
@@ -81,6 +84,7 @@ class LoweringFlags:
     calib_count: int | None
     calib_list: Path | None
     calib_method: str | None
+    calibrator: str | None
     ranges: Path | None
     search_budget: float | None
     search_state: Path | None
@@ -119,6 +123,7 @@ class LoweringFlags:
             count=self.calib_count,
             listed=self.calib_list,
             method=self.calib_method,
+            calibrator=self.calibrator,
             ranges=self.ranges,
             search=SearchOptions(
                 budget=None if self.search_budget is None else 60 * self.search_budget,

@@ -11,6 +11,7 @@ from ffnet_deploy.calib import (
     Calibration,
     CalibrationImages,
     CalibrationOptions,
+    Calibrator,
     Method,
     calibrate,
     choose_images,
@@ -41,6 +42,7 @@ class CalibrationRequest:
         count: images to take; None: the calibration's own default, or what the list asks for.
         listed: text file that names them; None: they are chosen.
         method: name of the calibration method; None: the calibration's own default.
+        calibrator: name of what chooses thresholds; None: our own.
         ranges: JSON file of ranges, used again if it is there, else written; None: they are not kept.
         search: for `Target.MIXED`: its limits but for the fall of mIoU.
     """
@@ -49,6 +51,7 @@ class CalibrationRequest:
     count: int | None = None
     listed: Path | None = None
     method: str | None = None
+    calibrator: str | None = None
     ranges: Path | None = None
     search: SearchOptions = field(default_factory=SearchOptions)
 
@@ -60,7 +63,7 @@ class CalibrationRequest:
             )
         if self.count is not None and self.count < 1:
             raise OptionError(f"--calib-count takes a number of images from 1: got {self.count}")
-        _ = self.chosen_method
+        _ = self.chosen_method, self.chosen_calibrator
 
     @property
     def chosen_method(self) -> Method:
@@ -74,6 +77,18 @@ class CalibrationRequest:
         except ValueError as error:
             known = ", ".join(method.value for method in Method)
             raise OptionError(f"--calib-method is one of {known}, not {self.method!r}") from error
+
+    @property
+    def chosen_calibrator(self) -> Calibrator:
+        """What chooses thresholds.
+
+        Raises:
+            OptionError: there is none of that name.
+        """
+        try:
+            return CalibrationOptions().calibrator if self.calibrator is None else Calibrator(self.calibrator)
+        except ValueError as error:
+            raise OptionError(f"--calibrator is native or modelopt, not {self.calibrator!r}") from error
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,9 @@ def quantized(
     """
     trained = labels_to_search_with(request, contract, labelled) if target is Target.MIXED else None
     images = calibration_images(request, contract)
-    options = CalibrationOptions(method=request.chosen_method, precision=target.precision)
+    options = CalibrationOptions(
+        method=request.chosen_method, precision=target.precision, calibrator=request.chosen_calibrator
+    )
     ranges = _ranges(model, images, options, request, progress)
     if trained is None:
         result = quantize_graph(model, images, options, progress, ranges)

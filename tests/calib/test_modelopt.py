@@ -51,3 +51,15 @@ def test_a_network_calibrated_by_it() -> None:
     )
     for name, limit in own.ranges.thresholds.items():
         assert result.ranges.thresholds[name] == pytest.approx(limit, rel=0.02), name
+
+
+def test_the_command_knows_two_calibrators() -> None:
+    from pathlib import Path
+
+    from ffnet_deploy.export.quantizing import CalibrationRequest
+
+    request = CalibrationRequest(Path(), method="entropy", calibrator="modelopt")
+    assert request.chosen_calibrator is Calibrator.MODELOPT
+    assert CalibrationRequest(Path()).chosen_calibrator is Calibrator.NATIVE
+    with pytest.raises(OptionError, match="--calibrator is native or modelopt, not 'x'"):
+        CalibrationRequest(Path(), calibrator="x")
