@@ -2,7 +2,7 @@
 
 from ffnet_deploy.calib.images import CalibrationImages, choose_images
 from ffnet_deploy.calib.options import CalibrationOptions, Calibrator, Method
-from ffnet_deploy.calib.quantize import Quantized, apply, calibrate, quantize_graph
+from ffnet_deploy.calib.quantize import Quantized, apply, calibrate, check_quantizable, quantize_graph
 from ffnet_deploy.calib.ranges import Calibration, CalibrationKey, key_of, read_calibration, write_calibration
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Quantized",
     "apply",
     "calibrate",
+    "check_quantizable",
     "choose_images",
     "key_of",
     "quantize_graph",

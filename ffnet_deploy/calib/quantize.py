@@ -59,9 +59,14 @@ def quantize_graph(
         OptionError: the options do not fit the graph.
     """
     options = options or CalibrationOptions()
-    make_plan(Graph(_copy(model)), options.keep)  # refuse before images are read
+    check_quantizable(model, options)  # before images are read
     measured = ranges or calibrate(model, images, options, progress)
     return apply(model, measured, options)
+
+
+def check_quantizable(model: onnx.ModelProto, options: CalibrationOptions) -> None:
+    """Raise `ArtifactError` or `OptionError` where `apply` would, whatever is measured."""
+    make_plan(Graph(_copy(model)), options.keep)
 
 
 def calibrate(

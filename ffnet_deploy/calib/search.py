@@ -3,19 +3,20 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from ffnet_deploy.calib.collect import Images, Progress
+from ffnet_deploy.calib.collect import Progress
 from ffnet_deploy.calib.options import CalibrationOptions
 from ffnet_deploy.calib.quantize import Quantized, apply
 from ffnet_deploy.calib.ranges import Calibration
 from ffnet_deploy.calib.sensitivity import Sensitivity, ranked, sensitivities
-from ffnet_deploy.calib.trials import Timings, miou
+from ffnet_deploy.calib.timings import Timings
+from ffnet_deploy.calib.trials import miou
 from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.files import write_json
@@ -84,7 +85,6 @@ def search_mixed(
     model: onnx.ModelProto,
     ranges: Calibration,
     options: CalibrationOptions,
-    images: Images,
     labelled: Dataset,
     search: SearchOptions | None = None,
     progress: Progress | None = None,
@@ -98,8 +98,7 @@ def search_mixed(
         model: FP32, with logits as its output.
         ranges: calibration of all of it.
         options: how it is quantised; what `keep` names stays unquantised whatever is found.
-        images: network inputs to rank blocks on.
-        labelled: data whose mIoU must hold.
+        labelled: data to rank blocks on, and whose mIoU must hold.
         search: limits.
         progress: told of blocks and trials done.
 
@@ -109,8 +108,8 @@ def search_mixed(
     """
     search = search or SearchOptions()
     state = _State.opened(search.state, _key(ranges, options, labelled))
-    if state.table is None:
-        state.table = sensitivities(model, ranges, options, images, progress=progress)
+    for row in sensitivities(model, ranges, options, labelled, {row.block for row in state.rows}, progress):
+        state.rows.append(row)
         state.save()
     if state.reference is None:
         state.reference = miou(model, labelled)
@@ -119,24 +118,7 @@ def search_mixed(
     kept, finished = hunt.run()
     quantized = apply(model, ranges, hunt.options_for(kept))
     drop = state.reference - state.scores[_name(kept)]
-    return Found(quantized, tuple(sorted(kept)), drop, state.reference, state.table, len(state.scores), finished)
-
-
-def read_timings(path: Path) -> Timings:
-    """Timings from a JSON file: ``{"layers": {conv name: {"quantized": ms, "base": ms}}}``.
-
-    Raises:
-        ArtifactError: the file is missing or not of that form.
-    """
-    try:
-        layers: Mapping[str, Mapping[str, float]] = json.loads(path.read_text(encoding="utf-8"))["layers"]
-        quantized = {name: float(times["quantized"]) for name, times in layers.items()}
-        return Timings(quantized, {name: float(times["base"]) for name, times in layers.items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path} holds no timings of layers ({error}).\n"
-            '  to do    give a JSON file {"layers": {NODE: {"quantized": MS, "base": MS}}}'
-        ) from error
+    return Found(quantized, tuple(sorted(kept)), drop, state.reference, hunt.table, len(state.scores), finished)
 
 
 def _key(ranges: Calibration, options: CalibrationOptions, labelled: Dataset) -> str:
@@ -156,7 +138,7 @@ class _State:
     def __init__(self, path: Path | None, key: str) -> None:
         self.path = path
         self.key = key
-        self.table: tuple[Sensitivity, ...] | None = None
+        self.rows: list[Sensitivity] = []
         self.reference: float | None = None
         self.scores: dict[str, float] = {}
 
@@ -172,10 +154,7 @@ class _State:
             version, recorded = int(raw["format"]), str(raw["key"])
             state.reference = None if raw["reference_mIoU"] is None else float(raw["reference_mIoU"])
             state.scores = {str(name): float(value) for name, value in raw["scores"].items()}
-            if raw["sensitivity"] is not None:
-                state.table = ranked(
-                    [Sensitivity(**{**row, "convs": tuple(row["convs"])}) for row in raw["sensitivity"]]
-                )
+            state.rows = [Sensitivity(**{**row, "convs": tuple(row["convs"])}) for row in raw["sensitivity"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"the state of the search in {path} is damaged ({error}).\n  {remedy}") from error
         if version != FORMAT or recorded != key:
@@ -189,9 +168,9 @@ class _State:
         """Write the state, atomically."""
         if self.path is None:
             return
-        table = None if self.table is None else [row.to_dict() for row in self.table]
+        rows = [row.to_dict() for row in self.rows]
         content = {"format": FORMAT, "key": self.key, "reference_mIoU": self.reference, "scores": self.scores}
-        write_json(self.path, {**content, "sensitivity": table})
+        write_json(self.path, {**content, "sensitivity": rows})
 
 
 @dataclass
@@ -206,11 +185,12 @@ class _Hunt:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        assert self.state.table is not None and self.state.reference is not None
-        self.convs = {row.block: row.convs for row in self.state.table}
+        assert self.state.reference is not None
+        self.table = ranked(self.state.rows)
+        self.convs = {row.block: row.convs for row in self.table}
         slow = self.search.timings.slower(self.convs) if self.search.timings else ()
         self.slow = frozenset(slow)
-        self.order = [row.block for row in self.state.table if row.block not in self.slow]
+        self.order = [row.block for row in self.table if row.block not in self.slow]
         self.reference = self.state.reference
         self.started = self.clock()
 

@@ -1,21 +1,27 @@
 """What quantising each block alone costs: the table that says where INT8 hurts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx
 
-from ffnet_deploy.calib.collect import Images, Progress
+from ffnet_deploy.calib.collect import Progress
 from ffnet_deploy.calib.equalize import equalize
 from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.options import CalibrationOptions
 from ffnet_deploy.calib.plan import is_named
 from ffnet_deploy.calib.quantize import apply
 from ffnet_deploy.calib.ranges import Calibration
-from ffnet_deploy.calib.simulate import outputs, sqnr
-from ffnet_deploy.calib.trials import blocks_of, disagreement, miou
+from ffnet_deploy.calib.simulate import sqnr
+from ffnet_deploy.calib.trials import blocks_of, disagreement, tried
 from ffnet_deploy.evaluation.datasets import Dataset
+
+JUDGED_ON = 32
+"""Images that each block is tried on, at most: enough to rank them, and every block is tried on all."""
+
+_EXACT_DB = 150.0
+"""What float32 can tell apart at best."""
 
 
 @dataclass(frozen=True)
@@ -47,44 +53,38 @@ def sensitivities(
     model: onnx.ModelProto,
     ranges: Calibration,
     options: CalibrationOptions,
-    images: Images,
-    labelled: Dataset | None = None,
+    dataset: Dataset,
+    known: Collection[str] = (),
     progress: Progress | None = None,
-) -> tuple[Sensitivity, ...]:
-    """The cost of each block of the FP32 graph `model`, most costly first.
+) -> Iterator[Sensitivity]:
+    """The cost of each block of the FP32 graph `model`, in graph order, each as soon as it is measured.
 
     Args:
         model: FP32, with logits as its output.
         ranges: calibration of all of it.
-        options: how it is quantised; what `keep` names is never quantised and not listed.
-        images: network inputs to compare logits on.
-        labelled: data to compare mIoU on.
+        options: how it is quantised; what `keep` names is never quantised and left out.
+        dataset: images to compare logits on, and mIoU where they are labelled; the first `JUDGED_ON` are taken.
+        known: blocks to leave out.
         progress: told of blocks done.
     """
-    reference = outputs(model, images)
-    before = miou(model, labelled) if labelled else None
-    blocks, shares = blocks_of(model), _mac_shares(model, ranges)
-    always = set(_kept_always(model, options))
-    found = []
-    for done, (name, convs) in enumerate(blocks.items(), 1):
-        if always.issuperset(convs):
-            continue
+    blocks, judged = blocks_of(model), dataset.limited(JUDGED_ON)
+    open_blocks = {name: convs for name, convs in blocks.items() if _is_open(convs, options) and name not in known}
+    if not open_blocks:
+        return
+    shares, before = _mac_shares(model, ranges), tried(model, judged)
+    for done, (name, convs) in enumerate(open_blocks.items(), len(blocks) - len(open_blocks) + 1):
         others = tuple(conv for block, names in blocks.items() if block != name for conv in names)
-        trial = apply(model, ranges, replace(options, keep=(*options.keep, *others))).model
-        logits = outputs(trial, images)
-        found.append(
-            Sensitivity(
-                name,
-                convs,
-                sum(shares[conv] for conv in convs),
-                sqnr(reference, logits),
-                disagreement(reference, logits),
-                None if before is None or labelled is None else before - miou(trial, labelled),
-            )
+        after = tried(apply(model, ranges, replace(options, keep=(*options.keep, *others))).model, judged)
+        yield Sensitivity(
+            block=name,
+            convs=convs,
+            macs_percent=sum(shares[conv] for conv in convs),
+            sqnr_db=min(sqnr(before.logits, after.logits), _EXACT_DB),
+            disagreement_percent=disagreement(before.logits, after.logits),
+            drop=None if before.miou is None or after.miou is None else before.miou - after.miou,
         )
         if progress is not None:
             progress("trying each block alone", done, len(blocks))
-    return ranked(found)
 
 
 def ranked(rows: Sequence[Sensitivity]) -> tuple[Sensitivity, ...]:
@@ -92,8 +92,8 @@ def ranked(rows: Sequence[Sensitivity]) -> tuple[Sensitivity, ...]:
     return tuple(sorted(rows, key=lambda row: row.sqnr_db))
 
 
-def _kept_always(model: onnx.ModelProto, options: CalibrationOptions) -> tuple[str, ...]:
-    return tuple(conv.name for conv in Graph(model).convs if is_named(conv.name, options.keep))
+def _is_open(convs: Sequence[str], options: CalibrationOptions) -> bool:
+    return not all(is_named(conv, options.keep) for conv in convs)
 
 
 def _mac_shares(model: onnx.ModelProto, ranges: Calibration) -> Mapping[str, float]:

@@ -1,7 +1,7 @@
 """Trying a partly quantised graph: its logits and its scores beside those of the FP32 graph."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,11 @@ import onnx
 from numpy.typing import NDArray
 
 from ffnet_deploy.calib.graph import Graph
-from ffnet_deploy.calib.simulate import simulated
+from ffnet_deploy.calib.simulate import Recorded, simulated
+from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.errors import DataError
 from ffnet_deploy.evaluation.datasets import Dataset
-from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
+from ffnet_deploy.evaluation.evaluate import evaluate
 
 Outputs = Sequence[NDArray[np.generic]]
 
@@ -36,6 +37,26 @@ def _block(name: str) -> str:
     return "/" + "/".join(parts[:-1] or parts)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a graph made of a data set.
+
+    Attributes:
+        logits: of each image, or window of one.
+        miou: percent; None where nothing is labelled.
+    """
+
+    logits: Outputs
+    miou: float | None
+
+
+def tried(model: onnx.ModelProto, dataset: Dataset) -> Trial:
+    """Logits and score of `model` on `dataset`, by its own protocol, every node run as it is written."""
+    with simulated(model) as engine:
+        recorded = Recorded(engine, [])
+        return Trial(recorded.given, _mean_iou(recorded, dataset))
+
+
 def miou(model: onnx.ModelProto, labelled: Dataset) -> float:
     """Mean IoU in percent of `model` on `labelled`, by its own protocol, every node run as it is written.
 
@@ -43,33 +64,18 @@ def miou(model: onnx.ModelProto, labelled: Dataset) -> float:
         DataError: no class of the data was found in the labels.
     """
     with simulated(model) as engine:
-        result = evaluate(engine, labelled, EvaluateOptions())
-    if result.scores is None or not math.isfinite(result.scores.mean_iou):
+        found = _mean_iou(engine, labelled)
+    if found is None:
         raise DataError("the labels hold no class that the network knows: there is no mIoU to hold")
-    return result.scores.mean_iou
+    return found
+
+
+def _mean_iou(engine: Engine, dataset: Dataset) -> float | None:
+    scores = evaluate(engine, dataset).scores
+    return scores.mean_iou if scores is not None and math.isfinite(scores.mean_iou) else None
 
 
 def disagreement(reference: Outputs, found: Outputs) -> float:
     """Share in percent of the positions whose strongest class is another; logits (batch, classes, h, w)."""
     differing = [np.mean(x.argmax(1) != y.argmax(1)) for x, y in zip(reference, found, strict=True)]
     return 100 * float(np.mean(differing))
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Milliseconds of each convolution in engines of both precisions, by node name.
-
-    A layer that is not faster in INT8 is better left alone.
-    """
-
-    quantized: Mapping[str, float]
-    base: Mapping[str, float]
-
-    def slower(self, blocks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-        """Names of the blocks that take longer quantised than not; those without timings are not among them."""
-        names = []
-        for block, convs in blocks.items():
-            timed = [conv for conv in convs if conv in self.quantized and conv in self.base]
-            if sum(self.quantized[conv] for conv in timed) > sum(self.base[conv] for conv in timed):
-                names.append(block)
-        return tuple(names)

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import typer
@@ -14,6 +15,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -98,6 +100,30 @@ def report_note(message: str) -> None:
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error; yields what is to be called with (done, total)."""
+    with steps_bar(description) as bar:
+        yield bar.count
+
+
+@dataclass(frozen=True)
+class StepsBar:
+    """A progress bar that begins anew with each step."""
+
+    progress: Progress
+    task: TaskID
+
+    def begin(self, step: str) -> None:
+        """Show the name of a step; the same name again changes nothing."""
+        if step != self.progress.tasks[self.task].description:
+            self.progress.reset(self.task, total=None, description=step)
+
+    def count(self, done: int, total: int) -> None:
+        """Show how far the step is."""
+        self.progress.update(self.task, completed=done, total=total)
+
+
+@contextmanager
+def steps_bar(description: str) -> Iterator[StepsBar]:
+    """A progress bar on standard error for one step after the other."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -106,8 +132,7 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=error_console, transient=True) as progress:
-        task = progress.add_task(description, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield StepsBar(progress, progress.add_task(description, total=None))
 
 
 @contextmanager

@@ -231,12 +231,13 @@ def engine_verification(
 ) -> "EngineVerification":
     """What the engine of `graph` is verified on: the same images as the graph, against the same PyTorch model."""
     from ffnet_deploy.engines.torch import TorchEngine
-    from ffnet_deploy.export.engine import EngineVerification, engine_tolerance
+    from ffnet_deploy.export.engine import EngineVerification
+    from ffnet_deploy.export.verify import usual_tolerance
 
     _, record = read_description(graph)
     return EngineVerification(
         images,
-        engine_tolerance(record, max_drop, agreement),
+        usual_tolerance(record.precision, agreement, max_drop),
         lambda contract: TorchEngine(segmentor.model, contract),
         this_command(),
     )

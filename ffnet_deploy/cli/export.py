@@ -50,6 +50,7 @@ def command(
     calib_list: lowering.CalibList = None,
     calib_method: lowering.CalibMethod = None,
     calibrator: lowering.Calibrator = None,
+    keep: lowering.Keep = None,
     ranges: lowering.Ranges = None,
     search_budget: lowering.SearchBudget = None,
     search_state: lowering.SearchState = None,

@@ -1,16 +1,15 @@
 """The options of ``ffnet-export`` that ask for a lower precision, and what is printed of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.status import Status
 from rich.table import Table
 
-from ffnet_deploy.cli.console import console, error_console, report_note
+from ffnet_deploy.cli.console import console, report_note, steps_bar
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.precision import Precision, Target
 
@@ -19,6 +18,9 @@ if TYPE_CHECKING:  # these need the conversion layer
     from ffnet_deploy.export.pipeline import Exported, VerifyOptions
     from ffnet_deploy.export.quantizing import CalibrationRequest
     from ffnet_deploy.segmentor import Segmentor
+
+_MOST_COSTLY = 12
+"""Blocks of a search that are printed; the manifest and the report have all."""
 
 
 class Base(str, Enum):
@@ -44,12 +46,18 @@ CalibMethod = Annotated[str | None, typer.Option(help="minmax, percentile, entro
 Calibrator = Annotated[
     str | None, typer.Option(help="native, or modelopt (NVIDIA Model Optimizer).", show_default="native")
 ]
+Keep = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Convolution, or module, to leave unquantised; repeatable.")
+]
 Ranges = Annotated[Path | None, typer.Option(help="JSON file of calibrated ranges: read if it fits, else written.")]
-SearchBudget = Annotated[float | None, typer.Option(metavar="MINUTES", help="--mixed: end the search after this.")]
+SearchBudget = Annotated[
+    float | None,
+    typer.Option(metavar="MINUTES", help="--mixed: end the search after this; ranking the blocks is not counted."),
+]
 SearchState = Annotated[Path | None, typer.Option(metavar="FILE", help="--mixed: keep the search here, or resume it.")]
 LayerTimings = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="--mixed: JSON of layers' times; what INT8 slows is left alone."),
+    typer.Option(metavar="FILE", help="--mixed: ffnet-bench profile of both engines; what INT8 slows is left alone."),
 ]
 MaxDrop = Annotated[
     float | None,
@@ -85,6 +93,7 @@ class LoweringFlags:
     calib_list: Path | None
     calib_method: str | None
     calibrator: str | None
+    keep: list[str] | None
     ranges: Path | None
     search_budget: float | None
     search_state: Path | None
@@ -115,7 +124,8 @@ class LoweringFlags:
         )
 
     def _calibration(self) -> "CalibrationRequest":
-        from ffnet_deploy.calib.search import SearchOptions, read_timings
+        from ffnet_deploy.calib.search import SearchOptions
+        from ffnet_deploy.calib.timings import read_timings
         from ffnet_deploy.export.quantizing import CalibrationRequest
 
         return CalibrationRequest(
@@ -124,6 +134,7 @@ class LoweringFlags:
             listed=self.calib_list,
             method=self.calib_method,
             calibrator=self.calibrator,
+            keep=tuple(self.keep or ()),
             ranges=self.ranges,
             search=SearchOptions(
                 budget=None if self.search_budget is None else 60 * self.search_budget,
@@ -133,7 +144,7 @@ class LoweringFlags:
         )
 
     def _given(self) -> list[str]:
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        return [field.name for field in fields(self) if getattr(self, field.name) not in (None, [])]
 
     def _refuse_all_but(self, allowed: Sequence[str], owner: str) -> None:
         lone = [f"--{name.replace('_', '-')}" for name in self._given() if name not in allowed]
@@ -149,30 +160,12 @@ def lower_watched(
     from ffnet_deploy.export.lower import lower
 
     with (
-        error_console.status("lowering") as status,
+        steps_bar("lowering") as bar,
         TorchEngine(segmentor.model, exported.contract) as reference,
     ):
         if exported.verification.miou is not None:
             verification = replace(verification, reference_miou=exported.verification.miou[0])
-        shown = _Steps(status)
-        return lower(exported.path, None, options, verification, reference, shown.begin, shown.count)
-
-
-class _Steps:
-    """A step's name, and behind it how many images are done."""
-
-    def __init__(self, status: Status) -> None:
-        self._status = status
-        self._step = ""
-
-    def begin(self, step: str) -> None:
-        """Show the name of a step."""
-        self._step = step
-        self._status.update(step)
-
-    def count(self, done: int, total: int) -> None:
-        """Show how far it is."""
-        self._status.update(f"{self._step}: image {done} of {total}")
+        return lower(exported.path, None, options, verification, reference, bar.begin, bar.count)
 
 
 def precision_table(lowered: "Lowered") -> Table:
@@ -184,8 +177,30 @@ def precision_table(lowered: "Lowered") -> Table:
     return table
 
 
+def search_table(search: Mapping[str, Any]) -> Table:
+    """The blocks that cost most when they alone are quantised, and which of them the search left out."""
+    rows = search["sensitivity"][:_MOST_COSTLY]
+    title = f"the {len(rows)} most costly of {len(search['sensitivity'])} blocks, each quantised alone"
+    table = Table("block", title=title)
+    for column in ("logit SQNR", "labels changed", "mIoU", "MACs", "left unquantised"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row["block"],
+            f"{row['sqnr_db']:.1f} dB",
+            f"{row['disagreement_percent']:.2f} %",
+            "-" if row["drop"] is None else f"{-row['drop']:+.2f}",
+            f"{row['macs_percent']:.1f} %",
+            "yes" if row["block"] in search["kept"] else "",
+        )
+    return table
+
+
 def show_lowered(lowered: "Lowered") -> None:
     """Print what was typed, measured, and where the files are."""
+    search = (lowered.quantization or {}).get("search")
+    if search is not None:
+        console.print(search_table(search))
     console.print(precision_table(lowered))
     result = lowered.verification
     worst = max(result.comparisons, key=lambda row: row.relative)

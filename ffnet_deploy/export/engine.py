@@ -13,7 +13,6 @@ from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.export.drafts import reject
 from ffnet_deploy.export.verify import Tolerance, Verification, verify
 from ffnet_deploy.manifest import manifest_path
-from ffnet_deploy.precision import Precision, PrecisionRecord
 
 if TYPE_CHECKING:
     from ffnet_deploy.export.pipeline import VerifyOptions
@@ -37,23 +36,6 @@ class EngineVerification:
     tolerance: Tolerance
     reference: Callable[[Contract], Engine]
     command: str
-
-
-def engine_tolerance(record: PrecisionRecord, max_drop: float | None, agreement: float | None) -> Tolerance:
-    """The gate of an engine: what the user names, else that of the graph's precision.
-
-    Kernels in FP32 differ by the order of their sums alone; below, labels decide and not the size of an error.
-    """
-    usual = (90.0, 0.3) if record.precision.is_quantized else (99.5, 0.05)
-    relative = 1.0
-    if record.precision is Precision.FP32:
-        usual, relative = (99.9, 0.05), 1e-2
-    return Tolerance(
-        relative=relative,
-        agreement=usual[0] if agreement is None else agreement,
-        miou=usual[1] if max_drop is None else max_drop,
-        pooled=True,
-    )
 
 
 def export_engine(

@@ -1,6 +1,6 @@
 """From a verified FP32 graph to one of lower precision, verified against PyTorch as published and then published."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ffnet_deploy.export.pipeline import Stage, VerifyOptions
 from ffnet_deploy.export.precision import TypingOptions, TypingReport, assign_types, simulated
 from ffnet_deploy.export.precision.assign import recorded
 from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
-from ffnet_deploy.export.verify import Tolerance, Verification, input_batch, verify
+from ffnet_deploy.export.verify import Tolerance, Verification, input_batch, usual_tolerance, verify
 from ffnet_deploy.files import make_folder
 from ffnet_deploy.manifest import manifest_path, read_manifest, write_manifest
 from ffnet_deploy.precision import Precision, PrecisionRecord, Target
@@ -30,8 +30,6 @@ Inputs = Sequence[NDArray[np.generic]]
 _OBSERVED = 8
 """Calibration images on which the ranges of what is not quantised are observed."""
 _SIMULATED = "simulated.onnx"
-_GATES = {True: (90.0, 0.3), False: (99.5, 0.05)}
-"""Least label agreement in percent and largest fall of mIoU in points: of quantised graphs, and of others."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,8 @@ class LowerOptions:
 
     @property
     def tolerance(self) -> Tolerance:
-        """The gate: an output may err by its own magnitude, since labels decide."""
-        agreement, drop = _GATES[self.target.precision.is_quantized]
-        return Tolerance(
-            relative=1.0,
-            agreement=agreement if self.agreement is None else self.agreement,
-            miou=drop if self.max_drop is None else self.max_drop,
-            pooled=True,
-        )
+        """The gate."""
+        return usual_tolerance(self.target.precision, self.agreement, self.max_drop)
 
 
 @dataclass(frozen=True)
@@ -84,6 +76,7 @@ class Lowered:
         record: the precision it asks for.
         summary: rows of number of nodes, type and reason.
         verification: of the written graph against the segmentor as published.
+        quantization: how Q/DQ nodes came about, as the manifest has it; None without any.
         notes: what to know of it.
     """
 
@@ -94,6 +87,7 @@ class Lowered:
     record: PrecisionRecord
     summary: tuple[tuple[int, str, str], ...]
     verification: Verification
+    quantization: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -155,7 +149,17 @@ def lower(
         manifest = write_manifest(draft, "onnx", content, files)
         move((*files, draft.name, manifest.name), draft.parent, path.parent)
     notes = (*made.notes, *result.notes)
-    return Lowered(path, manifest_path(path), options.target, contract, made.record, _summary(made), result, notes)
+    return Lowered(
+        path=path,
+        manifest=manifest_path(path),
+        target=options.target,
+        contract=contract,
+        record=made.record,
+        summary=_summary(made),
+        verification=result,
+        quantization=made.quantization,
+        notes=notes,
+    )
 
 
 def _contract(model: onnx.ModelProto) -> Contract:

@@ -14,6 +14,7 @@ from ffnet_deploy.calib import (
     Calibrator,
     Method,
     calibrate,
+    check_quantizable,
     choose_images,
     key_of,
     quantize_graph,
@@ -43,6 +44,7 @@ class CalibrationRequest:
         listed: text file that names them; None: they are chosen.
         method: name of the calibration method; None: the calibration's own default.
         calibrator: name of what chooses thresholds; None: our own.
+        keep: convolutions that stay unquantised: names of their nodes, or of modules that they are in.
         ranges: JSON file of ranges, used again if it is there, else written; None: they are not kept.
         search: for `Target.MIXED`: its limits but for the fall of mIoU.
     """
@@ -52,6 +54,7 @@ class CalibrationRequest:
     listed: Path | None = None
     method: str | None = None
     calibrator: str | None = None
+    keep: tuple[str, ...] = ()
     ranges: Path | None = None
     search: SearchOptions = field(default_factory=SearchOptions)
 
@@ -134,18 +137,22 @@ def quantized(
         OptionError: the options do not fit the graph, or there are no labels to search with.
         VerificationError: no set of layers that was tried holds the mIoU.
     """
+    options = CalibrationOptions(
+        method=request.chosen_method,
+        precision=target.precision,
+        keep=request.keep,
+        calibrator=request.chosen_calibrator,
+    )
+    check_quantizable(model, options)
     trained = labels_to_search_with(request, contract, labelled) if target is Target.MIXED else None
     images = calibration_images(request, contract)
-    options = CalibrationOptions(
-        method=request.chosen_method, precision=target.precision, calibrator=request.chosen_calibrator
-    )
     ranges = _ranges(model, images, options, request, progress)
     if trained is None:
         result = quantize_graph(model, images, options, progress, ranges)
         return QuantizedGraph(result.model, result.record, result.report, images)
     ranges = ranges or calibrate(model, images, options, progress)
     limits = replace(request.search, max_drop=max_drop)
-    found = search_mixed(model, ranges, options, images, trained, limits, progress)
+    found = search_mixed(model, ranges, options, trained, limits, progress)
     report = {**found.quantized.report, "search": found.to_dict()}
     return QuantizedGraph(found.quantized.model, found.quantized.record, report, images)
 

@@ -14,6 +14,7 @@ from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from ffnet_deploy.evaluation.preprocessing import network_input
+from ffnet_deploy.precision import Precision
 
 Image = NDArray[np.uint8]
 
@@ -38,6 +39,24 @@ class Tolerance:
     def __post_init__(self) -> None:
         if self.relative < 0 or not 0 <= self.agreement <= 100 or self.miou < 0:
             raise OptionError(f"a tolerance must not be negative, an agreement lies in 0..100: got {self}")
+
+
+def usual_tolerance(precision: Precision, agreement: float | None, miou: float | None) -> Tolerance:
+    """The gate of a graph or engine whose convolutions compute in `precision`; labels decide, not the size of an error.
+
+    Args:
+        precision: FP8 and INT8 may cost more than FP16 and BF16.
+        agreement: least share of positions with the same label, percent; None for the usual.
+        miou: largest fall of mIoU, points; None for the usual.
+    """
+    usual = (90.0, 0.3) if precision.is_quantized else (99.9 if precision is Precision.FP32 else 99.5, 0.05)
+    return Tolerance(
+        # an output may err by its own magnitude; kernels in FP32 differ by the order of their sums alone
+        relative=1e-2 if precision is Precision.FP32 else 1.0,
+        agreement=usual[0] if agreement is None else agreement,
+        miou=usual[1] if miou is None else miou,
+        pooled=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from ffnet_deploy.benchmark.files import write_run
+from ffnet_deploy.benchmark.record import BenchRun, Layer, Profile
 from ffnet_deploy.calib import Calibration, CalibrationOptions, Method, calibrate
 from ffnet_deploy.calib.graph import Graph
-from ffnet_deploy.calib.search import SearchOptions, read_timings, search_mixed
-from ffnet_deploy.calib.sensitivity import Sensitivity, sensitivities
+from ffnet_deploy.calib.search import SearchOptions, search_mixed
+from ffnet_deploy.calib.sensitivity import Sensitivity, ranked, sensitivities
 from ffnet_deploy.calib.simulate import sqnr
-from ffnet_deploy.calib.trials import Timings, blocks_of
+from ffnet_deploy.calib.timings import Timings, read_timings
+from ffnet_deploy.calib.trials import blocks_of
 from ffnet_deploy.contract import Extent
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
@@ -24,6 +27,7 @@ from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.protocol import predict
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
 from ffnet_deploy.segmentor import open_segmentor
+from tests.report.examples import run
 from tests.tiny import write_checkpoint
 from tests.toy import picture
 
@@ -80,8 +84,8 @@ def ranges(model: onnx.ModelProto, images: list[np.ndarray]) -> Calibration:
 
 
 @pytest.fixture(scope="module")
-def table(model: onnx.ModelProto, ranges: Calibration, images: list[np.ndarray]) -> tuple[Sensitivity, ...]:
-    return sensitivities(model, ranges, OPTIONS, images)
+def table(model: onnx.ModelProto, ranges: Calibration, labelled: Dataset) -> tuple[Sensitivity, ...]:
+    return ranked(list(sensitivities(model, ranges, OPTIONS, labelled)))
 
 
 def test_the_fragile_block_is_found(table: tuple[Sensitivity, ...]) -> None:
@@ -98,13 +102,13 @@ def test_the_blocks_hold_every_convolution_once(model: onnx.ModelProto, table: t
 
 
 def test_only_the_fragile_block_is_left_alone(
-    model: onnx.ModelProto, ranges: Calibration, images: list[np.ndarray], labelled: Dataset, tmp_path: Path
+    model: onnx.ModelProto, ranges: Calibration, labelled: Dataset, tmp_path: Path
 ) -> None:
-    everything = search_mixed(model, ranges, OPTIONS, images, labelled, SearchOptions(max_drop=100))
+    everything = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=100))
     assert everything.kept == () and everything.drop > 1, everything.drop
     limit = everything.drop / 2
     state = tmp_path / "search.json"
-    found = search_mixed(model, ranges, OPTIONS, images, labelled, SearchOptions(limit, state=state))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit, state=state))
     print(f"drop {everything.drop:.2f} points, {found.drop:.2f} with {found.kept} kept, {found.trials} trials")
     assert found.finished and found.kept == (FRAGILE,) and found.drop <= limit
     assert found.reference == pytest.approx(100)
@@ -114,51 +118,93 @@ def test_only_the_fragile_block_is_left_alone(
 def test_a_search_goes_on_where_it_stopped(
     model: onnx.ModelProto,
     ranges: Calibration,
-    images: list[np.ndarray],
     labelled: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = SearchOptions(max_drop=3, state=tmp_path / "search.json")
-    first = search_mixed(model, ranges, OPTIONS, images, labelled, options)
+    first = search_mixed(model, ranges, OPTIONS, labelled, options)
 
     def never(*_: object) -> float:
         raise AssertionError("measured again")
 
     monkeypatch.setattr("ffnet_deploy.calib.search.miou", never)
-    again = search_mixed(model, ranges, OPTIONS, images, labelled, options)
+    again = search_mixed(model, ranges, OPTIONS, labelled, options)
     assert again.to_dict() == first.to_dict()
     other = replace(OPTIONS, keep=(FRAGILE,))
     with pytest.raises(ArtifactError, match="another search"):
-        search_mixed(model, ranges, other, images, labelled, options)
+        search_mixed(model, ranges, other, labelled, options)
     (tmp_path / "search.json").write_text(json.dumps({"format": 1}))
     with pytest.raises(ArtifactError, match="damaged"):
-        search_mixed(model, ranges, OPTIONS, images, labelled, options)
+        search_mixed(model, ranges, OPTIONS, labelled, options)
 
 
-def test_a_fall_that_nothing_prevents_is_told(
-    model: onnx.ModelProto, ranges: Calibration, images: list[np.ndarray], labelled: Dataset
+def test_blocks_that_were_ranked_before_a_stop_are_not_tried_again(
+    model: onnx.ModelProto, ranges: Calibration, labelled: Dataset, tmp_path: Path
 ) -> None:
+    options = SearchOptions(max_drop=100, state=tmp_path / "search.json")
+    told: list[int] = []
+
+    def stop_at_three(step: str, done: int, total: int) -> None:
+        told.append(done)
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search_mixed(model, ranges, OPTIONS, labelled, options, stop_at_three)
+    assert len(json.loads((tmp_path / "search.json").read_text())["sensitivity"]) == 3
+    told.clear()
+    search_mixed(model, ranges, OPTIONS, labelled, options, lambda step, done, total: told.append(done))
+    assert told[0] == 4
+
+
+def test_a_fall_that_nothing_prevents_is_told(model: onnx.ModelProto, ranges: Calibration, labelled: Dataset) -> None:
     hopeless = replace(ranges, thresholds=dict.fromkeys(ranges.thresholds, 0.001))
     with pytest.raises(VerificationError, match="least fall"):
-        search_mixed(model, hopeless, OPTIONS, images, labelled, SearchOptions(max_drop=0.01))
+        search_mixed(model, hopeless, OPTIONS, labelled, SearchOptions(max_drop=0.01))
 
 
-def test_slower_blocks_are_left_alone(
-    model: onnx.ModelProto, ranges: Calibration, images: list[np.ndarray], labelled: Dataset
-) -> None:
+def test_slower_blocks_are_left_alone(model: onnx.ModelProto, ranges: Calibration, labelled: Dataset) -> None:
     stem = blocks_of(model)["/backbone/patch_embed"]
     timings = Timings(dict.fromkeys(stem, 0.2), dict.fromkeys(stem, 0.1))
-    found = search_mixed(model, ranges, OPTIONS, images, labelled, SearchOptions(100, timings=timings))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(100, timings=timings))
     assert found.kept == ("/backbone/patch_embed",)
 
 
-def test_timings_come_from_json(tmp_path: Path) -> None:
-    path = tmp_path / "timings.json"
-    path.write_text(json.dumps({"layers": {"conv": {"quantized": 0.2, "base": 0.1}}}))
-    assert read_timings(path).slower({"block": ["conv"], "other": ["untimed"]}) == ("block",)
+def test_fused_layers_count_for_their_first_convolution() -> None:
+    blocks = {"a": ["/a/fc1/Conv", "/a/fc2/Conv"], "b": ["/b/Conv"], "c": ["/c/Conv"]}
+    base = {"/a/fc1/Conv + /a/Gelu": 0.2, "{ForeignNode[/a/fc2/Conv.../b/Conv]}": 0.2, "/b/Conv": 0.1}
+    low = {"/a/fc1/Conv + /a/Gelu": 0.1, "/a/fc2/Conv": 0.1, "/b/Conv || /c/Conv": 0.1, "/b/Conv_2": 1.0}
+    assert Timings(low, base).slower(blocks) == ()
+    copied = {"Reformatting CopyNode for Input Tensor 0 to /b/Conv": 0.05}
+    assert Timings({**low, **copied}, base).slower(blocks) == ("b",), "what quantising makes necessary counts"
+
+
+def profiled(layers: dict[str, dict[str, float]]) -> BenchRun:
+    """A run in which the contenders of these precisions were profiled, with milliseconds of each layer."""
+    whole = run()
+    precisions = {one.name: one.precision for one in whole.contenders}
+
+    def profile(contender: str) -> Profile | None:
+        times = layers.get(precisions[contender])
+        if times is None:
+            return None
+        return Profile("toy", 1, tuple(Layer(name, "head", "Conv", ms, 100.0) for name, ms in times.items()), ())
+
+    measured = tuple(replace(one, profile=profile(one.contender)) for one in whole.measurements)
+    return replace(whole, measurements=measured)
+
+
+def test_timings_come_from_a_profile_of_both_engines(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    both = profiled({"fp16": {"/b/Conv": 0.1}, "int8": {"/b/Conv": 0.2}})
+    write_run(path, both)
+    assert read_timings(path).slower({"block": ["/b/Conv"], "other": ["/c/Conv"]}) == ("block",)
+    write_run(path, profiled({"fp16": {"/b/Conv": 0.1}}))
+    with pytest.raises(ArtifactError, match="0 profiles of quantised networks and 1 of others"):
+        read_timings(path)
     path.write_text("[]")
-    with pytest.raises(ArtifactError, match="give a JSON file"):
+    with pytest.raises(ArtifactError, match="not written by ffnet-bench"):
         read_timings(path)
 
 

@@ -7,10 +7,13 @@ import pytest
 
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
 from ffnet_deploy.contract import Extent
+from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.precision import Precision
 from tests.calib import parsed
 from tests.calib.networks import images, network
 from tests.calib.structure import check_structure
+from tests.engines.tensorrt.rtx import OPTIONS
+from tests.engines.tensorrt.typed import save
 from tests.golden import PUBLISHED
 from tests.tiny import FAMILIES, write_checkpoint
 
@@ -48,19 +51,29 @@ def test_both_families_have_the_structure(name: str, opset: int, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("quantize", [False, True], ids=["fp16", "int8"])
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_networks_build_in_int8(name: str, tmp_path: Path) -> None:
+def test_published_networks_build_as_they_are_lowered(name: str, quantize: bool, tmp_path: Path) -> None:
     from ffnet_deploy.config import load_config
     from ffnet_deploy.export.onnx import ExportOptions, build_graph
+    from ffnet_deploy.export.precision import TypingOptions, assign_types
     from ffnet_deploy.segmentor import open_segmentor
 
     segmentor = open_segmentor(load_config(name))
     model = build_graph(segmentor, ExportOptions(Extent.fixed(32), Extent.fixed(64)))
-    result = quantize_graph(model, images(1), FAST)
-    check_structure(result.model)
-    assert result.report["mac_share_percent"] == 100.0
-    path = tmp_path / "network.onnx"
-    onnx.save(result.model, path)
-    builder, parsed_network = parsed.parse(path)
-    parsed.check_parsed(parsed_network, result.model, result.report["residual_sums"])
-    assert parsed.build(builder, parsed_network) > 0
+    sums = 0
+    if quantize:
+        result = quantize_graph(model, images(1), FAST)
+        assert result.report["mac_share_percent"] == 100.0
+        model, sums = result.model, result.report["residual_sums"]
+    typed = assign_types(model, TypingOptions(Precision.FP16), images(1))
+    path = save(typed.model, tmp_path / "network.onnx")
+    if quantize:
+        check_structure(typed.model)
+        _, parsed_network = parsed.parse(path)
+        parsed.check_parsed(parsed_network, typed.model, sums)
+    proof = make_engine(path, tmp_path / "network.engine", OPTIONS).bundle.manifest["proof"]["network"]
+    count = sum(node.op_type == "Conv" for node in typed.model.graph.node)
+    print(name, proof)
+    assert proof["violations"] == []
+    assert proof["convolutions"].get("int8" if quantize else "fp16") == count

@@ -117,6 +117,7 @@ def test_console_script_writes_a_graph(files: tuple[Path, Path], tmp_path: Path)
             ("--config", "{tiny}", "--int8", "--calib-images", "a", "--search-budget", "1"),
             "--search-budget goes with --mixed",
         ),
+        (("--config", "{tiny}", "--fp16", "--keep", "a"), "--keep goes with --int8"),
         (("--config", "{tiny}", "--fp16", "--int8-base", "fp32"), "--int8-base goes with --int8"),
     ],
 )

@@ -16,9 +16,9 @@ from ffnet_deploy.engines.tensorrt import make, runner
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
-from ffnet_deploy.export.engine import EngineVerification, engine_tolerance, export_engine
+from ffnet_deploy.export.engine import EngineVerification, export_engine
 from ffnet_deploy.export.pipeline import VerifyOptions
-from ffnet_deploy.export.verify import NamedImage
+from ffnet_deploy.export.verify import NamedImage, usual_tolerance
 from ffnet_deploy.precision import Precision, PrecisionRecord
 from tests.toy import ToyEngine, contract, logits, picture, weights, write_onnx
 
@@ -47,7 +47,7 @@ def verification(seed: int, record: PrecisionRecord | None = None) -> EngineVeri
         return ToyEngine(described, lambda batch: logits(batch, kernel))
 
     return EngineVerification(
-        IMAGES, engine_tolerance(record or PrecisionRecord(), None, None), reference, "the command"
+        IMAGES, usual_tolerance((record or PrecisionRecord()).precision, None, None), reference, "the command"
     )
 
 
@@ -80,12 +80,12 @@ def test_where_it_cannot_run_the_manifest_holds_the_one_command(toy: Path) -> No
 
 
 def test_the_gate_is_that_of_the_precision_unless_the_user_names_one() -> None:
-    fp16, int8 = PrecisionRecord(Precision.FP16, Precision.FP16), PrecisionRecord(Precision.INT8, Precision.FP16)
-    gates = [engine_tolerance(record, None, None) for record in (PrecisionRecord(), fp16, int8)]
+    gates = [usual_tolerance(precision, None, None) for precision in (Precision.FP32, Precision.FP16, Precision.INT8)]
     assert [(gate.agreement, gate.miou) for gate in gates] == [(99.9, 0.05), (99.5, 0.05), (90.0, 0.3)]
-    assert engine_tolerance(int8, 1.5, 80.0).miou == 1.5 and engine_tolerance(int8, 1.5, 80.0).agreement == 80.0
+    named = usual_tolerance(Precision.INT8, 80.0, 1.5)
+    assert (named.agreement, named.miou) == (80.0, 1.5)
     with pytest.raises(OptionError):
-        engine_tolerance(fp16, -1, None)
+        usual_tolerance(Precision.FP16, None, -1)
 
 
 @pytest.mark.usefixtures("gpu")

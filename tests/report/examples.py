@@ -117,6 +117,28 @@ def maps(number: int, size: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarra
     return truth, [first, predictions(first, 0.005, number + 100), predictions(first, 0.02, number + 200)]
 
 
+SENSITIVITY = (("/head/a", 10.0, 20.0, 1.5), ("/b", 60.0, 30.0, 0.01), ("/c", 30.0, 40.0, None))
+"""Blocks with their share of multiply-adds, signal to noise in dB and fall of mIoU."""
+SEARCH: dict[str, Any] = {
+    "kept": ["/head/a"],
+    "drop": 0.12,
+    "reference_mIoU": 62.65,
+    "trials": 7,
+    "finished": True,
+    "sensitivity": [
+        {
+            "block": block,
+            "convs": [f"{block}/Conv"],
+            "macs_percent": macs,
+            "sqnr_db": noise,
+            "disagreement_percent": 0.5,
+            "drop": drop,
+        }
+        for block, macs, noise, drop in SENSITIVITY
+    ],
+}
+
+
 def manifest(index: int) -> dict[str, Any]:
     comparison = {"image": "scene_0", "size": [384, 768], "largest": 1e-3, "mean": 1e-4, "magnitude": 9.5}
     violations = ["head.conv: asked for int8, runs in fp16"] if index == 2 else []
@@ -139,6 +161,7 @@ def manifest(index: int) -> dict[str, Any]:
             "base": "fp16",
             "quantized": ["a", "b"] if index == 2 else [],
             "float32": ["norm"],
+            "quantization": {"search": SEARCH} if index == 2 else None,
         },
         "proof": {
             "rests on": "the engine inspector's layer list",

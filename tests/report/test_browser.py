@@ -21,7 +21,10 @@ ARGUMENTS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 DESKTOP, PHONE = (1280, 900), (390, 844)
-FIGURES = ("scores", "trade-off", "latency", "ratios", "roofline-0", "roofline-1", "roofline-2", "precision")
+FIGURES = (
+    *("scores", "trade-off", "latency", "ratios", "roofline-0", "roofline-1", "roofline-2"),
+    *("precision", "sensitivity-2"),
+)
 
 
 @pytest.fixture(scope="module")

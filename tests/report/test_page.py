@@ -134,6 +134,20 @@ def test_precision_and_verification_are_those_of_the_manifests(document: Node) -
     assert compared[1] == ["scene_0", "384x768", "0.00100", "0.000100", "0.000100", "99.9800"]
 
 
+def test_the_blocks_that_cost_most_are_those_of_the_search(document: Node, data: ReportData) -> None:
+    text = document.one("section", id="sensitivity").text
+    assert "1 of 3 blocks are left unquantised; mIoU changes by \u22120.12 points from 62.65" in text
+    rows = table_rows(table(document, f"{NAMES[2]}: each block quantised alone"))[1:]
+    # noise powers 1e-2, 1e-3, 1e-4
+    assert [row[1] for row in rows] == ["90.1 %", "9.0 %", "0.9 %"]
+    assert [row[4] for row in rows] == ["\u22121.50", "\u22120.01", "\u2013"]
+    assert [row[6] for row in rows] == ["yes", "", ""]
+    drawn = document.one("figure", id="chart-sensitivity-2").all("svg")[0]
+    assert len(drawn.all("rect", class_="fill")) == 3
+    bare = parse(page(replace(data, contenders=data.contenders[:2], gallery=Gallery())))
+    assert not bare.all("section", id="sensitivity")
+
+
 def test_a_verification_that_could_not_run_says_why_and_how(data: ReportData) -> None:
     record = {"state": "not run", "reason": "there is no GPU", "command": "ffnet-export --verify x.engine"}
     last = replace(data.contenders[2], manifest={"verification": record})
@@ -200,7 +214,7 @@ def test_parts_without_data_are_left_out(data: ReportData) -> None:
 
     everything = [
         *("summary", "accuracy", "trade-off", "latency", "profile"),
-        *("precision", "verification", "pictures", "provenance"),
+        *("precision", "sensitivity", "verification", "pictures", "provenance"),
     ]
     assert parts(data) == everything
     assert parts(replace(data, gallery=Gallery())) == [part for part in everything if part != "pictures"]

@@ -8,10 +8,11 @@ from ffnet_deploy.report.sections.pictures import pictures
 from ffnet_deploy.report.sections.precision import precision
 from ffnet_deploy.report.sections.profile import profile
 from ffnet_deploy.report.sections.provenance import provenance
+from ffnet_deploy.report.sections.sensitivity import sensitivity
 from ffnet_deploy.report.sections.summary import summary
 from ffnet_deploy.report.sections.verification import verification
 
-_PARTS = (summary, accuracy, trade_off, latency, profile, precision, verification, pictures, provenance)
+_PARTS = (summary, accuracy, trade_off, latency, profile, precision, sensitivity, verification, pictures, provenance)
 
 
 def sections(data: ReportData) -> tuple[Section, ...]:
