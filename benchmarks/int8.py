@@ -9,8 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import onnx
 import typer
+from numpy.typing import NDArray
 from rich.table import Table
 
 from ffnet_deploy.calib import CalibrationImages, CalibrationOptions, Method, apply, choose_images
@@ -21,8 +23,11 @@ from ffnet_deploy.cli.graphs import default_shape
 from ffnet_deploy.cli.shapes import parse_shape
 from ffnet_deploy.config import load_config
 from ffnet_deploy.contract import METADATA_KEY, Contract
+from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
+from ffnet_deploy.evaluation.intervals import difference_interval
+from ffnet_deploy.evaluation.scores import confusion_matrix
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
 from ffnet_deploy.files import check_target, write_json
 from ffnet_deploy.manifest import tool_versions
@@ -40,6 +45,7 @@ class Row:
         corrected: whether biases were corrected.
         miou: percent.
         drop: points of mIoU lost.
+        drop_interval: 95 % interval of that, had other images been drawn; None for the network as it was.
         sqnr: of the logits, dB; None for the network as it was.
         mac_share: of the convolutions' multiply-adds in INT8, percent.
         report: of the quantisation.
@@ -50,6 +56,7 @@ class Row:
     corrected: bool
     miou: float
     drop: float
+    drop_interval: tuple[float, float] | None
     sqnr: float | None
     mac_share: float
     report: dict[str, Any]
@@ -68,21 +75,37 @@ def contract_of(model: onnx.ModelProto) -> Contract:
     return Contract.from_json({item.key: item.value for item in model.metadata_props}[METADATA_KEY])
 
 
-def score(model: onnx.ModelProto, dataset: Dataset, what: str, threads: int) -> tuple[float, list[Any]]:
-    """Mean IoU in percent, and the logits of all images."""
+@dataclass(frozen=True)
+class Scored:
+    """What scoring a graph gave: mIoU in percent, logits and confusion matrix of every image."""
+
+    miou: float
+    logits: list[Any]
+    confusions: list[NDArray[np.int64]]
+
+
+def score(model: onnx.ModelProto, dataset: Dataset, what: str, threads: int) -> Scored:
+    """`model` on all of `dataset`."""
+    confusions: list[NDArray[np.int64]] = []
+    classes = len(contract_of(model).classes)
+
+    def watch(sample: Any, image: Any, predicted: NDArray[np.uint8], truth: NDArray[np.uint8] | None) -> None:
+        assert truth is not None
+        confusions.append(confusion_matrix(predicted, truth, classes))
+
     with simulated(model, threads) as engine, progress_bar(what) as progress:
         recorded = Recorded(engine, [])
-        scores = evaluate(recorded, dataset, progress=progress).scores
+        scores = evaluate(recorded, dataset, progress=progress, watch=watch).scores
     assert scores is not None
-    return scores.mean_iou, recorded.given
+    return Scored(scores.mean_iou, recorded.given, confusions)
 
 
 def rows(
     model: onnx.ModelProto, images: CalibrationImages, dataset: Dataset, ways: list[CalibrationOptions], threads: int
 ) -> Iterator[Row]:
     """FP32, then every way."""
-    before, logits = score(model, dataset, "fp32", threads)
-    yield Row("fp32", False, False, before, 0.0, None, 0.0, {})
+    before = score(model, dataset, "fp32", threads)
+    yield Row("fp32", False, False, before.miou, 0.0, None, None, 0.0, {})
     for equalized in sorted({way.equalize for way in ways}):
         with progress_bar("calibrating") as progress:
             observed = observe(
@@ -90,29 +113,41 @@ def rows(
             )
         for way in (way for way in ways if way.equalize is equalized):
             quantized = apply(model, measure(observed, images, way), way)
-            miou, found = score(quantized.model, dataset, way.method.value, threads)
+            found = score(quantized.model, dataset, way.method.value, threads)
+            low, high = difference_interval(before.confusions, found.confusions)
             yield Row(
                 way.method.value,
                 way.equalize,
                 way.correct_bias,
-                miou,
-                before - miou,
-                sqnr(logits, found),
+                found.miou,
+                before.miou - found.miou,
+                (-high, -low),
+                sqnr(before.logits, found.logits),
                 quantized.report["mac_share_percent"],
                 quantized.report,
             )
 
 
 def table(found: list[Row]) -> Table:
-    """The rows as a table."""
-    out = Table("method", "equalised", "biases corrected")
-    for column in ("mIoU", "drop", "logit SQNR", "INT8 share of MACs"):
-        out.add_column(column, justify="right")
+    """The rows as a table: remedies, mIoU, its drop, noise in the logits, share of multiply-adds in INT8."""
+    out = Table("method", "equal.", "bias")
+    for column in ("mIoU", "drop", "95 % interval", "SQNR, dB", "MACs, %"):
+        out.add_column(column, justify="right", no_wrap=True)
     for row in found:
-        noise = "-" if row.sqnr is None else f"{row.sqnr:.2f} dB"
+        noise = "-" if row.sqnr is None else f"{row.sqnr:.2f}"
+        between = "-" if row.drop_interval is None else "{:+.2f}..{:+.2f}".format(*row.drop_interval)
         flags = ("yes" if flag else "no" for flag in (row.equalized, row.corrected))
-        out.add_row(row.method, *flags, f"{row.miou:.2f}", f"{row.drop:+.2f}", noise, f"{row.mac_share:.1f} %")
+        out.add_row(row.method, *flags, f"{row.miou:.2f}", f"{row.drop:+.2f}", between, noise, f"{row.mac_share:.1f}")
     return out
+
+
+def parsed_methods(text: str) -> list[Method]:
+    """The methods that `text` names, with commas between them."""
+    known = {method.value: method for method in Method}
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in known]:
+        raise OptionError(f"--methods takes {', '.join(known)}, not {unknown[0]!r}")
+    return [known[name] for name in names]
 
 
 @run_command
@@ -136,8 +171,8 @@ def main(
     chosen = choose_images(open_dataset(data, contract.dataset, split="train"), contract, images)
     dataset = open_dataset(data, contract.dataset, split="val").limited(limit)
     ways = [
-        CalibrationOptions(Method(name.strip()), percentile, equalize, correct)
-        for equalize, correct, name in product((False, True), (False, True), methods.split(","))
+        CalibrationOptions(method, percentile, equalize, correct)
+        for equalize, correct, method in product((False, True), (False, True), parsed_methods(methods))
     ]
     found = []
     for row in rows(model, chosen, dataset, ways, threads):

@@ -22,8 +22,9 @@ from ffnet_deploy.calib.thresholds import channel_thresholds
 
 _STRENGTHS = tuple(step / 10 for step in range(11))
 """Shares of the channels' ranges that the factors take up; the rest goes by the weights."""
-_WIDEST = 1e4
-"""Largest ratio of two ranges that is taken seriously: beyond lie channels that are as good as dead."""
+_WIDEST = 1e3
+"""Largest ratio of two ranges that is evened out. Channels beyond said nothing on these images; they are left as they
+are, so that they are not clipped on others."""
 _LEVELS = 127.0
 WORTH_IT = 4.0
 """How many times less noise must be expected of a tensor before weights are changed for it: 6 dB."""
@@ -35,17 +36,17 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reading:
-    """A group's channels in a quantised tensor, and who reads them.
+    """A quantised tensor that holds a group's channels, perhaps among others, and who reads it.
 
     Attributes:
         tensor: its name.
-        largest: of each channel the threshold that would serve it best alone.
+        largest: of each channel of the tensor the threshold that would serve it best alone.
         squares: mean square of each channel.
         weights: of the quantised convolutions that read them, float64 (outputs, channels, taps); of a depthwise one
             (1, channels, taps).
         depthwise: whether the convolution of the same index keeps channels apart.
         sums: residual sums that read the tensor as it is.
-        alone: whether the tensor holds the group's channels and no others.
+        own: the group's channels.
     """
 
     tensor: str
@@ -54,7 +55,18 @@ class Reading:
     weights: tuple[Values, ...]
     depthwise: tuple[bool, ...]
     sums: int
-    alone: bool
+    own: slice
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the tensor, a concatenation, holds other channels too."""
+        return len(self.largest[self.own]) < len(self.largest)
+
+    def all_factors(self, factors: Values) -> Values:
+        """`factors` of the group's channels, and 1 for the others."""
+        spread = np.ones(len(self.largest))
+        spread[self.own] = factors
+        return spread
 
 
 def scalable_groups(groups: ChannelGroups) -> dict[int, Group]:
@@ -108,12 +120,12 @@ def choose_factors(graph: Graph, plan: Plan, seen: Mapping[str, ChannelHistogram
     for number, group in scalable_groups(groups).items():
         readings = _readings(graph, groups, number, plan, seen)
         factors, gain = _best_factors(readings, group.channels)
-        if readings and gain >= (WORTH_A_MUL if group.sinks else WORTH_IT):
+        if gain >= (WORTH_A_MUL if group.sinks else WORTH_IT):
             chosen[group.producers[0].name] = factors
             restored += [group.producers[0].name] if group.sinks else []
     loose = {}
     for tensor in loose_tensors(graph, groups, plan):
-        reading = _reading(graph, tensor, plan, seen[tensor], slice(None), alone=True)
+        reading = _reading(graph, tensor, plan, seen[tensor], slice(None))
         factors, gain = _best_factors([replace(reading, sums=0)], len(seen[tensor].maximum))
         if gain >= WORTH_A_MUL:
             loose[tensor] = factors
@@ -136,57 +148,56 @@ def _readings(
 ) -> list[Reading]:
     readings = []
     for tensor in plan.uses:
-        layout = groups.layout(tensor)
-        readings += [
-            _reading(graph, tensor, plan, seen[tensor], piece.slice, alone=len(layout) == 1)
-            for piece in layout
-            if piece.group == number
-        ]
+        pieces = [piece for piece in groups.layout(tensor) if piece.group == number]
+        readings += [_reading(graph, tensor, plan, seen[tensor], piece.slice) for piece in pieces]
     return readings
 
 
-def _reading(graph: Graph, tensor: str, plan: Plan, seen: ChannelHistograms, channels: slice, alone: bool) -> Reading:
+def _reading(graph: Graph, tensor: str, plan: Plan, seen: ChannelHistograms, own: slice) -> Reading:
     convs = {conv.name: conv for conv in plan.convs}
     readers = [convs[use.node.name] for use in plan.uses[tensor] if use.node.name in convs]
     return Reading(
         tensor,
-        channel_thresholds(seen)[channels],
-        seen.mean_square[channels],
-        tuple(_weights(graph, conv, channels) for conv in readers),
+        channel_thresholds(seen),
+        seen.mean_square,
+        tuple(_weights(graph, conv) for conv in readers),
         tuple(conv.is_depthwise for conv in readers),
         len(plan.uses[tensor]) - len(readers),
-        alone,
+        own,
     )
 
 
-def _weights(graph: Graph, conv: Conv, channels: slice) -> Values:
+def _weights(graph: Graph, conv: Conv) -> Values:
     weight = graph.array(conv.weight).astype(np.float64)
     if conv.is_depthwise:
-        return weight.reshape(1, conv.channels, -1)[:, channels]
-    return weight.reshape(conv.shape[0], conv.shape[1], -1)[:, channels]
+        return weight.reshape(1, conv.channels, -1)
+    return weight.reshape(conv.shape[0], conv.shape[1], -1)
 
 
 def _best_factors(readings: Sequence[Reading], channels: int) -> tuple[Values, float]:
     """The best factors, and how many times less noise they let expect than none."""
-    loud = _geometric_mean([_relative(reading.largest) for reading in readings], channels)
+    if not readings:
+        return np.ones(channels), 1.0
+    loud = _geometric_mean([_relative(reading.largest[reading.own]) for reading in readings], channels)
     dense = [
-        _relative(np.abs(weight).max(axis=(0, 2)))
+        _relative(np.abs(weight[:, reading.own]).max(axis=(0, 2)))
         for reading in readings
         for weight, apart in zip(reading.weights, reading.depthwise, strict=True)
         if not apart
     ]
     heavy = _geometric_mean(dense, channels)
     candidates = [loud**strength / heavy ** (1 - strength) for strength in _STRENGTHS]
-    candidates.append(np.ones(channels))
+    candidates = [_anchored(factors, readings) for factors in (*candidates, np.ones(channels))]
     noises = [sum(_noise(reading, factors) for reading in readings) for factors in candidates]
     best = int(np.argmin(noises))
-    gain = noises[-1] / noises[best] if noises[best] > 0 else 1.0
-    return _anchored(candidates[best], readings), gain
+    before = sum(_noise(reading, np.ones(channels)) for reading in readings)
+    return candidates[best], before / noises[best] if noises[best] > 0 else 1.0
 
 
 def _relative(values: Values) -> Values:
+    """`values` over the largest of them; 1 for those next to nothing."""
     largest = float(values.max())
-    return np.maximum(values / largest, 1 / _WIDEST) if largest > 0 else np.ones_like(values)
+    return np.where(values * _WIDEST > largest, values / largest, 1.0) if largest > 0 else np.ones_like(values)
 
 
 def _geometric_mean(rows: Sequence[Values], channels: int) -> Values:
@@ -194,14 +205,18 @@ def _geometric_mean(rows: Sequence[Values], channels: int) -> Values:
 
 
 def _anchored(factors: Values, readings: Sequence[Reading]) -> Values:
-    """`factors` times a constant: loudest channels keep their range; in a concatenation all groups get the same."""
-    if not readings:
-        return factors
-    shared = [reading for reading in readings if not reading.alone]
-    reading = shared[0] if shared else readings[0]
-    after = float((reading.largest / factors).max())
-    wanted = 1.0 if shared else float(reading.largest.max())
-    return factors * (after / wanted) if after > 0 and wanted > 0 else factors
+    """`factors` times a constant: the loudest channels keep their range.
+
+    In a concatenation they get the range of its loudest channel, whichever group that belongs to: its one scale stays.
+    """
+    shared = [reading for reading in readings if reading.is_shared]
+    ratios = [
+        float((reading.largest[reading.own] / factors).max()) / float(reading.largest.max())
+        for reading in shared or readings[:1]
+        if reading.largest.max() > 0
+    ]
+    ratio = max(ratios, default=0.0)
+    return factors * ratio if ratio > 0 else factors
 
 
 def _noise(reading: Reading, factors: Values) -> float:
@@ -209,18 +224,19 @@ def _noise(reading: Reading, factors: Values) -> float:
 
     Rounding to steps of d adds an error of mean square d^2 / 12.
     """
-    step = float((reading.largest / factors).max()) / _LEVELS
+    scaled = reading.all_factors(factors)
+    step = float((reading.largest / scaled).max()) / _LEVELS
     total = 0.0
     for weight, apart in zip(reading.weights, reading.depthwise, strict=True):
         squares = np.square(weight).sum(axis=(0, 2))
         signal = float(squares @ reading.squares)
-        noise = step**2 * float(squares @ factors**2)
+        noise = step**2 * float(squares @ scaled**2)
         if not apart:
-            steps = np.abs(weight * factors[None, :, None]).max(axis=(1, 2)) / _LEVELS
+            steps = np.abs(weight * scaled[None, :, None]).max(axis=(1, 2)) / _LEVELS
             taps = weight.shape[2]
-            noise += float(np.square(steps).sum() * taps * (reading.squares / factors**2).sum())
+            noise += float(np.square(steps).sum() * taps * (reading.squares / scaled**2).sum())
         total += noise / signal if signal > 0 else 0.0
     if reading.sums:
         power = float(reading.squares.sum())
-        total += reading.sums * step**2 * float(np.square(factors).sum()) / power if power > 0 else 0.0
+        total += reading.sums * step**2 * float(np.square(scaled).sum()) / power if power > 0 else 0.0
     return total

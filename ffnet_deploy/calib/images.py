@@ -1,13 +1,14 @@
 """The images that a network is calibrated on: which of a data set's, and how the network sees them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.calib.collect import is_constant
 from ffnet_deploy.calib.lists import ImageList
 from ffnet_deploy.contract import IGNORE_LABEL, Contract
 from ffnet_deploy.errors import DataError, OptionError
@@ -92,8 +93,8 @@ def choose_images(
         raise OptionError(f"calibration needs at least one image: got a count of {count}")
     if not dataset.samples:
         raise DataError(f"no images to calibrate on in {dataset.root}.\n  to do    give a folder of typical images")
-    candidates = listed.select(dataset.samples) if listed else order_samples(dataset, count)
-    chosen, unusable = _usable(candidates, count)
+    candidates = _evenly_first(listed.select(dataset.samples), count) if listed else order_samples(dataset, count)
+    chosen, unusable = _usable(candidates, count, contract)
     _check_unusable(unusable, len(chosen), dataset)
     return CalibrationImages(tuple(chosen), contract, tuple(_notes(chosen, unusable, count)))
 
@@ -102,9 +103,7 @@ def order_samples(dataset: Dataset, count: int) -> list[Sample]:
     """The samples in the order in which calibration takes them, the first `count` being the best choice."""
     pool = _evenly(dataset.samples, _POOL * count)
     if all(sample.labels is None for sample in pool):
-        first = _evenly(dataset.samples, count)
-        taken = set(first)
-        return first + [sample for sample in dataset.samples if sample not in taken]
+        return _evenly_first(dataset.samples, count)
     return [pool[index] for index in spread_over_classes(np.stack([_classes_in(dataset, one) for one in pool]))]
 
 
@@ -125,6 +124,33 @@ def spread_over_classes(present: NDArray[np.bool_]) -> list[int]:
     return order
 
 
+def labelled_samples(dataset: Dataset, count: int, classes: int) -> Dataset:
+    """`count` labelled samples of `dataset` at even distances, those that cannot be read replaced by the next.
+
+    Raises:
+        DataError: there are none, or more than a tenth cannot be read.
+    """
+    chosen: list[Sample] = []
+    unusable: list[str] = []
+    for sample in _evenly_first([sample for sample in dataset.samples if sample.labels], count):
+        if len(chosen) == count:
+            break
+        try:
+            dataset.read(sample, classes)
+            chosen.append(sample)
+        except DataError as error:
+            unusable.append(str(error).partition("\n")[0])
+    _check_unusable(unusable, len(chosen), dataset)
+    return replace(dataset, samples=tuple(sorted(chosen, key=lambda sample: sample.name)))
+
+
+def _evenly_first(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """All `samples`, `count` at even distances before the others."""
+    first = _evenly(samples, count)
+    taken = set(first)
+    return first + [sample for sample in samples if sample not in taken]
+
+
 def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
     total = len(samples)
     return [samples[index * total // count] for index in range(count)] if count < total else list(samples)
@@ -141,7 +167,8 @@ def _classes_in(dataset: Dataset, sample: Sample) -> NDArray[np.bool_]:
     return np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1)[:IGNORE_LABEL] > 0
 
 
-def _usable(candidates: Iterable[Sample], count: int) -> tuple[list[Path], list[str]]:
+def _usable(candidates: Iterable[Sample], count: int, contract: Contract) -> tuple[list[Path], list[str]]:
+    """Images that can be read and show the network something, and why others cannot be used."""
     chosen: list[Path] = []
     unusable: list[str] = []
     for sample in candidates:
@@ -152,8 +179,8 @@ def _usable(candidates: Iterable[Sample], count: int) -> tuple[list[Path], list[
         except DataError as error:
             unusable.append(str(error).partition("\n")[0])
             continue
-        if np.all(image == image[:1, :1]):
-            unusable.append(f"{sample.image} is one constant colour")
+        if is_constant(shown_to_network(image, contract, len(chosen))):
+            unusable.append(f"{sample.image} shows the network one constant colour")
         else:
             chosen.append(sample.image)
     return chosen, unusable

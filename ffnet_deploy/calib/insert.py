@@ -23,7 +23,8 @@ _ZERO_TYPE = {Precision.INT8: TensorProto.INT8, Precision.FP8: TensorProto.FLOAT
 def scale_of(limit: Any, precision: Precision) -> NDArray[np.float32]:
     """Scales, float32, that map thresholds to the largest quantised value; 1 where a threshold is zero."""
     limits = np.asarray(limit, np.float64)
-    scales = np.where(limits > 0, limits / _LARGEST[precision], 1.0)
+    least = float(np.finfo(np.float32).tiny)
+    scales = np.where(limits > 0, np.maximum(limits / _LARGEST[precision], least), 1.0)
     return np.asarray(scales, np.float32)
 
 
@@ -49,6 +50,12 @@ def rounded(values: NDArray[np.float32], scales: NDArray[np.float32], precision:
     return np.asarray(scaled * scales, np.float32)
 
 
+def check_operator_set(graph: Graph, precision: Precision) -> None:
+    """Raise `OptionError` where the operator set of `graph` has no Q/DQ nodes of `precision`."""
+    if precision is Precision.FP8 and graph.opset < FP8_OPSET:
+        raise OptionError(f"FP8 needs operator set {FP8_OPSET}, and this graph has {graph.opset}: export with opset 20")
+
+
 def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], precision: Precision) -> None:
     """Put Q/DQ of `plan` into `model`, the graph that the plan was made for.
 
@@ -62,8 +69,7 @@ def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], 
         OptionError: FP8 in an operator set that has none.
     """
     graph = Graph(model)
-    if precision is Precision.FP8 and graph.opset < FP8_OPSET:
-        raise OptionError(f"FP8 needs operator set {FP8_OPSET}, and this graph has {graph.opset}: export with opset 20")
+    check_operator_set(graph, precision)
     before: dict[str, list[NodeProto]] = {}
     first: list[NodeProto] = []
     for tensor, uses in plan.uses.items():

@@ -11,6 +11,7 @@ BINS = 16384
 CHANNEL_BINS = 512
 """Bins of each channel's histogram."""
 _LEAST_LIMIT = 2.0**-40
+"""Upper edge below which no histogram begins: bins of values next to nothing would leave float32."""
 _CHUNK = 1 << 14
 """Values binned at once: they stay in a processor's cache."""
 
@@ -61,7 +62,7 @@ class Histogram:
         self.counts += np.bincount(indices, minlength=BINS)
 
     def _grow(self, largest: float) -> None:
-        limit = 2.0 ** ceil(log2(largest))
+        limit = max(2.0 ** ceil(log2(largest)), _LEAST_LIMIT)
         limit = 2 * limit if limit <= largest else limit
         while 0 < self.limit < limit:
             merged = self.counts.reshape(-1, 2).sum(axis=1)

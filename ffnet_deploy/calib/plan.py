@@ -112,7 +112,7 @@ def _left(graph: Graph) -> dict[str, str]:
     left = {}
     for node in graph.nodes:
         if node.op_type in _LEFT_OUT and node.name not in quantizable:
-            constant = any(name in graph.initializers for name in node.input)
-            what = "with constant operands" if constant else "of two computed tensors"
-            left[node.name] = f"{node.op_type} {what} stays unquantised: only convolutions with constant weights are"
+            left[node.name] = (
+                f"{node.op_type}: only convolutions over two dimensions with constant weights are quantised"
+            )
     return left

@@ -10,11 +10,11 @@ from ffnet_deploy.calib.bias import correct_biases, mean_errors
 from ffnet_deploy.calib.collect import Images, Progress, collect
 from ffnet_deploy.calib.equalize import Factors, choose_factors, equalize, tensors_to_observe
 from ffnet_deploy.calib.graph import Conv, Graph
-from ffnet_deploy.calib.insert import insert
+from ffnet_deploy.calib.insert import check_operator_set, insert
 from ffnet_deploy.calib.observers import ChannelHistograms, Histogram
 from ffnet_deploy.calib.options import CalibrationOptions, Calibrator
 from ffnet_deploy.calib.plan import Plan, make_plan
-from ffnet_deploy.calib.ranges import Calibration, key_of, method_name
+from ffnet_deploy.calib.ranges import Calibration, key_of, method_name, rounded
 from ffnet_deploy.calib.thresholds import threshold
 from ffnet_deploy.errors import ArtifactError, DataError
 from ffnet_deploy.precision import PRECISION_KEY, PrecisionRecord
@@ -66,7 +66,9 @@ def quantize_graph(
 
 def check_quantizable(model: onnx.ModelProto, options: CalibrationOptions) -> None:
     """Raise `ArtifactError` or `OptionError` where `apply` would, whatever is measured."""
-    make_plan(Graph(_copy(model)), options.keep)
+    graph = Graph(_copy(model))
+    check_operator_set(graph, options.precision)
+    make_plan(graph, options.keep)
 
 
 def calibrate(
@@ -123,14 +125,16 @@ def measure(
     if options.correct_bias:
         plan = make_plan(Graph(observed.work))
         shifts = mean_errors(observed.work, plan, thresholds, options.precision, images, progress)
-    return Calibration(
-        key=key_of(observed.model, images, options),
-        images=len(images),
-        thresholds=thresholds,
-        maxima={name: observer.maximum for name, observer in observed.observers.items()},
-        shapes=observed.shapes,
-        factors=observed.factors,
-        shifts=shifts,
+    return rounded(
+        Calibration(
+            key=key_of(observed.model, images, options),
+            images=len(images),
+            thresholds=thresholds,
+            maxima={name: observer.maximum for name, observer in observed.observers.items()},
+            shapes=observed.shapes,
+            factors=observed.factors,
+            shifts=shifts,
+        )
     )
 
 
@@ -174,7 +178,7 @@ def _observer(options: CalibrationOptions) -> Any:
 def threshold_of(observer: Any, options: CalibrationOptions) -> float:
     """The clipping threshold that `options` choose for what `observer` saw."""
     if isinstance(observer, Histogram):
-        return threshold(observer, options.method, options.percentile)
+        return threshold(observer, options.method, options.percentile, options.precision)
     return float(observer.threshold(options.method, options.percentile))
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +103,29 @@ def _preprocessing_hash(model: onnx.ModelProto) -> str:
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 
+def rounded(calibration: Calibration) -> Calibration:
+    """`calibration` with its numbers as a file keeps them, so that a graph made from either is the same to the byte."""
+    factors = calibration.factors
+    return replace(
+        calibration,
+        thresholds={name: _rounded(value) for name, value in calibration.thresholds.items()},
+        maxima={name: _rounded(value) for name, value in calibration.maxima.items()},
+        factors=replace(factors, groups=_arrays(_lists(factors.groups)), loose=_arrays(_lists(factors.loose))),
+        shifts=_arrays(_lists(calibration.shifts)),
+    )
+
+
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write `calibration` to `path` as JSON, atomically.
 
     Raises:
         StorageError: there is no room, or the folder cannot be written.
     """
+    calibration = rounded(calibration)
     tensors = {
         name: {
-            "threshold": _rounded(calibration.thresholds[name]),
-            "maximum": _rounded(calibration.maxima[name]),
+            "threshold": calibration.thresholds[name],
+            "maximum": calibration.maxima[name],
             "shape": list(calibration.shapes[name]),
         }
         for name in calibration.thresholds
@@ -147,7 +160,7 @@ def read_calibration(path: Path, key: CalibrationKey) -> Calibration:
     Raises:
         ArtifactError: the file is missing or damaged, or was measured on something else; the message says on what.
     """
-    remedy = "to do    calibrate again, into another file or over this one"
+    remedy = "to do    remove it to calibrate again, or name another file"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         calibration = _parsed(content)

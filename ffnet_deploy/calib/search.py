@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,22 @@ class SearchOptions:
     Attributes:
         max_drop: largest fall of mIoU, points.
         budget: seconds for trials, after which the best set found is taken; None: until the search is done.
+        images: labelled images to judge on, where there are more.
         state: JSON file of what was measured, gone on with when it is there; None: nothing is kept.
         timings: of engines; blocks that are slower quantised are left alone from the start.
     """
 
     max_drop: float = 0.3
     budget: float | None = None
+    images: int = 64
     state: Path | None = None
     timings: Timings | None = None
 
     def __post_init__(self) -> None:
         if self.max_drop < 0:
             raise OptionError(f"a largest fall of mIoU is 0 points or more: got {self.max_drop}")
+        if self.images < 1:
+            raise OptionError(f"a search needs at least one image: got {self.images}")
         if self.budget is not None and self.budget <= 0:
             raise OptionError(f"a budget is a positive number of seconds: got {self.budget}")
 
@@ -182,7 +186,6 @@ class _Hunt:
     search: SearchOptions
     state: _State
     progress: Progress | None
-    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         assert self.state.reference is not None
@@ -192,7 +195,7 @@ class _Hunt:
         self.slow = frozenset(slow)
         self.order = [row.block for row in self.table if row.block not in self.slow]
         self.reference = self.state.reference
-        self.started = self.clock()
+        self.started = time.monotonic()
 
     def options_for(self, kept: Sequence[str] | frozenset[str]) -> CalibrationOptions:
         """The options that leave the blocks `kept` unquantised."""
@@ -242,7 +245,7 @@ class _Hunt:
         return self.reference - self.state.scores[name] <= self.search.max_drop
 
     def _is_out_of_time(self) -> bool:
-        return self.search.budget is not None and self.clock() - self.started > self.search.budget
+        return self.search.budget is not None and time.monotonic() - self.started > self.search.budget
 
     def _failure(self) -> VerificationError:
         least = self.reference - max(self.state.scores.values())

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
@@ -140,13 +139,3 @@ def _segment(
         tuple(name for name in order if name in observed),
         tuple(name for name in (*inputs, *order) if name not in needed_later),
     )
-
-
-def require_finite(name: str, values: NDArray[Any], layer: str) -> None:
-    """Raise `ArtifactError`, naming the layer, where `values` hold NaN or infinity."""
-    if not np.isfinite(values).all():
-        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
-        raise ArtifactError(
-            f"layer {layer} gives {bad} values that are NaN or infinite (tensor {name}, {values.size} values).\n"
-            "  to do    check the checkpoint: its weights, or its batch statistics, are damaged"
-        )

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.calib.observers import CHANNEL_BINS, ChannelHistograms, Histogram
 from ffnet_deploy.calib.options import Method
+from ffnet_deploy.precision import Precision
 
 LEVELS = 127
 """Steps from zero to the largest value of symmetric INT8."""
@@ -16,10 +17,18 @@ _MSE_CANDIDATES = 200
 _MSE_LEAST = 10
 
 
-def threshold(histogram: Histogram, method: Method, percentile: float = 99.99) -> float:
-    """The clipping threshold of a tensor for symmetric INT8; 0 where the tensor was always zero."""
+def threshold(
+    histogram: Histogram, method: Method, percentile: float = 99.99, precision: Precision = Precision.INT8
+) -> float:
+    """The clipping threshold of a tensor for symmetric INT8, or FP8; 0 where the tensor was always zero.
+
+    FP8's steps shrink with the values: clipping gains nothing there, and the least error is that of the largest
+    magnitude.
+    """
     if histogram.maximum == 0:
         return 0.0
+    if precision is Precision.FP8 and method is Method.MSE:
+        return histogram.maximum
     if method is Method.PERCENTILE:
         return percentile_threshold(histogram, percentile)
     if method is Method.ENTROPY:

@@ -49,7 +49,9 @@ Calibrator = Annotated[
 Keep = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Convolution, or module, to leave unquantised; repeatable.")
 ]
-Ranges = Annotated[Path | None, typer.Option(help="JSON file of calibrated ranges: read if it fits, else written.")]
+Ranges = Annotated[
+    Path | None, typer.Option(help="JSON file of calibrated ranges: read and checked if it is there, else written.")
+]
 SearchBudget = Annotated[
     float | None,
     typer.Option(metavar="MINUTES", help="--mixed: end the search after this; ranking the blocks is not counted."),

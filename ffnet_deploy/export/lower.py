@@ -1,6 +1,6 @@
 """From a verified FP32 graph to one of lower precision, verified against PyTorch as published and then published."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,16 @@ def _quantized(
     drop = options.tolerance.miou
     made = quantized(model, contract, options.target, options.calibration, verification.labelled, drop, told)
     report = {**made.report, "source": str(options.calibration.images)}
-    return _Made(made.model, made.record, quantization=report, notes=made.images.notes), made.images
+    notes = (*made.images.notes, *_left_notes(made.report["left_unquantized"]))
+    return _Made(made.model, made.record, quantization=report, notes=notes), made.images
+
+
+def _left_notes(left: Mapping[str, str]) -> Iterator[str]:
+    """What stays unquantised although it multiplies, for people."""
+    if left:
+        name, reason = next(iter(left.items()))
+        others = f" and {len(left) - 1} more (the manifest names them)" if len(left) > 1 else ""
+        yield f"{name}{others} stays unquantised. {reason}"
 
 
 def _typed(made: _Made, base: Precision, images: Inputs, progress: Progress | None) -> _Made:

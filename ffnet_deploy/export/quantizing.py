@@ -21,13 +21,14 @@ from ffnet_deploy.calib import (
     read_calibration,
     write_calibration,
 )
-from ffnet_deploy.calib.images import DEFAULT_COUNT
+from ffnet_deploy.calib.images import DEFAULT_COUNT, labelled_samples
 from ffnet_deploy.calib.lists import read_image_list
 from ffnet_deploy.calib.search import SearchOptions, search_mixed
 from ffnet_deploy.contract import Contract, OutputKind
 from ffnet_deploy.errors import DataError, OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.files import check_target
+from ffnet_deploy.optional import optional
 from ffnet_deploy.precision import PrecisionRecord, Target
 
 Progress = Callable[[str, int, int], None]
@@ -66,7 +67,18 @@ class CalibrationRequest:
             )
         if self.count is not None and self.count < 1:
             raise OptionError(f"--calib-count takes a number of images from 1: got {self.count}")
-        _ = self.chosen_method, self.chosen_calibrator
+        _ = CalibrationOptions(self.chosen_method, calibrator=self.chosen_calibrator)
+        if self.chosen_calibrator is Calibrator.MODELOPT:
+            optional("modelopt", extra="modelopt", purpose="the calibrator modelopt")
+        if not self.images.exists():
+            raise DataError(
+                f"there are no images at {self.images}.\n  to do    check the path given with --calib-images"
+            )
+        if self.listed is not None:
+            read_image_list(self.listed)
+        for kept in (self.ranges, self.search.state):
+            if kept is not None:
+                check_target(kept)
 
     @property
     def chosen_method(self) -> Method:
@@ -167,9 +179,7 @@ def labels_to_search_with(request: CalibrationRequest, contract: Contract, label
         raise OptionError(f"--mixed searches on logits, and this graph gives {contract.output.value}: --output logits")
     calibrated_on = _dataset(request.images or Path(), contract)
     if any(sample.labels for sample in calibrated_on.samples):
-        wanted = request.count or DEFAULT_COUNT
-        step = max(1, len(calibrated_on) // wanted)
-        return replace(calibrated_on, samples=calibrated_on.samples[::step][:wanted])
+        return labelled_samples(calibrated_on, request.search.images, len(contract.classes))
     if labelled is None:
         raise OptionError(
             "--mixed needs labels to search with.\n"
@@ -190,8 +200,6 @@ def calibration_images(request: CalibrationRequest, contract: Contract) -> Calib
 
 
 def _dataset(folder: Path, contract: Contract) -> Dataset:
-    if not folder.exists():
-        raise DataError(f"there are no images at {folder}.\n  to do    check the path given with --calib-images")
     if (folder / "leftImg8bit").is_dir() or ((folder / "images").is_dir() and (folder / "annotations").is_dir()):
         return open_dataset(folder, contract.dataset, split="train")
     return open_images(folder)
@@ -209,7 +217,6 @@ def _ranges(
         return None
     if request.ranges.exists():
         return read_calibration(request.ranges, key_of(model, images, options))
-    check_target(request.ranges)
     measured = calibrate(model, images, options, progress)
     write_calibration(request.ranges, measured)
     return measured

@@ -142,11 +142,13 @@ def describe_schedule(cfg: Any, options: TrainOptions) -> None:
 
 def shorten(cfg: Any, iterations: int) -> None:
     """Stretch or shorten a schedule by iterations to `iterations`: decay in proportion, warm-up at most a tenth."""
-    before = cfg.train_cfg.max_iters
+    before, warm_up = cfg.train_cfg.max_iters, min(max(iterations // 10, 2), iterations)
     for scheduler in cfg.param_scheduler:
         ends_with_run = scheduler.get("end", before) >= before
-        end = scheduler.end - before + iterations if ends_with_run else min(scheduler.end, max(iterations // 10, 2))
-        scheduler.end, scheduler.begin = end, min(scheduler.get("begin", 0), max(iterations // 10, 2))
+        end = scheduler.end - before + iterations if ends_with_run else min(scheduler.end, warm_up)
+        scheduler.end, scheduler.begin = end, min(scheduler.get("begin", 0), warm_up)
+    # a run so short that it only warms up has no decay
+    cfg.param_scheduler = [scheduler for scheduler in cfg.param_scheduler if scheduler.begin < scheduler.end]
     cfg.train_cfg.max_iters = iterations
     cfg.train_cfg.val_interval = min(cfg.train_cfg.val_interval, iterations)
     for hook in cfg.get("custom_hooks", []):

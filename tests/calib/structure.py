@@ -55,7 +55,7 @@ def check_weight_pair(graph: Graph, conv: onnx.NodeProto) -> None:
     restore = graph.producers[conv.input[1]]
     weight, scales = graph.array(source(graph, conv.input[1])), graph.array(restore.input[1])
     assert attribute(restore, "axis", None) == 0
-    assert weight.dtype == np.float32
+    assert weight.dtype == np.float32, "rounded once"
     assert scales.shape == (weight.shape[0],)
     assert (scales > 0).all()
 
@@ -63,7 +63,9 @@ def check_weight_pair(graph: Graph, conv: onnx.NodeProto) -> None:
 def check_pair(graph: Graph, quantize: onnx.NodeProto) -> None:
     (use,) = graph.uses[quantize.output[0]]
     assert use.node.op_type == "DequantizeLinear"
-    assert list(use.node.input[1:]) == list(quantize.input[1:]), "one scale and zero point for both"
+    for one, other in zip(use.node.input[1:], quantize.input[1:], strict=True):
+        scales = (graph.array(name).astype(np.float32) for name in (one, other))
+        assert np.array_equal(*scales), "one scale and zero point for both, whatever their types"
     assert not np.any(graph.array(quantize.input[2]).astype(np.float32)), "symmetric"
     if quantize.input[0] not in graph.initializers:
         assert graph.array(quantize.input[1]).shape == ()

@@ -56,13 +56,16 @@ def test_progress_and_shapes() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_the_layer_that_gives_nan_or_infinity_is_named(bad: float) -> None:
+@pytest.mark.parametrize(
+    "layer", ["stem", "stage1/token_mixer/fc", "stage1/channel_mixer/fc1", "stage1/channel_mixer/fc2", "classifier"]
+)
+def test_the_layer_that_gives_nan_or_infinity_is_named(layer: str, bad: float) -> None:
     model = network()
-    values = weight(model, "stage1/token_mixer/fc.weight").copy()
+    values = weight(model, f"{layer}.weight").copy()
     values[3] = bad
-    set_weight(model, "stage1/token_mixer/fc.weight", values)
+    set_weight(model, f"{layer}.weight", values)
     tensors = {conv.input: Histogram() for conv in Graph(model).convs}
-    with pytest.raises(ArtifactError, match=r"layer /stage1/token_mixer/fc/Conv gives \d+ values that are NaN"):
+    with pytest.raises(ArtifactError, match=rf"layer /{layer}/Conv gives \d+ of \d+ values that are NaN"):
         collect(model, tensors, images(1), "looking")
 
 

@@ -123,3 +123,51 @@ def test_factors_that_cost_a_mul_are_exact_too() -> None:
     equalize(work, result.ranges.factors)
     assert sum(node.op_type == "Mul" for node in work.graph.node) == 1
     assert sqnr(outputs(planted, images(2)), outputs(work, images(2))) > 100
+
+
+def joined(loud: float, resized: bool) -> onnx.ModelProto:
+    """Two convolutions concatenated: one with outlier channels, one even and `loud` times larger."""
+    net = Builder()
+    first = net.conv("image", "a", (8, 3, 3), stride=2)
+    second = net.conv("image", "b", (8, 3, 3), stride=2)
+    if resized:
+        net.constants["scales"] = np.ones(4, np.float32)
+        second = net.node("Resize", [second, "", "scales"], "/Resize", mode="linear")
+    both = net.node("Concat", [first, second], "/Concat", axis=1)
+    model = net.model(net.conv(both, "classifier", (11, 16, 1)), contract(**fixed(32, 64)))
+    for name, rows, factor in (("a", OUTLIERS, FACTOR), ("b", slice(None), loud)):
+        for part in ("weight", "bias"):
+            values = weight(model, f"{name}.{part}").copy()
+            values[rows] *= factor
+            set_weight(model, f"{name}.{part}", values)
+    values = weight(model, "classifier.weight").copy()
+    values[:, 8:] /= loud
+    values[:, OUTLIERS] /= FACTOR
+    set_weight(model, "classifier.weight", values)
+    return model
+
+
+@pytest.mark.parametrize("resized", [False, True])
+@pytest.mark.parametrize("loud", [0.02, 1.0, 20.0, 200.0])
+@pytest.mark.parametrize("method", [Method.MSE, Method.MINMAX])
+def test_a_part_of_a_concatenation_is_never_equalised_at_the_cost_of_the_rest(
+    loud: float, resized: bool, method: Method
+) -> None:
+    model = joined(loud, resized)
+    plain, found = noise(model, equalize=False, method=method), noise(model, equalize=True, method=method)
+    print(f"{loud}: {plain:.1f} dB, equalised {found:.1f} dB")
+    assert found >= plain - 0.3
+
+
+def test_a_channel_that_was_silent_keeps_its_range() -> None:
+    model = with_outliers(network(), "stage0/channel_mixer/conv", "stage0/channel_mixer/fc1", False)
+    for part in ("weight", "bias"):
+        values = weight(model, f"stage0/channel_mixer/conv.{part}").copy()
+        values[3] = 0
+        set_weight(model, f"stage0/channel_mixer/conv.{part}", values)
+    graph = Graph(model)
+    plan = make_plan(graph)
+    seen = {name: ChannelHistograms() for name in tensors_to_observe(graph, plan)}
+    collect(model, seen, images(2), "looking")
+    factors = choose_factors(graph, plan, seen).groups["/stage0/channel_mixer/conv/Conv"]
+    assert factors[3] >= 0.5 * np.delete(factors, 3).min(), factors

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.calib import choose_images
-from ffnet_deploy.calib.images import order_samples, shown_to_network, spread_over_classes
+from ffnet_deploy.calib.images import labelled_samples, order_samples, shown_to_network, spread_over_classes
 from ffnet_deploy.calib.lists import read_image_list
 from ffnet_deploy.contract import Extent, InputKind, TestProtocol
 from ffnet_deploy.errors import DataError, OptionError
@@ -93,6 +93,31 @@ def test_sliding_networks_see_another_window_of_each_image() -> None:
     np.testing.assert_array_equal(seen[0], seen[4])
 
 
+def test_an_image_whose_window_is_constant_is_replaced(tmp_path: Path) -> None:
+    protocol = TestProtocol(scale=(192, 128), mode="slide", crop=(64, 96), stride=(64, 96))
+    network = contract(protocol=protocol, **fixed(64, 96))
+    for index in range(12):
+        cv2.imwrite(str(tmp_path / f"{index:02}.png"), picture(128, 192, seed=index))
+    image = picture(128, 192)
+    image[:64] = 0  # of the four windows the first shows nothing
+    cv2.imwrite(str(tmp_path / "00.png"), image)
+    chosen = choose_images(open_images(tmp_path), network, 11)
+    assert "00" not in names(chosen.paths) and len(chosen) == 11
+    assert "00.png shows the network one constant colour" in chosen.notes[0]
+
+
+def test_what_is_searched_with_can_be_read(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 24)
+    dataset = open_dataset(tmp_path, "camvid", split="val")
+    dataset.samples[0].image.write_bytes(b"")
+    assert dataset.samples[12].labels is not None
+    dataset.samples[12].labels.write_bytes(b"")
+    chosen = labelled_samples(dataset, 22, 11)
+    assert len(chosen) == 22 and {dataset.samples[0], dataset.samples[12]}.isdisjoint(chosen.samples)
+    with pytest.raises(DataError, match="2 of 4 calibration images"):
+        labelled_samples(dataset, 2, 11)
+
+
 def test_unreadable_and_constant_images_are_replaced_and_counted(tmp_path: Path) -> None:
     folder(tmp_path, 40)
     (tmp_path / "image_000.png").write_bytes(b"not an image")
@@ -115,7 +140,7 @@ def test_too_many_unusable_images_end_it(tmp_path: Path) -> None:
 def test_all_black_images_end_it(tmp_path: Path) -> None:
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"{index}.png"), np.zeros((60, 90, 3), np.uint8))
-    with pytest.raises(DataError, match=r"0\.png is one constant colour"):
+    with pytest.raises(DataError, match=r"0\.png shows the network one constant colour"):
         choose_images(open_images(tmp_path), NETWORK, 3)
 
 
@@ -142,6 +167,13 @@ def test_a_list_picks_evenly_by_name_and_takes_turns(tmp_path: Path) -> None:
     assert listed.count == 5
     chosen = choose_images(open_images(tmp_path), NETWORK, 5, listed)
     assert names(chosen.paths) == ["aachen_0", "bochum_0", "aachen_2", "bochum_1", "aachen_4"]
+
+
+def test_of_a_long_list_images_at_even_distances_are_taken(tmp_path: Path) -> None:
+    rules = tmp_path / "list.txt"
+    rules.write_text("image_* 16\n")
+    chosen = choose_images(open_images(folder(tmp_path, 32)), NETWORK, 4, read_image_list(rules))
+    assert names(chosen.paths) == ["image_000", "image_008", "image_016", "image_024"]
 
 
 @pytest.mark.parametrize("text", ["a b c\n", "a -1\n", "a 0\n", "# nothing\n", ""])

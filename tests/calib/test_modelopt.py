@@ -1,6 +1,7 @@
 """NVIDIA Model Optimizer as a second opinion: same images, same graph, its own bins and thresholds."""
 
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -53,13 +54,17 @@ def test_a_network_calibrated_by_it() -> None:
         assert result.ranges.thresholds[name] == pytest.approx(limit, rel=0.02), name
 
 
-def test_the_command_knows_two_calibrators() -> None:
+def test_the_command_knows_two_calibrators(monkeypatch: pytest.MonkeyPatch) -> None:
     from pathlib import Path
 
     from ffnet_deploy.export.quantizing import CalibrationRequest
 
+    monkeypatch.setitem(sys.modules, "modelopt", ModuleType("modelopt"))
     request = CalibrationRequest(Path(), method="entropy", calibrator="modelopt")
     assert request.chosen_calibrator is Calibrator.MODELOPT
+    monkeypatch.setitem(sys.modules, "modelopt", None)
+    with pytest.raises(MissingPackageError, match=r"ffnet-deploy\[modelopt\]"):
+        CalibrationRequest(Path(), method="entropy", calibrator="modelopt")
     assert CalibrationRequest(Path()).chosen_calibrator is Calibrator.NATIVE
     with pytest.raises(OptionError, match="--calibrator is native or modelopt, not 'x'"):
         CalibrationRequest(Path(), calibrator="x")

@@ -9,6 +9,7 @@ from scipy import stats
 from ffnet_deploy.calib.observers import BINS, ChannelHistograms, Histogram
 from ffnet_deploy.calib.options import Method
 from ffnet_deploy.calib.thresholds import LEVELS, channel_thresholds, threshold
+from ffnet_deploy.precision import Precision
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 DISTRIBUTIONS: dict[str, Draw] = {
@@ -151,3 +152,21 @@ def test_channels_are_observed_each_at_its_own_scale() -> None:
         assert np.square(row - rounded(row, limit)).mean() <= 1.02 * min(errors)
     assert found[2:] / found[1] == pytest.approx(sizes[2:] / sizes[1], rel=0.15)
     assert LEVELS == 127
+
+
+def test_values_next_to_nothing_are_counted() -> None:
+    histogram = Histogram()
+    for values in ([1e-36] * 10, [1e-30] * 10):
+        histogram.update(np.array(values, np.float32))
+    assert histogram.total == 20 and histogram.maximum == pytest.approx(1e-30)
+    for method in Method:
+        assert 0 <= threshold(histogram, method) <= histogram.maximum
+    histogram.update(np.full(10, 3.0, np.float32))
+    assert histogram.limit == 4 and histogram.counts[0] == 20
+
+
+def test_fp8_is_not_clipped_by_the_least_error() -> None:
+    histogram = Histogram()
+    histogram.update(np.random.default_rng(0).standard_t(4, 100_000).astype(np.float32))
+    assert threshold(histogram, Method.MSE) < histogram.maximum
+    assert threshold(histogram, Method.MSE, precision=Precision.FP8) == histogram.maximum

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
@@ -44,10 +43,7 @@ def test_a_file_gives_the_same_graph_without_images(measured: tuple[onnx.ModelPr
     assert read.key == ranges.key
     first = quantize_graph(model, images(3), OPTIONS, ranges=ranges).model
     again = quantize_graph(model, [], OPTIONS, ranges=read).model
-    for one, other in zip(first.graph.initializer, again.graph.initializer, strict=True):
-        assert one.name == other.name
-        left, right = (onnx.numpy_helper.to_array(tensor).astype(np.float64) for tensor in (one, other))
-        np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-9)
+    assert first.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
 
 
 def test_the_second_calibration_writes_the_same_file(measured: tuple[onnx.ModelProto, Calibration], file: Path) -> None:

@@ -1,6 +1,7 @@
 """Sensitivity and search on a tiny network with one block that quantisation ruins."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.protocol import predict
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
+from ffnet_deploy.export.precision.assign import recorded
 from ffnet_deploy.segmentor import open_segmentor
 from tests.report.examples import run
 from tests.tiny import write_checkpoint
@@ -164,6 +166,53 @@ def test_a_fall_that_nothing_prevents_is_told(model: onnx.ModelProto, ranges: Ca
         search_mixed(model, hopeless, OPTIONS, labelled, SearchOptions(max_drop=0.01))
 
 
+def scored_by(monkeypatch: pytest.MonkeyPatch, holds: Callable[[set[str]], bool]) -> list[int]:
+    """Lets a trial keep 100 % mIoU where `holds` says so of its quantised convolutions, else 50 %; notes each."""
+    trials: list[int] = []
+
+    def miou(model: onnx.ModelProto, labelled: Dataset) -> float:
+        record = recorded(model)
+        trials.append(len(record.quantized))
+        return 100.0 if not record.precision.is_quantized or holds(set(record.quantized)) else 50.0
+
+    monkeypatch.setattr("ffnet_deploy.calib.search.miou", miou)
+    return trials
+
+
+def test_blocks_that_need_not_be_kept_are_quantised_again(
+    model: onnx.ModelProto,
+    ranges: Calibration,
+    labelled: Dataset,
+    table: tuple[Sensitivity, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    third = table[2].block
+    scored_by(monkeypatch, lambda quantized: quantized.isdisjoint(table[2].convs))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1))
+    assert found.kept == (third,), "the two that rank before it are not needed"
+    assert found.finished and found.drop == 0
+
+
+def test_a_search_ends_with_its_budget(
+    model: onnx.ModelProto,
+    ranges: Calibration,
+    labelled: Dataset,
+    table: tuple[Sensitivity, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trials = scored_by(monkeypatch, lambda quantized: quantized.isdisjoint(table[0].convs))
+    monkeypatch.setattr("ffnet_deploy.calib.search.time.monotonic", lambda: float(len(trials)))
+    whole = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1))
+    assert whole.finished and whole.kept == (table[0].block,)
+    trials.clear()
+    # everything quantised does not hold; half of the blocks do, and then the time is up
+    cut = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1, budget=1.5))
+    assert not cut.finished and cut.drop == 0 and len(cut.kept) > 1, "the best set so far"
+    trials.clear()
+    with pytest.raises(VerificationError, match="or more time"):
+        search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1, budget=0.5))
+
+
 def test_slower_blocks_are_left_alone(model: onnx.ModelProto, ranges: Calibration, labelled: Dataset) -> None:
     stem = blocks_of(model)["/backbone/patch_embed"]
     timings = Timings(dict.fromkeys(stem, 0.2), dict.fromkeys(stem, 0.1))
@@ -214,7 +263,7 @@ def test_sqnr_is_the_ratio_of_energies() -> None:
     assert sqnr(signal, signal) == float("inf")
 
 
-@pytest.mark.parametrize("wrong", [{"max_drop": -1}, {"budget": 0}])
+@pytest.mark.parametrize("wrong", [{"max_drop": -1}, {"budget": 0}, {"images": 0}])
 def test_impossible_limits_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(OptionError):
         SearchOptions(**wrong)

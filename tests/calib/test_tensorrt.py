@@ -8,13 +8,15 @@ import pytest
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
 from ffnet_deploy.contract import Extent
 from ffnet_deploy.engines.tensorrt.make import make_engine
+from ffnet_deploy.export.precision import TypingOptions, assign_types
 from ffnet_deploy.precision import Precision
+from tests import golden
 from tests.calib import parsed
 from tests.calib.networks import images, network
 from tests.calib.structure import check_structure
+from tests.calib.test_equalize import with_outliers
 from tests.engines.tensorrt.rtx import OPTIONS
 from tests.engines.tensorrt.typed import save
-from tests.golden import PUBLISHED
 from tests.tiny import FAMILIES, write_checkpoint
 
 pytest.importorskip("tensorrt_rtx")
@@ -29,6 +31,23 @@ def test_a_small_network_parses_and_builds(opset: int, precision: Precision, tmp
     builder, parsed_network = parsed.parse(path)
     parsed.check_parsed(parsed_network, result.model, sums=4)
     assert parsed.build(builder, parsed_network) > 0
+
+
+@pytest.mark.parametrize("base", [Precision.FP32, Precision.FP16])
+def test_an_equalised_network_builds(base: Precision, tmp_path: Path) -> None:
+    model = with_outliers(network(), "stage0/channel_mixer/conv", "stage0/channel_mixer/fc1", False)
+    model = with_outliers(model, "stage0/token_mixer/conv1", "stage0/token_mixer/conv2", True)
+    result = quantize_graph(model, images(2))
+    assert result.report["equalisation"] == {"groups": 1, "with_a_mul": 1}
+    made = result.model
+    if base is Precision.FP16:
+        made = assign_types(made, TypingOptions(base), images(2)).model
+    check_structure(made)
+    path = save(made, tmp_path / "network.onnx")
+    _, parsed_network = parsed.parse(path)
+    parsed.check_parsed(parsed_network, made, sums=4)
+    proof = make_engine(path, tmp_path / "network.engine", OPTIONS).bundle.manifest["proof"]["network"]
+    assert proof["violations"] == [] and proof["convolutions"] == {"int8": len(result.record.quantized)}
 
 
 @pytest.mark.parametrize(("name", "opset"), [(name, opset) for name in FAMILIES for opset in (17, 20)])
@@ -52,21 +71,21 @@ def test_both_families_have_the_structure(name: str, opset: int, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quantize", [False, True], ids=["fp16", "int8"])
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", golden.PUBLISHED)
 def test_published_networks_build_as_they_are_lowered(name: str, quantize: bool, tmp_path: Path) -> None:
     from ffnet_deploy.config import load_config
     from ffnet_deploy.export.onnx import ExportOptions, build_graph
-    from ffnet_deploy.export.precision import TypingOptions, assign_types
     from ffnet_deploy.segmentor import open_segmentor
 
     segmentor = open_segmentor(load_config(name))
+    golden.fill(segmentor.model)
     model = build_graph(segmentor, ExportOptions(Extent.fixed(32), Extent.fixed(64)))
-    sums = 0
+    shown, sums = [golden.network_input(32, 64)], 0
     if quantize:
-        result = quantize_graph(model, images(1), FAST)
+        result = quantize_graph(model, shown)
         assert result.report["mac_share_percent"] == 100.0
         model, sums = result.model, result.report["residual_sums"]
-    typed = assign_types(model, TypingOptions(Precision.FP16), images(1))
+    typed = assign_types(model, TypingOptions(Precision.FP16), shown)
     path = save(typed.model, tmp_path / "network.onnx")
     if quantize:
         check_structure(typed.model)

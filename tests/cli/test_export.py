@@ -130,6 +130,32 @@ def test_bad_input_is_one_clear_error(arguments: tuple[str, ...], message: str, 
     assert not (tmp_path / "out").exists()
 
 
+def test_quantised_graphs_by_the_command_line(files: tuple[Path, Path], tmp_path: Path) -> None:
+    write_scenes(tmp_path / "data", "train", 4, 7, SceneOptions(height=96, width=160))
+    (tmp_path / "list.txt").write_text("* 3\n")
+    shared = ("--config", files[0], "--checkpoint", files[1], "--shape", "64x96", "--out", tmp_path / "out")
+    loose = ("--calib-images", tmp_path / "data", "--min-agreement", "0", "--max-drop", "100")
+    kept = "/decode_head/head_blocks/head_blocks.0/channel_mixer"
+    ranges = ("--calib-count", "2", "--calib-list", tmp_path / "list.txt", "--ranges", tmp_path / "ranges.json")
+    result = run(*shared, *loose, *ranges, "--int8", "--keep", kept, "--calib-method", "minmax")
+    assert result.exit_code == 0, result.output
+    precision = read_manifest(tmp_path / "out" / "tiny_seg.int8.onnx")["precision"]
+    assert precision["quantization"]["images"] == 2
+    assert precision["quantization"]["method"].startswith("minmax")
+    assert precision["quantization"]["convolutions"]["kept"] and not any(
+        name.startswith(kept) for name in precision["quantized"]
+    )
+    assert (tmp_path / "ranges.json").is_file()
+    state = tmp_path / "search.json"
+    result = run(*shared, *loose, "--calib-count", "2", "--mixed", "--search-state", state, "--search-budget", "5")
+    assert result.exit_code == 0, result.output
+    assert "most costly of" in flat(result.output)
+    search = read_manifest(tmp_path / "out" / "tiny_seg.mixed.onnx")["precision"]["quantization"]["search"]
+    assert search["finished"] and len(json.loads(state.read_text())["sensitivity"]) == len(search["sensitivity"])
+    result = run(*shared, *loose, "--fp8", "--keep", "nowhere")
+    assert result.exit_code == 1 and "no convolution is, or is in, 'nowhere'" in flat(result.output)
+
+
 def test_shapes_and_batches_as_typed() -> None:
     assert parse_shape("512", dynamic=False) == (Extent.fixed(512), Extent.fixed(512))
     assert parse_shape("256x512", dynamic=True) == (Extent(32, 256, 4096), Extent(32, 512, 4096))

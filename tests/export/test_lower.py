@@ -156,7 +156,8 @@ def test_search_needs_logits_and_labels(tiny: dict[str, Segmentor], own: Path, p
         labels_to_search_with(request, contract, None)
     with pytest.raises(OptionError, match="needs labels to search with"):
         labels_to_search_with(request, replace(contract, output=OutputKind.LOGITS), None)
-    chosen = labels_to_search_with(replace(request, images=photos), replace(contract, output=OutputKind.LOGITS), None)
+    request = replace(request, images=photos, search=SearchOptions(images=2))
+    chosen = labels_to_search_with(request, replace(contract, output=OutputKind.LOGITS), None)
     assert (chosen.split, len(chosen)) == ("train", 2)
 
 
@@ -198,7 +199,7 @@ def test_a_graph_that_nothing_vouches_for_is_refused(tiny: dict[str, Segmentor],
 
 
 def test_default_gates_and_names() -> None:
-    half, whole = LowerOptions(Target.FP16), CalibrationRequest(Path("photos"))
+    half, whole = LowerOptions(Target.FP16), CalibrationRequest(Path())
     assert (half.tolerance.agreement, half.tolerance.miou) == (99.5, 0.05)
     assert LowerOptions(Target.INT8, calibration=whole).tolerance.miou == 0.3
     assert LowerOptions(Target.INT8, calibration=whole, max_drop=1.5).tolerance.miou == 1.5
@@ -214,6 +215,13 @@ def test_bad_options_are_one_clear_error(tiny: dict[str, Segmentor], own: Path, 
         CalibrationRequest(tmp_path, method="max")
     with pytest.raises(OptionError, match="goes with a quantised graph"):
         LowerOptions(Target.FP16, base=Precision.FP16)
-    nowhere = LowerOptions(Target.INT8, calibration=CalibrationRequest(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="nowhere"):
-        lowered(tiny, own, nowhere)
+    with pytest.raises(DataError, match=r"no images at .*nowhere"):
+        CalibrationRequest(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="cannot read the image list"):
+        CalibrationRequest(tmp_path, listed=tmp_path / "nowhere.txt")
+    with pytest.raises(OptionError, match="leave mse to the native calibrator"):
+        CalibrationRequest(tmp_path, calibrator="modelopt")
+    (tmp_path / "folder").mkdir()
+    for wrong in ({"ranges": tmp_path / "folder"}, {"search": SearchOptions(state=tmp_path / "folder")}):
+        with pytest.raises(StorageError, match="it is a folder"):
+            CalibrationRequest(tmp_path, **wrong)

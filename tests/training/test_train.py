@@ -95,6 +95,15 @@ def test_the_same_seed_gives_the_same_losses(data: Path, finished: Path, tmp_pat
     assert losses(tmp_path / "again") == pytest.approx(losses(finished), rel=1e-5)
 
 
+@pytest.mark.parametrize("option", ["save_memory", pytest.param("compile", marks=pytest.mark.slow)])
+def test_memory_and_compilation_change_no_loss(option: str, data: Path, finished: Path, tmp_path: Path) -> None:
+    train(tiny_options(data, tmp_path / "run", **{option: True}), Console(quiet=True))
+    print(f"{option}: {losses(tmp_path / 'run')}, plain {losses(finished)}")
+    assert losses(tmp_path / "run") == pytest.approx(losses(finished), rel=1e-3)
+    best = next((tmp_path / "run").glob("best_*.pth"))
+    assert load_segmentor(tmp_path / "run" / "ffnet_seg_nano_scenes.py", best).decode_head.num_classes == 3
+
+
 def test_a_second_run_does_not_overwrite_the_first(data: Path, finished: Path) -> None:
     with pytest.raises(OptionError, match="--resume"):
         train(tiny_options(data, finished), Console(quiet=True))
