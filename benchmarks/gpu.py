@@ -12,8 +12,8 @@ Needs TensorRT 8.5 or later, cuda-bindings, numpy, OpenCV, typer and rich; neith
 
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import repeat
 from pathlib import Path
@@ -32,7 +32,8 @@ from ffnet_deploy.benchmark.settings import Grid
 from ffnet_deploy.benchmark.steps import Picture
 from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchSource, torch_candidates
 from ffnet_deploy.cli.console import console, progress_bar, report_note, run_command
-from ffnet_deploy.engines.cuda import CudaDevice, find_device
+from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError, find_device
+from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.make import Watcher, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
@@ -43,6 +44,8 @@ from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.files import make_folder, write_json
 
 KIND, FORMAT = "ffnet-gpu", 1
+_QUEUE = 20
+"""Calls that the GPU is given in a row when it is timed alone."""
 FORMS = (TorchForm.PUBLISHED, TorchForm.CHANNELS_LAST, TorchForm.FP16, TorchForm.COMPILED)
 GPU_RUNTIMES = (Runtime.ONNXRUNTIME_CUDA, Runtime.ONNXRUNTIME_TENSORRT)
 
@@ -86,10 +89,11 @@ class Plan:
 
 @dataclass
 class Findings:
-    """What came out for one network: its engines' entries in the record, and the files that can be timed."""
+    """What came out for one network: its engines' entries in the record, the files that can be timed, their times."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     engines: list[Path] = field(default_factory=list)
+    timing: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
 
@@ -100,9 +104,20 @@ def measure(reference: Reference, plan: Plan, device: CudaDevice) -> tuple[Path,
         The record's file, and what is out of tolerance.
     """
     findings = Findings()
+    path = make_folder(plan.out) / f"{reference.network}.{_slug(device.name)}.{plan.flavour.value}.json"
     for graph in reference.graphs:
         _measure_graph(graph, reference, plan, findings)
-    record = {
+        write_json(path, _record(reference, device, findings))
+    for content in (Content.NETWORK, Content.TRANSFERS) if findings.engines else ():
+        _time(content, reference, plan, findings)
+        write_json(path, _record(reference, device, findings))
+    _show(reference, findings)
+    return path, findings.failures
+
+
+def _record(reference: Reference, device: CudaDevice, findings: Findings) -> dict[str, Any]:
+    """All that is known so far: it is written after each step, since time on a GPU may end at any moment."""
+    return {
         "kind": KIND,
         "format": FORMAT,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -112,12 +127,9 @@ def measure(reference: Reference, plan: Plan, device: CudaDevice) -> tuple[Path,
         "environment": environment(),
         "reference": {name: reference.about[name] for name in ("engine", "mIoU", "data", "tools", "created")},
         "engines": findings.entries,
-        "timing": {content.value: run for content, run in _timings(reference, findings.engines, plan)},
+        "timing": findings.timing,
+        "failures": findings.failures,
     }
-    path = make_folder(plan.out) / f"{reference.network}.{_slug(device.name)}.{plan.flavour.value}.json"
-    write_json(path, record)
-    _show(reference, findings)
-    return path, findings.failures
 
 
 def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Findings) -> None:
@@ -140,9 +152,9 @@ def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Find
             entry["notes"] = list(engine.notes)
         findings.failures += [f"{engine_path.name}: {failure}" for failure in result.failures]
         findings.engines.append(engine_path)
-    except FFNetDeployError as error:
-        entry["error"] = str(error)
-        findings.failures.append(f"{graph.name}: {str(error).splitlines()[0]}")
+    except Exception as error:  # bindings raise nearly anything, and the other graphs are worth measuring all the same
+        findings.failures.append(f"{graph.name}: {_reason(error)}")
+        entry["error"] = str(error) if isinstance(error, FFNetDeployError) else _reason(error)
 
 
 def _streams(engine: TensorRTEngine, case: Case, plan: Plan) -> dict[str, Any]:
@@ -163,19 +175,41 @@ def _streams(engine: TensorRTEngine, case: Case, plan: Plan) -> dict[str, Any]:
     return {"batches": count, "images per batch": len(batch), "size": list(case.images.shape[1:3]), "seconds": times}
 
 
-def _timings(reference: Reference, engines: Sequence[Path], plan: Plan) -> Iterator[tuple[Content, dict[str, Any]]]:
-    """All contenders timed side by side: on the GPU alone, with layers, and with the copies."""
-    if not engines:
-        return
-    contenders = _contenders(reference, engines, plan)
-    for content in (Content.NETWORK, Content.TRANSFERS):
-        method = Method(content, plan.warmup, seconds=plan.seconds, samples=plan.samples, rounds=plan.rounds)
-        layers = plan.profile and content is Content.NETWORK
-        options = BenchOptions(Grid((plan.batch,) if plan.batch else ()), _picture(reference), method, layers)
+def _time(content: Content, reference: Reference, plan: Plan, findings: Findings) -> None:
+    """All contenders timed side by side: on the GPU alone, with layers, or with the copies."""
+    alone = content is Content.NETWORK
+    # calls in a row keep the GPU busy, so that the time between them is not Python's
+    queue = _QUEUE if alone else 1
+    method = Method(content, plan.warmup, seconds=plan.seconds, samples=plan.samples, rounds=plan.rounds, queue=queue)
+    grid = Grid((plan.batch,) if plan.batch else ())
+    options = BenchOptions(grid, _picture(reference), method, profile=plan.profile and alone)
+    try:
         with progress_bar(f"timing {reference.network}, {content.sentence}") as progress:
+            contenders = [_or_missing(one) for one in _contenders(reference, findings.engines, plan)]
             run = bench(contenders, options, watch=lambda setting: progress)
-        _print_times(run, content)
-        yield content, run_to_dict(run)
+    except Exception as error:  # what was built and compared so far must not be lost
+        findings.failures.append(f"timing, {content.sentence}: {_reason(error)}")
+        findings.timing[content.value] = {"error": findings.failures[-1]}
+        return
+    _print_times(run, content)
+    findings.timing[content.value] = run_to_dict(run)
+
+
+def _reason(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, FFNetDeployError) else f"{type(error).__name__}: {text}"
+
+
+def _or_missing(candidate: Candidate) -> Candidate:
+    """`candidate`, which takes no part where it cannot be opened, whatever the reason."""
+
+    def opened(threads: int, streams: int) -> Engine:
+        try:
+            return candidate.open(threads, streams)
+        except Exception as error:
+            raise NoDeviceError(_reason(error)) from error
+
+    return replace(candidate, open=opened)
 
 
 def _contenders(reference: Reference, engines: Sequence[Path], plan: Plan) -> list[Candidate]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from ffnet_deploy.optional import optional
 _PACKAGES = (
     "numpy",
     "opencv-python",
+    "opencv-python-headless",
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
@@ -49,8 +51,15 @@ def environment() -> dict[str, str]:
     return {
         "system": platform.platform(),
         "python": platform.python_version(),
+        **_kernel_driver(),
         **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
+
+
+def _kernel_driver() -> dict[str, str]:
+    """Version of NVIDIA's driver as the kernel tells it, where there is one."""
+    found = re.search(r"Kernel Module\D*([\d.]+)", _text(Path("/proc/driver/nvidia/version")))
+    return {"nvidia driver": found.group(1)} if found else {}
 
 
 def package_versions() -> dict[str, str]:

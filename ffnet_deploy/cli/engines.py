@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ffnet_deploy.cli.console import console, error_console, report_error, report_note
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
-from ffnet_deploy.engines.cuda import NoDeviceError
+from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.make import Made, Watcher, make_engine
@@ -175,6 +175,8 @@ def build_watched(
             from ffnet_deploy.export.engine import export_engine
 
             return export_engine(graph, out, options, verification, watcher)
+    except UnusableDeviceError:
+        raise
     except NoDeviceError as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         report_error(f"{reason}; written: {graph}; on the machine with the GPU run: {options.command(graph, out)}")

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -15,11 +16,17 @@ Handle: TypeAlias = Any
 
 _OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 _REMEDY = "to do    run this on a machine with an NVIDIA GPU and its driver; `nvidia-smi` there lists the GPU"
+_DRIVER = Path("/proc/driver/nvidia/version")
+"""There only while NVIDIA's driver is loaded."""
 _MIB = 1 << 20
 
 
 class NoDeviceError(FFNetDeployError):
     """No CUDA device can be used here."""
+
+
+class UnusableDeviceError(NoDeviceError):
+    """There is a GPU, or one was asked for by a wrong number: its remedy is here, not on another machine."""
 
 
 class CudaError(FFNetDeployError):
@@ -76,12 +83,12 @@ def find_device(index: int = 0) -> CudaDevice:
     try:
         api = load_runtime()
     except MissingPackageError as error:
-        raise NoDeviceError(str(error)) from error
+        raise (UnusableDeviceError if _DRIVER.exists() else NoDeviceError)(str(error)) from error
     driver, runtime = _version(api, "cudaDriverGetVersion"), _version(api, "cudaRuntimeGetVersion")
     count = _device_count(api, driver, runtime)
     if not 0 <= index < count:
         only = "the only one is 0" if count == 1 else f"there are 0 to {count - 1}"
-        raise NoDeviceError(f"there is no CUDA device {index}: {only}.\n  to do    choose one of those")
+        raise UnusableDeviceError(f"there is no CUDA device {index}: {only}.\n  to do    choose one of those")
     status, properties = api.cudaGetDeviceProperties(index)
     if _name(status) != "cudaSuccess":
         raise NoDeviceError(f"CUDA device {index} cannot be used: {_describe(api, status)}.\n  {_REMEDY}")
@@ -108,7 +115,7 @@ def _device_count(api: ModuleType, driver: int | None, runtime: int | None) -> i
     if not driver:
         raise NoDeviceError(f"there is no CUDA device here: no NVIDIA driver is installed.\n  {_REMEDY}")
     if _name(status) == "cudaErrorInsufficientDriver":
-        raise NoDeviceError(
+        raise UnusableDeviceError(
             f"the NVIDIA driver is too old: it knows CUDA {_dotted(driver)} at most, and the Python bindings need "
             f"{_dotted(runtime)}.\n  to do    update the driver, or: pip install 'cuda-bindings<{driver // 1000 + 1}'"
         )

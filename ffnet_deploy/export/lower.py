@@ -227,7 +227,7 @@ def _typed(made: _Made, base: Precision, images: Inputs, progress: Progress | No
 
 
 def default_base(model: onnx.ModelProto) -> Precision:
-    """FP16, or FP32 where the operator set has no 16-bit Q/DQ nodes: TensorRT 8.5 takes FP16 by permission there."""
+    """FP16, or FP32 where the operator set has no 16-bit Q/DQ nodes (17, which TensorRT 8.5 needs)."""
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return Precision.FP16 if opset >= 19 else Precision.FP32
 

@@ -109,6 +109,11 @@ def _read(artifact: Path) -> _Source:
         )
     if artifact.suffix == Flavour.TENSORRT.suffix:
         bundle = open_bundle(artifact)
+        if bundle.manifest["build"]["options"].get("strip_weights"):
+            raise OptionError(
+                f"{artifact} holds no weights: Triton would serve an empty network.\n"
+                "  to do    build it without --strip-weights"
+            )
         shapes = tuple(bundle.manifest["tensors"][key] for key in ("input", "output"))
         return _Source(((artifact, "model.plan"),), "tensorrt", bundle.contract, _tensors(bundle.contract, shapes))
     vouch(artifact)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,18 +15,18 @@ from benchmarks import gpu
 from benchmarks.gpu_reference import Gate, find_references, verify_engine
 from benchmarks.prepare_gpu import Cases, check_source, describe, prepare
 from ffnet_deploy.benchmark.files import run_from_dict
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.contract import Contract, OutputKind
 from ffnet_deploy.engines.bundle import Bundle
 from ffnet_deploy.engines.cuda import find_device
 from ffnet_deploy.engines.tensorrt import runner
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.datasets import open_dataset
-from ffnet_deploy.precision import PrecisionRecord
+from ffnet_deploy.precision import Precision, PrecisionRecord
 from tests.conftest import REPOSITORY
 from tests.engines.tensorrt.conftest import cuda, trt  # noqa: F401  # fixtures
 from tests.engines.tensorrt.trt_standin import TrtStandIn, network
-from tests.toy import ToyEngine, contract, write_onnx, write_pairs
+from tests.toy import ToyEngine, contract, logits, weights, write_onnx, write_pairs
 
 pytest.importorskip("onnx")
 STRICT = Gate(99.99, 0.01, 1e-6)
@@ -153,6 +154,63 @@ def test_an_engine_that_fails_leaves_the_others_and_says_so(
     assert failures == ["toy.fp16.onnx: the builder gave up"]
     record = json.loads(path.read_text())
     assert record["engines"][1]["error"].startswith("the builder gave up") and record["timing"]["network"]
+
+
+@pytest.mark.parametrize("place", ["make_engine", "bench"])
+def test_what_the_bindings_raise_loses_nothing_that_is_measured(
+    folder: Path, building: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    whole, calls = getattr(gpu, place), []
+
+    def fail_the_second_time(*arguments: object, **named: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise TypeError("incompatible function arguments")
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(gpu, place, fail_the_second_time)
+    (reference,) = find_references(folder)
+    path, failures = gpu.measure(reference, quick(tmp_path), find_device())
+    record = json.loads(path.read_text())
+    assert len(failures) == 1 and "TypeError: incompatible function arguments" in failures[0]
+    assert record["failures"] == failures
+    assert record["engines"][0]["verification"]["failures"] == [] and record["timing"]["network"]["measurements"]
+
+
+def test_a_contender_that_cannot_be_opened_takes_no_part(
+    folder: Path, building: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = gpu.artifact_candidates
+
+    def one_fails(*arguments: object) -> object:
+        found = whole(*arguments)
+        return [replace(found[0], open=lambda threads, streams: 1 / 0), *found[1:]]
+
+    monkeypatch.setattr(gpu, "artifact_candidates", one_fails)
+    (reference,) = find_references(folder)
+    path, failures = gpu.measure(reference, quick(tmp_path), find_device())
+    run = json.loads(path.read_text())["timing"]["network"]
+    assert failures == [] and "ZeroDivisionError: division by zero" in str(run["missing"])
+    assert "toy.fp16.engine" in [one["name"] for one in run["contenders"]]
+
+
+def test_one_label_of_many_is_no_failure_in_fp32(tmp_path: Path) -> None:
+    described, kernel = contract(output=OutputKind.LABELS), weights(11)
+
+    def labels(batch: np.ndarray) -> np.ndarray:
+        return logits(batch, kernel).argmax(1).astype(np.uint8)
+
+    def one_off(batch: np.ndarray) -> np.ndarray:
+        found = labels(batch)
+        found[0, 0, 0] = (found[0, 0, 0] + 1) % 11
+        return found
+
+    graph = write_onnx(tmp_path / "toy.onnx", described)
+    prepare([graph], ToyEngine(described, labels), None, Cases(outputs=1), tmp_path / "gpu")
+    (reference,) = find_references(tmp_path / "gpu")
+    result = verify_engine(ToyEngine(described, one_off), reference, Gate(99.0, 0.05, Gate.of(Precision.FP32).relative))
+    assert result.failures == [] and 0 < result.cases[0].largest < 1e-2
+    assert result.cases[0].agreement < 100
 
 
 BLOCKED = ("torch", "mmseg", "mmengine", "mmcv", "onnx", "onnxruntime", "openvino", "scipy", "safetensors", "PIL")

@@ -61,11 +61,12 @@ def check_weight_pair(graph: Graph, conv: onnx.NodeProto) -> None:
 
 
 def check_pair(graph: Graph, quantize: onnx.NodeProto) -> None:
-    (use,) = graph.uses[quantize.output[0]]
-    assert use.node.op_type == "DequantizeLinear"
-    for one, other in zip(use.node.input[1:], quantize.input[1:], strict=True):
-        scales = (graph.array(name).astype(np.float32) for name in (one, other))
-        assert np.array_equal(*scales), "one scale and zero point for both, whatever their types"
+    uses = graph.uses[quantize.output[0]]
+    assert uses and {use.node.op_type for use in uses} == {"DequantizeLinear"}
+    for use in uses:
+        for one, other in zip(use.node.input[1:], quantize.input[1:], strict=True):
+            scales = (graph.array(name).astype(np.float32) for name in (one, other))
+            assert np.array_equal(*scales), "one scale and zero point for both, whatever their types"
     assert not np.any(graph.array(quantize.input[2]).astype(np.float32)), "symmetric"
     if quantize.input[0] not in graph.initializers:
         assert graph.array(quantize.input[1]).shape == ()

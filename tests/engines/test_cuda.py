@@ -2,10 +2,12 @@ import importlib.util
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
-from ffnet_deploy.engines.cuda import Cuda, CudaError, DeviceArray, NoDeviceError, find_device
+from ffnet_deploy.engines import cuda
+from ffnet_deploy.engines.cuda import Cuda, CudaError, DeviceArray, NoDeviceError, UnusableDeviceError, find_device
 from ffnet_deploy.errors import OptionError
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 
@@ -50,10 +52,15 @@ def test_other_refusals_keep_cudas_reason(monkeypatch: pytest.MonkeyPatch, call:
         find_device()
 
 
-def test_missing_bindings_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_bindings_name_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime", "cuda.cudart"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(NoDeviceError, match=r"ffnet-deploy\[tensorrt\]"):
+    monkeypatch.setattr(cuda, "_DRIVER", tmp_path / "version")
+    with pytest.raises(NoDeviceError, match=r"ffnet-deploy\[tensorrt\]") as caught:
+        find_device()
+    assert type(caught.value) is NoDeviceError
+    (tmp_path / "version").write_text("NVRM version")  # the GPU is here: the remedy is too
+    with pytest.raises(UnusableDeviceError, match=r"ffnet-deploy\[tensorrt\]"):
         find_device()
 
 

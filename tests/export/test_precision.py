@@ -8,11 +8,17 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
+from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.errors import DataError, OptionError
 from ffnet_deploy.export.precision import Typed, TypingOptions, assign_types, simulated, type_graph
 from ffnet_deploy.export.precision.decide import Reason
 from ffnet_deploy.export.precision.formats import BF16, FP16, convert
+from ffnet_deploy.export.precision.rewrite import Rewriter
+from ffnet_deploy.export.precision.view import View
 from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
+from tests.calib import networks as quantizable
+from tests.calib.structure import check_structure
 from tests.export.planted import Builder, image, run
 
 HALF = TypingOptions(Precision.FP16)
@@ -254,3 +260,22 @@ def test_bad_input_is_one_clear_error() -> None:
         TypingOptions(Precision.INT8)
     with pytest.raises(OptionError, match="headroom"):
         TypingOptions(headroom=0.5)
+
+
+def test_what_reads_a_quantised_tensor_in_two_types_gets_a_dequantisation_of_each() -> None:
+    quantized = quantize_graph(
+        quantizable.network(), quantizable.images(1), CalibrationOptions(Method.MINMAX, equalize=False)
+    )
+    conv = "/stage0/token_mixer/fc/Conv"
+    view = View(quantized.model)
+    wide = {conv, f"{conv}/weight_DequantizeLinear"}
+    wide |= {node.name for node in view.nodes.values() if node.op == "QuantizeLinear"}
+    typed = Rewriter(view, wide, FP16).write().model
+    check_structure(typed)
+    graph = Graph(typed)
+    node = next(node for node in typed.graph.node if node.name == conv)
+    pair = graph.producers[node.input[0]]
+    assert graph.array(pair.input[1]).dtype == np.float32
+    others = [use.node for use in graph.uses[pair.input[0]] if use.node.name != pair.name]
+    assert others and {graph.array(other.input[1]).dtype for other in others} == {np.dtype(np.float16)}
+    assert [use.node.op_type for use in graph.uses[others[0].output[0]]] == ["Add"]

@@ -15,6 +15,7 @@ from benchmarks.gpu_reference import Gate, Reference, verify_engine
 from ffnet_deploy.contract import Contract, OutputKind
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import Cuda, DeviceArray
+from ffnet_deploy.engines.tensorrt.flavour import load
 from ffnet_deploy.engines.tensorrt.profile import layer_times
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
 from ffnet_deploy.errors import ArtifactError, OptionError
@@ -82,6 +83,8 @@ def test_every_accepted_shape_runs_in_any_order(engines: Engines) -> None:
 def test_threads_get_their_own_results(engines: Engines) -> None:
     for path, _ in engines:
         with TensorRTEngine(path, TensorRTOptions(contexts=3)) as engine:
+            fewer = [note for note in engine.notes if "contexts" in note]
+            assert not fewer or load(engine.flavour).__version__.startswith("8.5"), fewer
             batches = [inputs(engine.contract, seed) for seed in range(4)]
             expected = [engine.run(batch) for batch in batches]
 
@@ -149,6 +152,8 @@ def test_ten_thousand_runs_leave_no_memory_behind(engines: Engines, gpu: Cuda) -
         )
         for _ in range(20):
             engine.run(batch)
+        for _ in engine.run_stream(repeat(batch, 4)):  # it has buffers of its own
+            pass
         before = gpu.free_memory()
         for _ in range(8_000):
             engine.run(batch)

@@ -1,6 +1,7 @@
 """From TensorRT's network to the bytes of an engine."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,8 @@ from ffnet_deploy.engines.tensorrt.plain_words import explain_build
 from ffnet_deploy.engines.tensorrt.target import Target, capability_value
 from ffnet_deploy.engines.tensorrt.timing_cache import keep_times, use_times
 from ffnet_deploy.engines.tensorrt.watch import Progress, progress_monitor
-from ffnet_deploy.errors import ArtifactError, OptionError
+from ffnet_deploy.errors import ArtifactError, OptionError, StorageError
+from ffnet_deploy.files import check_target
 from ffnet_deploy.precision import PrecisionRecord
 
 _MIB = 1 << 20
@@ -35,6 +37,7 @@ class Build:
         options: how to build.
         target: the GPUs to build for.
         progress: told how far it is.
+        note: told what else to know.
         stop: calls it off when set.
     """
 
@@ -44,6 +47,7 @@ class Build:
     options: BuildOptions
     target: Target
     progress: Progress = lambda share, phase: None
+    note: Callable[[str], None] = lambda text: None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -59,8 +63,11 @@ def build_engine(parsed: Parsed, build: Build) -> bytes:
     monitor = progress_monitor(parsed.trt, build.progress, build.stop)
     if monitor is not None and has(config, "progress_monitor"):
         config.progress_monitor = monitor
+    else:
+        build.note(f"TensorRT {parsed.trt.__version__} tells no progress: Ctrl-C takes effect when the build has ended")
     cache, gpu = build.options.timing_cache, build.target.gpu
     if cache is not None and gpu is not None:
+        check_target(cache)
         use_times(config, cache, parsed.trt.__version__, gpu)
     with listen(parsed.trt) as messages:
         plan = parsed.builder.build_serialized_network(parsed.network, config)
@@ -69,7 +76,10 @@ def build_engine(parsed: Parsed, build: Build) -> bytes:
     if plan is None:
         raise ArtifactError(explain_build(build.options.flavour.label, build.name, messages))
     if cache is not None and gpu is not None:
-        keep_times(config, cache, parsed.trt.__version__, gpu)
+        try:
+            keep_times(config, cache, parsed.trt.__version__, gpu)
+        except StorageError as error:  # it only saves time
+            build.note(f"the timing cache is not kept: {error}")
     return bytes(plan)
 
 
@@ -85,6 +95,9 @@ def _configure(parsed: Parsed, build: Build) -> Any:
     if options.aux_streams is not None:
         _set(config, "max_aux_streams", options.aux_streams, trt)
     _set_flags(trt, config, options)
+    sharing = feature(trt, "PreviewFeature.PROFILE_SHARING_0806")
+    if sharing is not None:  # 8.6: several contexts over one profile; from 10 on they always can
+        config.set_preview_feature(sharing, True)
     if not is_strongly_typed(trt):
         permit(trt, config, parsed.network, build.record)
     if options.flavour is Flavour.RTX:

@@ -30,7 +30,7 @@ _TYPES = (
 )
 """Our name of a type, and how the inspector writes it; the first that fits."""
 _LOWEST_FIRST = ("int8", "fp8", "fp16", "bf16", "fp32")
-_INT8_KERNEL = re.compile(r"i8i8|int8|imma|_s8", re.IGNORECASE)
+_INT8_KERNEL = re.compile(r"i8i8|int8|imma|_s8(?!\d)", re.IGNORECASE)
 _METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _NAMES = re.compile(r" \+ |[(), ]+")
 
@@ -43,7 +43,7 @@ class EngineProof:
         layers: number of layers that the engine runs.
         by_precision: number of them by type.
         convolutions: number of the graph's convolutions by type of the layer that runs them.
-        unseen: number of the graph's convolutions that no layer names.
+        unseen: number of the graph's convolutions of whose type the list says nothing.
         fused: number of layers that run several nodes of the graph.
         reformats: number of layers that only change layout or type.
         lone_quantizations: names of layers that only quantise or dequantise.
@@ -58,6 +58,11 @@ class EngineProof:
     reformats: int
     lone_quantizations: tuple[str, ...]
     violations: tuple[str, ...]
+
+    @property
+    def seen(self) -> int:
+        """Number of the graph's convolutions whose type the list tells."""
+        return sum(count for precision, count in self.convolutions.items() if precision != "unknown")
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -99,7 +104,11 @@ def prove_engine(described: Mapping[str, Any], convolutions: Sequence[str], reco
         record: what was asked for.
     """
     layers = [layer for layer in described.get("Layers", []) if isinstance(layer, Mapping)]
-    runs = {name: layer for layer in layers for name in node_names(layer)}
+    runs: dict[str, Mapping[str, Any]] = {}
+    for layer in layers:
+        if not _reformats(layer):  # one that prepares a convolution's tensor is named after it
+            for name in node_names(layer):
+                runs.setdefault(name, layer)
     found = {name: precision_of(runs[name]) for name in convolutions if name in runs}
     problems = [
         f"{name}: asked for {conv_precision(name, record).value}, runs in {precision}"
@@ -111,7 +120,7 @@ def prove_engine(described: Mapping[str, Any], convolutions: Sequence[str], reco
         layers=len(layers),
         by_precision=dict(Counter(precision_of(layer) for layer in layers)),
         convolutions=dict(Counter(found.values())),
-        unseen=len(convolutions) - len(found),
+        unseen=len(convolutions) - sum(precision != "unknown" for precision in found.values()),
         fused=sum(len(node_names(layer)) > 1 and not _reformats(layer) for layer in layers),
         reformats=sum(_reformats(layer) for layer in layers),
         lone_quantizations=lone,
@@ -130,7 +139,7 @@ def precision_of(layer: Mapping[str, Any]) -> str:
 
     ``"unknown"`` where the list does not say.
     """
-    if layer.get("LayerType") != "Reformat" and _INT8_KERNEL.search(str(layer.get("TacticName", ""))):
+    if not _reformats(layer) and _INT8_KERNEL.search(str(layer.get("TacticName", ""))):
         return Precision.INT8.value
     weights = layer.get("Weights")
     if isinstance(weights, Mapping) and _type_in(str(weights.get("Type", ""))):
@@ -146,7 +155,8 @@ def _type_in(text: str) -> str | None:
 
 
 def _reformats(layer: Mapping[str, Any]) -> bool:
-    return layer.get("LayerType") == "Reformat" or layer.get("ParameterType") == "Reformat"
+    kinds = layer.get("LayerType"), layer.get("ParameterType")
+    return "Reformat" in kinds or str(layer.get("Name", "")).startswith("Reformatting ")
 
 
 def _only_quantizes(layer: Mapping[str, Any]) -> bool:

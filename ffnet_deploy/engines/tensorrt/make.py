@@ -37,6 +37,7 @@ from ffnet_deploy.manifest import manifest_path, read_manifest
 from ffnet_deploy.precision import PrecisionRecord
 
 NOT_RUN = "not run"
+STRONGLY_TYPED = "strongly typed"
 """State of a verification that has not taken place."""
 
 
@@ -196,9 +197,18 @@ def _plan(work: _Work) -> _Planned:
         proof = prove_network(layers, work.record, typed)
         require(proof.violations, work.record, f"the graph {work.graph}, as TensorRT reads it,")
         work.watcher.stage("building")
-        build = Build(str(work.graph), work.contract, work.record, options, work.target, work.watcher.progress, stop)
+        build = Build(
+            name=str(work.graph),
+            contract=work.contract,
+            record=work.record,
+            options=options,
+            target=work.target,
+            progress=work.watcher.progress,
+            note=work.watcher.note,
+            stop=stop,
+        )
         plan = build_engine(parsed, build)
-        typing = "strongly typed" if typed else "permission flags"
+        typing = STRONGLY_TYPED if typed else "permission flags"
         return _Planned(plan, layers, proof, typing, tensor_shapes(parsed.network))
 
     return run_stoppable(run, stop)
@@ -218,7 +228,6 @@ def _inspect(work: _Work, planned: _Planned) -> EngineProof | None:
 
 def _content(work: _Work, planned: _Planned, inspected: EngineProof | None, seconds: float) -> dict[str, Any]:
     """What the manifest says beyond the description of the file."""
-    seen = inspected is not None and bool(inspected.convolutions)
     return {
         "contract": json.loads(work.contract.to_json()),
         "precision": json.loads(work.record.to_json()),
@@ -234,7 +243,7 @@ def _content(work: _Work, planned: _Planned, inspected: EngineProof | None, seco
         },
         "tensors": planned.tensors,
         "proof": {
-            "rests on": "the engine inspector's layer list" if seen else "the types of the parsed network",
+            "rests on": _grounds(planned, inspected),
             "network": planned.proof.to_dict(),
             "engine": inspected.to_dict() if inspected is not None else None,
         },
@@ -245,6 +254,17 @@ def _content(work: _Work, planned: _Planned, inspected: EngineProof | None, seco
         },
         "rebuild": work.options.command(work.graph, work.out),
     }
+
+
+def _grounds(planned: _Planned, inspected: EngineProof | None) -> str:
+    """What the proof of precision rests on: types that bind, or what the inspector has seen."""
+    seen, unseen = (inspected.seen, inspected.unseen) if inspected is not None else (0, 0)
+    if seen and not unseen:
+        return "the engine inspector's layer list"
+    if planned.typing == STRONGLY_TYPED:
+        return "the types of the parsed network"
+    total = sum(layer.kind in CONVOLUTIONS for layer in planned.layers)
+    return f"the engine inspector's layer list for {seen} of {total} convolutions; for the others on nothing"
 
 
 def _checked_again(found: Bundle, work: _Work) -> Bundle:
@@ -263,7 +283,7 @@ def _obstacle(work: _Work) -> str | None:
         return "its weights were left out of the file"
     try:
         device = find_device(work.options.device)
-    except NoDeviceError:
-        return "there is no CUDA device here"
+    except NoDeviceError as error:
+        return str(error).partition("\n")[0].rstrip(".")
     here = ".".join(map(str, device.compute_capability))
     return None if here in work.target.capabilities else f"{device.name} has compute capability {here}"

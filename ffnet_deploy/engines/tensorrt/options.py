@@ -1,6 +1,7 @@
 """How an engine is built."""
 
 import re
+import shlex
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -138,7 +139,8 @@ class BuildOptions:
             ("--strip-weights", self.strip_weights),
         ):
             words += [flag] if chosen else []
-        return " ".join([*words, "--out", str(out)])
+        words += ["--device", str(self.device)] if self.device else []
+        return shlex.join([*words, "--out", str(out)])
 
 
 def _written(extent: Extent) -> str:

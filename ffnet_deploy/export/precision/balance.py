@@ -35,20 +35,9 @@ def spared(view: View, wide: set[str], sizes: Mapping[str, int]) -> set[str]:
         sizes: number of values of each tensor.
     """
     chosen = set(wide)
-    while joining := _paired(view, chosen) or _quantizers(view, chosen) or _cheaper(view, chosen, sizes):
+    while joining := _quantizers(view, chosen) or _cheaper(view, chosen, sizes):
         chosen |= joining
     return chosen - wide
-
-
-def _paired(view: View, wide: set[str]) -> set[str]:
-    """Convolutions and their Q/DQ pairs, all of one type: a cast between them would leave the layer unquantised."""
-    found: set[str] = set()
-    for node in view.nodes.values():
-        if node.op == "DequantizeLinear":
-            readers = {taker.name for taker in view.consumers.get(node.outputs[0], []) if taker.op in LINEAR}
-            if readers and (node.name in wide or readers & wide):
-                found |= {node.name, *readers} - wide
-    return found
 
 
 def _quantizers(view: View, wide: set[str]) -> set[str]:

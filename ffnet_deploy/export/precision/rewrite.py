@@ -57,16 +57,15 @@ class Rewriter:
                 model.graph.node.extend(self._casts_after(value.name))
         for proto in self._view.model.graph.node:
             node = self._view.nodes.get(proto.name)
-            model.graph.node.append(proto if node is None else self._typed(node))
+            model.graph.node.append(proto if node is None else self._typed(node, node.name in self._wide))
             for name in () if node is None else node.outputs:
                 model.graph.node.extend(self._casts_after(name))
         model.graph.initializer.extend(self._needed(model))
         return Rewritten(model, (self._casts[0], self._casts[1]), self._converted)
 
-    def _typed(self, node: Node) -> onnx.NodeProto:
+    def _typed(self, node: Node, wide: bool) -> onnx.NodeProto:
         proto = onnx.NodeProto()
         proto.CopyFrom(node.proto)
-        wide = node.name in self._wide
         for at, name in node.inputs:
             proto.input[at] = self._constant(name, wide) if name in self._view.initializers else self._as(name, wide)
         for at, name in enumerate(node.proto.output):
@@ -90,12 +89,22 @@ class Rewriter:
 
     def _casts_after(self, name: str) -> list[onnx.NodeProto]:
         found = []
+        producer = self._view.producers.get(name)
         for wide in sorted(casts_of(self._view, name, self._wide)):
+            result = self._as(name, wide)
+            if producer is not None and producer.op == "DequantizeLinear":
+                found.append(self._again(producer, wide, result))
+                continue
             self._casts[wide] += 1
             kind = TensorProto.FLOAT if wide else self._format.tensor_type
-            result = self._as(name, wide)
             found.append(helper.make_node("Cast", [self._made(name)], [result], name=f"{result}_cast", to=kind))
         return found
+
+    def _again(self, dequantize: Node, wide: bool, result: str) -> onnx.NodeProto:
+        """`dequantize` once more, giving `result` in the other type: behind a cast nothing would fuse with it."""
+        proto = self._typed(dequantize, wide)
+        proto.name, proto.output[0] = f"{result}_DequantizeLinear", result
+        return proto
 
     def _constant(self, name: str, wide: bool) -> str:
         """The name of a constant in the type asked for; it is made on first use."""

@@ -3,11 +3,13 @@
 The lists are written after those in NVIDIA's documentation ("Engine inspector" in the developer guide).
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ffnet_deploy.engines.tensorrt.inspection import node_names, precision_of, prove_engine
+from ffnet_deploy.engines.tensorrt import make
+from ffnet_deploy.engines.tensorrt.inspection import EngineProof, node_names, precision_of, prove_engine
 from ffnet_deploy.engines.tensorrt.proof import require
 from ffnet_deploy.errors import VerificationError
 from ffnet_deploy.precision import Precision, PrecisionRecord
@@ -35,9 +37,13 @@ def old_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
     types = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
     return {
         "Layers": [
-            layer("Reformatting CopyNode for Input Tensor 0", "Reformat", OLD["fp32"], ParameterType="Reformat"),
+            layer(
+                *("Reformatting CopyNode for Input Tensor 0 to /a/Conv + PWN(/a/Gelu)", "Reformat", OLD["fp32"]),
+                ParameterType="Reformat",
+            ),
             layer("/a/Conv + PWN(/a/Gelu)", "CaskConvolution", OLD[a], types[a], ParameterType="Convolution"),
-            layer("/b/Conv + /b/Add", "CaskConvolution", OLD[b], types[b], TacticName="sm80_xmma_fprop_f16f16"),
+            layer("/b/Conv + /b/Add", "CaskConvolution", OLD[b], types[b], TacticName="volta_fp16_s884cudnn_fp16"),
+            layer("Reformatting CopyNode for Output Tensor 0 to /b/Conv + /b/Add", "NoOp", OLD["fp16"]),
             layer("/head/Conv", "CaskConvolution", OLD["fp32"], "Float"),
         ],
         "Bindings": ["image", "logits"],
@@ -51,6 +57,7 @@ def new_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
     return {
         "Layers": [
             layer("__mye1", "Reformat", "Float", Metadata=""),
+            layer("Reformatting CopyNode for Input Tensor 0 to /a/Conv", "Reformat", "Float", Metadata=""),
             layer("/a/Conv_myl0_1", "CaskConvolution", NEW[a], Metadata=named("/a/Conv", "/a/Gelu")),
             layer("__myl_ConvAdd_myl0_2", "kgen", NEW[b], Metadata=named("/b/Conv", "/b/Add")),
             layer("/head/Conv", "CaskConvolution", "Float", Metadata=named("/head/Conv")),
@@ -64,7 +71,8 @@ def test_an_engine_as_asked_for_is_counted(listed: Any) -> None:
     proof = prove_engine(listed(), CONVS, FP16)
     assert proof.violations == () and proof.unseen == 0
     assert proof.convolutions == {"fp16": 2, "fp32": 1}
-    assert (proof.layers, proof.fused, proof.reformats) == (4, 2, 1)
+    assert (proof.layers, proof.fused, proof.reformats) == (5, 2, 2)
+    assert proof.seen == 3
     quantized = prove_engine(listed(a="int8"), CONVS, INT8)
     assert quantized.violations == () and quantized.convolutions == {"int8": 1, "fp16": 1, "fp32": 1}
 
@@ -126,3 +134,29 @@ def test_names_of_fused_nodes() -> None:
         "/a/Erf",
         "/a/Mul",
     )
+
+
+def grounds(typing: str, proof: EngineProof | None) -> str:
+    layers = [SimpleNamespace(kind="CONVOLUTION", name=name) for name in CONVS]
+    return make._grounds(SimpleNamespace(typing=typing, layers=layers), proof)
+
+
+def test_what_a_proof_rests_on_is_said_as_it_is() -> None:
+    hidden = {"Layers": [layer("{ForeignNode[/a/Conv.../head/Conv]}", "Myelin", "N/A due to dynamic shapes")]}
+    whole, nothing = prove_engine(old_list(), CONVS, FP16), prove_engine(hidden, CONVS, FP16)
+    for typing in (make.STRONGLY_TYPED, "permission flags"):
+        assert grounds(typing, whole) == "the engine inspector's layer list"
+    assert grounds(make.STRONGLY_TYPED, nothing) == grounds(make.STRONGLY_TYPED, None)
+    assert grounds(make.STRONGLY_TYPED, None) == "the types of the parsed network"
+    for proof in (nothing, None):
+        told = grounds("permission flags", proof)
+        assert told == "the engine inspector's layer list for 0 of 3 convolutions; for the others on nothing"
+
+
+def test_reformats_named_after_a_convolution_are_not_it() -> None:
+    right = old_list(a="int8")
+    right["Layers"].append(layer("Reformatting CopyNode for Output Tensor 0 to /a/Conv", "Reformat", OLD["fp32"]))
+    assert prove_engine(right, CONVS, INT8).violations == ()
+    wrong = old_list(a="fp32")
+    wrong["Layers"].append(layer("Reformatting CopyNode for Output Tensor 0 to /a/Conv", "Reformat", OLD["fp16"]))
+    assert prove_engine(wrong, CONVS, FP16).violations == ("/a/Conv: asked for fp16, runs in fp32",)

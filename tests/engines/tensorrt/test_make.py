@@ -187,7 +187,7 @@ def test_an_engine_is_verified_where_it_can_run(toy: Path, monkeypatch: pytest.M
     unverified = make_engine(toy, out, TOY, verification).bundle.manifest
     assert unverified["verification"] == {
         "state": "not run",
-        "reason": "there is no CUDA device here",
+        "reason": "there is no CUDA device here: no NVIDIA driver is installed",
         "command": "ffnet-export --config toy",
     }
     monkeypatch.setattr(make, "find_device", lambda index: ADA)

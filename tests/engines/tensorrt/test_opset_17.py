@@ -9,13 +9,13 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from ffnet_deploy.calib import quantize_graph
+from ffnet_deploy.export.precision import TypingOptions, assign_types
 from ffnet_deploy.precision import Precision
 from tests.engines.tensorrt.rtx import exported
 from tests.engines.tensorrt.slow import PUBLISHED, published
-from tests.engines.tensorrt.typed import half, quantized
+from tests.engines.tensorrt.test_chain import images
 from tests.tiny import FAMILIES
-
-pytest.importorskip("mmseg")
 
 # fmt: off
 OPERATORS = {
@@ -57,12 +57,16 @@ def check(model: onnx.ModelProto) -> None:
     assert {node.op_type for node in model.graph.node} <= OPERATORS
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     assert {tensor.data_type for tensor in constants.values()} <= TYPES
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.input)}
     for node in model.graph.node:
         if node.op_type == "Resize":
             assert all(item.s in RESIZE[item.name] for item in node.attribute if item.name in RESIZE), node
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             assert constants[node.input[1]].data_type == TensorProto.FLOAT, "16-bit scales came with operator set 19"
             assert not numpy_helper.to_array(constants[node.input[2]]).any(), "zero points are zero"
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.UINT8:
+            assert types[node.input[0]] in (TensorProto.FLOAT, TensorProto.FLOAT16), "bytes are cast from floats only"
         if node.op_type in ("Squeeze", "Unsqueeze", "Slice"):
             assert node.input[3 if node.op_type == "Slice" else 1] in constants
 
@@ -70,10 +74,10 @@ def check(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic bytes to labels"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_form_of_both_families(family: str, dynamic: bool) -> None:
-    model = exported(family, dynamic, 17)
+    model, shown = exported(family, dynamic, 17), images(dynamic)
     check(model)
-    check(half(model))
-    check(quantized(model, base=Precision.FP32))
+    check(assign_types(model, TypingOptions(Precision.FP16), shown).model)
+    check(quantize_graph(model, shown).model)
 
 
 def test_opset_20_would_not_pass() -> None:
