@@ -111,7 +111,7 @@ class Outcome:
         if not self.agreement >= self.gate.agreement:
             out.append(f"label agreement {self.agreement:.3f} % < {self.gate.agreement} %")
         if self.miou is not None and not self.miou[0] - self.miou[1] <= self.gate.miou:
-            out.append(f"mIoU fell from {self.miou[0]:.2f} to {self.miou[1]:.2f}, more than {self.gate.miou} points")
+            out.append(f"mIoU fell from {self.miou[0]:.3f} to {self.miou[1]:.3f}, more than {self.gate.miou} points")
         return out
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,6 +31,9 @@ from ffnet_deploy.files import check_target
 from ffnet_deploy.optional import optional
 from ffnet_deploy.precision import PrecisionRecord, Target
 
+_SEARCHED_FALL = 0.5
+"""Share of the fall of mIoU that a search may use up: other images, on which the graph is verified, may lose more."""
+
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step, the number of images done and the number of all."""
 
@@ -140,7 +143,7 @@ def quantized(
         target: INT8, FP8 or MIXED.
         request: images and method.
         labelled: for MIXED, where the calibration's images have no labels: data whose mIoU must hold.
-        max_drop: for MIXED: by how many points it may fall.
+        max_drop: for MIXED: by how many points it may fall; half of it on the images that are searched with.
         progress: told of steps and images.
 
     Raises:
@@ -163,7 +166,7 @@ def quantized(
         result = quantize_graph(model, images, options, progress, ranges)
         return QuantizedGraph(result.model, result.record, result.report, images)
     ranges = ranges or calibrate(model, images, options, progress)
-    limits = replace(request.search, max_drop=max_drop)
+    limits = replace(request.search, max_drop=max_drop * _SEARCHED_FALL)
     found = search_mixed(model, ranges, options, trained, limits, progress)
     report = {**found.quantized.report, "search": found.to_dict()}
     return QuantizedGraph(found.quantized.model, found.quantized.record, report, images)

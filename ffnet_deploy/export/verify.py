@@ -139,7 +139,7 @@ class Verification:
         if gate.pooled and not self.agreement >= gate.agreement:
             out.append(f"label agreement {self.agreement:.3f} % < {gate.agreement} % over all images")
         if self.miou is not None and not self.miou[0] - self.miou[1] <= gate.miou:
-            out.append(f"mIoU fell by {self.miou[0] - self.miou[1]:.2f} points, more than {gate.miou}")
+            out.append(f"mIoU fell by {self.miou[0] - self.miou[1]:.3f} points, more than {gate.miou}")
         return out
 
     @property

@@ -111,7 +111,7 @@ def test_fall_of_miou_decides_where_there_are_labels(tiny: dict[str, Segmentor],
     assert done.verification.miou is not None
     assert done.verification.scored_images == 3
     known = replace(labelled, reference_miou=done.verification.miou[1] + 10)
-    with pytest.raises(VerificationError, match=r"mIoU fell by 10.00 points, more than 9.5"):
+    with pytest.raises(VerificationError, match=r"mIoU fell by 10.000 points, more than 9.5"):
         lowered(tiny, own, replace(HALF, max_drop=9.5), known)
 
 

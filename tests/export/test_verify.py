@@ -71,7 +71,7 @@ def test_fall_of_miou_is_refused_and_a_rise_is_not() -> None:
     row = Comparison("x", (64, 96), 0, 0, 1, 100, 384)
     falls = Verification("a", "b", OutputKind.LOGITS, (row,), Tolerance(), miou=(60.0, 59.9))
     rises = replace(falls, miou=(59.9, 60.0))
-    assert falls.failures == ["mIoU fell by 0.10 points, more than 0.05"]
+    assert falls.failures == ["mIoU fell by 0.100 points, more than 0.05"]
     assert rises.passed
 
 
