@@ -180,19 +180,20 @@ def precision_table(lowered: "Lowered") -> Table:
 
 
 def search_table(search: Mapping[str, Any]) -> Table:
-    """The blocks that cost most when they alone are quantised, and which of them the search left out."""
+    """The blocks that cost most when they alone are quantised: noise in the logits, labels changed, change of mIoU."""
     rows = search["sensitivity"][:_MOST_COSTLY]
     title = f"the {len(rows)} most costly of {len(search['sensitivity'])} blocks, each quantised alone"
-    table = Table("block", title=title)
-    for column in ("logit SQNR", "labels changed", "mIoU", "MACs", "left unquantised"):
-        table.add_column(column, justify="right")
+    table = Table(title=title)
+    table.add_column("block", overflow="fold")
+    for column in ("SQNR, dB", "labels, %", "mIoU", "MACs, %", "left out"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row["block"],
-            f"{row['sqnr_db']:.1f} dB",
-            f"{row['disagreement_percent']:.2f} %",
+            row["block"].strip("/"),
+            f"{row['sqnr_db']:.1f}",
+            f"{row['disagreement_percent']:.2f}",
             "-" if row["drop"] is None else f"{-row['drop']:+.2f}",
-            f"{row['macs_percent']:.1f} %",
+            f"{row['macs_percent']:.1f}",
             "yes" if row["block"] in search["kept"] else "",
         )
     return table
