@@ -85,7 +85,9 @@ def _conv_problems(layer: Layer, record: PrecisionRecord, typed: bool) -> list[s
     quantized = Precision.INT8.value, Precision.FP8.value
     if not typed and not wanted.is_quantized and layer.input not in quantized and layer.weights not in quantized:
         return []
-    output = record.base if wanted.is_quantized else wanted
+    output = wanted
+    if wanted.is_quantized:  # of INT8 sums that reach beyond FP16 the result is FP32
+        output = Precision.FP32 if layer.name in record.float32 else record.base
     found = (layer.input, layer.weights, layer.output if typed else output.value)
     if found == (wanted.value, wanted.value, output.value):
         return []

@@ -47,6 +47,14 @@ def test_half_quantised_is_not_quantised() -> None:
     assert "input int8, weights fp16" in prove_network(layers, INT8).violations[0]
 
 
+def test_a_quantised_layer_may_give_fp32_only_where_the_graph_says_so() -> None:
+    wide = [replace(layer, output="fp32") if layer.name == "/a/Conv" else layer for layer in QUANTIZED]
+    assert "weights int8, output fp32" in prove_network(wide, INT8).violations[0]
+    kept = replace(INT8, float32=("/a/Conv",))
+    assert prove_network(wide, kept).violations == ()
+    assert "weights int8, output fp16" in prove_network(QUANTIZED, kept).violations[0]
+
+
 def test_quantisation_of_a_sum_is_meant_only_beside_a_quantised_convolution() -> None:
     branch = [other("y/Q", "QUANTIZE", ("y",), "int8"), other("y/DQ", "DEQUANTIZE", ("y/Q:0",), "fp16")]
     fused = other("/a/Add", "ELEMENTWISE", ("/a/Conv:0", "y/DQ:0"), "fp16")
