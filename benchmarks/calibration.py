@@ -19,9 +19,9 @@ from rich.table import Table
 
 from ffnet_deploy.calib import CalibrationOptions, Method, calibrate, choose_images, write_calibration
 from ffnet_deploy.cli.console import console, run_command, steps_bar
-from ffnet_deploy.contract import METADATA_KEY, Contract
 from ffnet_deploy.errors import ArtifactError
 from ffnet_deploy.evaluation.datasets import open_dataset
+from ffnet_deploy.export.onnx import contract_in
 from ffnet_deploy.files import check_target, write_json
 from ffnet_deploy.manifest import tool_versions
 
@@ -33,7 +33,7 @@ def once(graph: Path, data: Path, images: int, method: Method, out: Path) -> Non
     if not graph.is_file():
         raise ArtifactError(f"there is no graph {graph}.\n  to do    write it with ffnet-export")
     model = onnx.load(graph)
-    contract = Contract.from_json({item.key: item.value for item in model.metadata_props}[METADATA_KEY])
+    contract = contract_in(model)
     chosen = choose_images(open_dataset(data, contract.dataset, split="train"), contract, images)
     with steps_bar("calibrating") as bar:
 

@@ -206,7 +206,7 @@ def _or_missing(candidate: Candidate) -> Candidate:
     def opened(threads: int, streams: int) -> Engine:
         try:
             return candidate.open(threads, streams)
-        except Exception as error:
+        except Exception as error:  # bindings raise nearly anything; the others are timed all the same
             raise NoDeviceError(_reason(error)) from error
 
     return replace(candidate, open=opened)

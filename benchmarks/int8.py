@@ -22,13 +22,12 @@ from ffnet_deploy.cli.console import console, progress_bar, run_command
 from ffnet_deploy.cli.graphs import default_shape
 from ffnet_deploy.cli.shapes import parse_shape
 from ffnet_deploy.config import load_config
-from ffnet_deploy.contract import METADATA_KEY, Contract
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.intervals import difference_interval
 from ffnet_deploy.evaluation.scores import confusion_matrix
-from ffnet_deploy.export.onnx import ExportOptions, build_graph
+from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_in
 from ffnet_deploy.files import check_target, write_json
 from ffnet_deploy.manifest import tool_versions
 from ffnet_deploy.segmentor import open_segmentor
@@ -70,11 +69,6 @@ def fp32_graph(config: str, checkpoint: str | None, shape: str | None) -> onnx.M
     return build_graph(segmentor, ExportOptions(height, width))
 
 
-def contract_of(model: onnx.ModelProto) -> Contract:
-    """The contract in the metadata."""
-    return Contract.from_json({item.key: item.value for item in model.metadata_props}[METADATA_KEY])
-
-
 @dataclass(frozen=True)
 class Scored:
     """What scoring a graph gave: mIoU in percent, logits and confusion matrix of every image."""
@@ -87,7 +81,7 @@ class Scored:
 def score(model: onnx.ModelProto, dataset: Dataset, what: str, threads: int) -> Scored:
     """`model` on all of `dataset`."""
     confusions: list[NDArray[np.int64]] = []
-    classes = len(contract_of(model).classes)
+    classes = len(contract_in(model).classes)
 
     def watch(sample: Any, image: Any, predicted: NDArray[np.uint8], truth: NDArray[np.uint8] | None) -> None:
         assert truth is not None
@@ -167,7 +161,7 @@ def main(
     if json_file is not None:
         check_target(json_file)
     model = fp32_graph(config, checkpoint, shape)
-    contract = contract_of(model)
+    contract = contract_in(model)
     chosen = choose_images(open_dataset(data, contract.dataset, split="train"), contract, images)
     dataset = open_dataset(data, contract.dataset, split="val").limited(limit)
     ways = [

@@ -1,6 +1,6 @@
 """The images that a network is calibrated on: which of a data set's, and how the network sees them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -94,9 +94,13 @@ def choose_images(
     if not dataset.samples:
         raise DataError(f"no images to calibrate on in {dataset.root}.\n  to do    give a folder of typical images")
     candidates = _evenly_first(listed.select(dataset.samples), count) if listed else order_samples(dataset, count)
-    chosen, unusable = _usable(candidates, count, contract)
-    _check_unusable(unusable, len(chosen), dataset)
-    return CalibrationImages(tuple(chosen), contract, tuple(_notes(chosen, unusable, count)))
+
+    def look(sample: Sample, number: int) -> None:
+        if is_constant(shown_to_network(read_image(sample.image), contract, number)):
+            raise DataError(f"{sample.image} shows the network one constant colour")
+
+    chosen, unusable = _usable(dataset, candidates, count, look)
+    return CalibrationImages(tuple(sample.image for sample in chosen), contract, tuple(_notes(chosen, unusable, count)))
 
 
 def order_samples(dataset: Dataset, count: int) -> list[Sample]:
@@ -130,17 +134,8 @@ def labelled_samples(dataset: Dataset, count: int, classes: int) -> Dataset:
     Raises:
         DataError: there are none, or more than a tenth cannot be read.
     """
-    chosen: list[Sample] = []
-    unusable: list[str] = []
-    for sample in _evenly_first([sample for sample in dataset.samples if sample.labels], count):
-        if len(chosen) == count:
-            break
-        try:
-            dataset.read(sample, classes)
-            chosen.append(sample)
-        except DataError as error:
-            unusable.append(str(error).partition("\n")[0])
-    _check_unusable(unusable, len(chosen), dataset)
+    labelled = [sample for sample in dataset.samples if sample.labels]
+    chosen, _ = _usable(dataset, _evenly_first(labelled, count), count, lambda sample, _: dataset.read(sample, classes))
     return replace(dataset, samples=tuple(sorted(chosen, key=lambda sample: sample.name)))
 
 
@@ -167,22 +162,31 @@ def _classes_in(dataset: Dataset, sample: Sample) -> NDArray[np.bool_]:
     return np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1)[:IGNORE_LABEL] > 0
 
 
-def _usable(candidates: Iterable[Sample], count: int, contract: Contract) -> tuple[list[Path], list[str]]:
-    """Images that can be read and show the network something, and why others cannot be used."""
-    chosen: list[Path] = []
+def _usable(
+    dataset: Dataset, candidates: Iterable[Sample], count: int, look: Callable[[Sample, int], object]
+) -> tuple[list[Sample], list[str]]:
+    """The first `count` candidates that can be used, and why others before them cannot.
+
+    Args:
+        dataset: that they are of.
+        candidates: in the order in which they are taken.
+        count: how many are wanted.
+        look: raises `DataError` for one that cannot be used; told how many were taken before.
+
+    Raises:
+        DataError: more than a tenth of those looked at cannot be used, or none can.
+    """
+    chosen: list[Sample] = []
     unusable: list[str] = []
     for sample in candidates:
         if len(chosen) == count:
             break
         try:
-            image = read_image(sample.image)
+            look(sample, len(chosen))
+            chosen.append(sample)
         except DataError as error:
             unusable.append(str(error).partition("\n")[0])
-            continue
-        if is_constant(shown_to_network(image, contract, len(chosen))):
-            unusable.append(f"{sample.image} shows the network one constant colour")
-        else:
-            chosen.append(sample.image)
+    _check_unusable(unusable, len(chosen), dataset)
     return chosen, unusable
 
 
@@ -197,7 +201,7 @@ def _check_unusable(unusable: Sequence[str], usable: int, dataset: Dataset) -> N
     )
 
 
-def _notes(chosen: Sequence[Path], unusable: Sequence[str], count: int) -> Iterable[str]:
+def _notes(chosen: Sequence[Sample], unusable: Sequence[str], count: int) -> Iterable[str]:
     if unusable:
         yield f"{len(unusable)} calibration images were skipped; the first: {unusable[0]}"
     if len(chosen) < count:

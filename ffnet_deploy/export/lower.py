@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import METADATA_KEY, Contract
+from ffnet_deploy.contract import Contract
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.errors import OptionError
 from ffnet_deploy.export.drafts import move, reject, workshop
-from ffnet_deploy.export.onnx import write_graph
+from ffnet_deploy.export.onnx import contract_in, write_graph
 from ffnet_deploy.export.pipeline import Stage, VerifyOptions
 from ffnet_deploy.export.precision import TypingOptions, TypingReport, assign_types, simulated
 from ffnet_deploy.export.precision.assign import recorded
@@ -134,7 +134,7 @@ def lower(
     """
     source = {"file": fp32.name, "sha256": read_manifest(fp32)["sha256"]}
     model = onnx.load(fp32)
-    contract = _contract(model)
+    contract = contract_in(model)
     path = out or lowered_path(fp32, options.target)
     make_folder(path.parent)
     made = _made(model, contract, options, verification, stage, progress)
@@ -160,11 +160,6 @@ def lower(
         quantization=made.quantization,
         notes=notes,
     )
-
-
-def _contract(model: onnx.ModelProto) -> Contract:
-    text = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
-    return Contract.from_json(text)
 
 
 def _made(

@@ -69,6 +69,12 @@ def contract_of(segmentor: Segmentor, options: ExportOptions) -> Contract:
     )
 
 
+def contract_in(model: onnx.ModelProto) -> Contract:
+    """The contract in the metadata of an exported graph."""
+    text = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
+    return Contract.from_json(text)
+
+
 def build_graph(segmentor: Segmentor, options: ExportOptions) -> onnx.ModelProto:
     """The ONNX graph of `segmentor`, with its contract in the metadata.
 

@@ -26,7 +26,7 @@ from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.protocol import predict
-from ffnet_deploy.export.onnx import ExportOptions, build_graph
+from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_in
 from ffnet_deploy.export.precision.assign import recorded
 from ffnet_deploy.segmentor import open_segmentor
 from tests.report.examples import run
@@ -75,9 +75,7 @@ def labelled(model: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def images(model: onnx.ModelProto) -> list[np.ndarray]:
-    from ffnet_deploy.export.lower import _contract
-
-    return [network_input(picture(64, 128, index)[None], _contract(model)) for index in range(3)]
+    return [network_input(picture(64, 128, index)[None], contract_in(model)) for index in range(3)]
 
 
 @pytest.fixture(scope="module")

@@ -37,8 +37,9 @@ from ffnet_deploy.manifest import manifest_path, read_manifest
 from ffnet_deploy.precision import PrecisionRecord
 
 NOT_RUN = "not run"
-STRONGLY_TYPED = "strongly typed"
 """State of a verification that has not taken place."""
+STRONGLY_TYPED = "strongly typed"
+"""How types bind from TensorRT 10 on."""
 
 
 @dataclass(frozen=True)
