@@ -17,13 +17,13 @@ import onnx
 import typer
 from rich.table import Table
 
+from ffnet_deploy.artifacts.manifest import tool_versions
 from ffnet_deploy.calib import CalibrationOptions, Method, calibrate, choose_images, write_calibration
 from ffnet_deploy.cli.console import console, run_command, steps_bar
-from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.files import check_target, write_json
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.export.onnx import contract_in
-from ffnet_deploy.files import check_target, write_json
-from ffnet_deploy.manifest import tool_versions
 
 RUNS = 2
 

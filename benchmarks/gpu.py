@@ -32,16 +32,16 @@ from ffnet_deploy.benchmark.settings import Grid
 from ffnet_deploy.benchmark.steps import Picture
 from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchSource, torch_candidates
 from ffnet_deploy.cli.console import console, progress_bar, report_note, run_command
+from ffnet_deploy.core.errors import FFNetDeployError, OptionError, VerificationError
+from ffnet_deploy.core.files import make_folder, write_json
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError, find_device
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.make import Watcher, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
-from ffnet_deploy.errors import FFNetDeployError, OptionError, VerificationError
 from ffnet_deploy.evaluation.images import image_files, read_whole
 from ffnet_deploy.evaluation.preprocessing import network_input
-from ffnet_deploy.files import make_folder, write_json
 
 KIND, FORMAT = "ffnet-gpu", 1
 _QUEUE = 20

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import OutputKind
+from ffnet_deploy.core.contract import OutputKind
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import ArtifactError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.preprocessing import network_input
-from ffnet_deploy.precision import Precision
 
 FILE, ARRAYS, GRAPHS, DATA = "reference.json", "reference.npz", "graphs", "data"
 FORMAT = 1

@@ -15,23 +15,23 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
+from ffnet_deploy.artifacts.manifest import tool_versions
 from ffnet_deploy.calib import CalibrationImages, CalibrationOptions, Method, apply, choose_images
 from ffnet_deploy.calib.quantize import measure, observe
 from ffnet_deploy.calib.simulate import Recorded, simulated, sqnr
 from ffnet_deploy.cli.console import console, progress_bar, run_command
 from ffnet_deploy.cli.graphs import default_shape
 from ffnet_deploy.cli.shapes import parse_shape
-from ffnet_deploy.config import load_config
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import check_target, write_json
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.intervals import difference_interval
 from ffnet_deploy.evaluation.scores import confusion_matrix
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_in
-from ffnet_deploy.files import check_target, write_json
-from ffnet_deploy.manifest import tool_versions
-from ffnet_deploy.segmentor import open_segmentor
-from ffnet_deploy.zoo import chosen_checkpoint
+from ffnet_deploy.segmentor.config import load_config
+from ffnet_deploy.segmentor.load import open_segmentor
+from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,19 @@ import numpy as np
 import typer
 
 from benchmarks.gpu_reference import ARRAYS, DATA, FILE, FORMAT, GRAPHS, Case
+from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest, tool_versions
 from ffnet_deploy.cli.console import console, progress_bar, run_command
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import atomic_path, make_folder, write_json
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnx_metadata import read_description
-from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, Sample, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_image
 from ffnet_deploy.export.images import generated_images
 from ffnet_deploy.export.verify import NamedImage, verification_sizes
-from ffnet_deploy.files import atomic_path, make_folder, write_json
-from ffnet_deploy.manifest import manifest_path, read_manifest, tool_versions
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ def open_reference(contract: Contract, checkpoint: str | None) -> Engine:
         OptionError: the graphs came from another checkpoint.
     """
     from ffnet_deploy.engines.torch import TorchEngine
-    from ffnet_deploy.segmentor import open_segmentor
-    from ffnet_deploy.zoo import chosen_checkpoint
+    from ffnet_deploy.segmentor.load import open_segmentor
+    from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
     segmentor = open_segmentor(contract.network, chosen_checkpoint(checkpoint, contract.network), None)
     check_source(contract.sources, segmentor.sources)

@@ -7,13 +7,13 @@ __all__ = ["__version__", "load_segmentor", "reparameterize"]
 
 if TYPE_CHECKING:
     from ffnet_deploy.export.reparameterize import reparameterize
-    from ffnet_deploy.segmentor import load_segmentor
+    from ffnet_deploy.segmentor.load import load_segmentor
 
 
 def __getattr__(name: str) -> Any:
     # the conversion layer needs torch: it is imported when one of its names is asked for, not before
     if name == "load_segmentor":
-        from ffnet_deploy.segmentor import load_segmentor
+        from ffnet_deploy.segmentor.load import load_segmentor
 
         return load_segmentor
     if name == "reparameterize":

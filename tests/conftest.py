@@ -1,5 +1,7 @@
 import os
 import signal
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +41,36 @@ def golden_segmentor(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """Config name and segmentor with golden weights, one after the other; tests leave it as it is."""
     pytest.importorskip("mmseg")
     return request.param, golden.build(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """Config and checkpoint of each tiny segmentor, by name."""
+    from tests.tiny import FAMILIES, write_checkpoint  # lazy: needs the conversion layer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    return {name: write_checkpoint(folder, name) for name in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_files: dict[str, tuple[Path, Path]]) -> dict[str, Any]:
+    """Each tiny segmentor, by name."""
+    from ffnet_deploy.segmentor.load import open_segmentor
+
+    return {name: open_segmentor(config, checkpoint) for name, (config, checkpoint) in tiny_files.items()}
+
+
+GraphOf = Callable[[str, Any], Any]
+"""From the name of a tiny segmentor and export options to its graph."""
+
+
+@pytest.fixture(scope="session")
+def graph_of(tiny: dict[str, Any]) -> GraphOf:
+    """The graph of a tiny segmentor for the given options, built once a session."""
+    from ffnet_deploy.export.onnx import build_graph
+
+    @cache
+    def build(name: str, options: Any) -> Any:
+        return build_graph(tiny[name], options)
+
+    return build

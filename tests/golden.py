@@ -15,7 +15,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ffnet_deploy.contract import Normalization
+from ffnet_deploy.core.contract import Normalization
 
 PUBLISHED = {
     "upernet_ffnet_2_512_160k_ade20k": "upernet_ffnet_2_ade20k",
@@ -81,8 +81,8 @@ def fill(model: Any) -> Any:
 
 def build(name: str) -> Any:
     """The segmentor of the config `name` with golden weights."""
-    from ffnet_deploy.building import build_segmentor
-    from ffnet_deploy.config import load_config
+    from ffnet_deploy.segmentor.building import build_segmentor
+    from ffnet_deploy.segmentor.config import load_config
 
     return fill(build_segmentor(load_config(name)))
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from ffnet_deploy.cli import bench, evaluate, export, train
-from ffnet_deploy.config import config_names
+from ffnet_deploy.segmentor.config import config_names
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {

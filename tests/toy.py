@@ -8,9 +8,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ffnet_deploy.contract import METADATA_KEY, Contract, Extent, InputKind, Normalization, OutputKind, TestProtocol
-from ffnet_deploy.label_sets import label_set
-from ffnet_deploy.manifest import write_manifest
+from ffnet_deploy.artifacts.manifest import write_manifest
+from ffnet_deploy.core.contract import (
+    METADATA_KEY,
+    Contract,
+    Extent,
+    InputKind,
+    Normalization,
+    OutputKind,
+    TestProtocol,
+)
+from ffnet_deploy.core.label_sets import label_set
 
 CAMVID = label_set("camvid")
 STRIDE = 4

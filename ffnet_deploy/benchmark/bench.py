@@ -31,10 +31,10 @@ from ffnet_deploy.benchmark.results import Findings, failed, measurement
 from ffnet_deploy.benchmark.roofline import peaks_of
 from ffnet_deploy.benchmark.settings import Grid
 from ffnet_deploy.benchmark.steps import DeviceEngine, Picture, batch_of, check_setting, make_step
+from ffnet_deploy.core.errors import FFNetDeployError, MissingPackageError, OptionError
+from ffnet_deploy.core.files import sha256
 from ffnet_deploy.engines.cuda import NoDeviceError
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import FFNetDeployError, MissingPackageError, OptionError
-from ffnet_deploy.files import sha256
 
 Watch = Callable[[str], Progress]
 """Given a setting in words, gives what is told of its rounds."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ffnet_deploy.benchmark.record import BenchRun, Measurement, Ratio, Setting
 from ffnet_deploy.benchmark.statistics import LEAST_ROUNDS, independent_ratio
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 
 
 @dataclass(frozen=True)

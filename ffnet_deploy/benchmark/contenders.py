@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from ffnet_deploy.benchmark.profilers import profile_onnxruntime, profile_openvino, profile_tensorrt
 from ffnet_deploy.benchmark.profiling import TimedLayers
 from ffnet_deploy.benchmark.tensorrt_device import TensorRTOnDevice
+from ffnet_deploy.core.errors import MissingPackageError, OptionError
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.engines.cuda import find_device
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.engines.onnxruntime_providers import DEVICES, how_to_install
 from ffnet_deploy.engines.openvino import OpenVinoEngine, OpenVinoOptions
-from ffnet_deploy.errors import MissingPackageError, OptionError
-from ffnet_deploy.optional import optional
 
 if TYPE_CHECKING:
     from ffnet_deploy.engines.tensorrt.runner import TensorRTOptions

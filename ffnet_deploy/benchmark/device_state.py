@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from ffnet_deploy import __version__
 from ffnet_deploy.benchmark.record import CpuState, DeviceState, GpuState
-from ffnet_deploy.errors import MissingPackageError
-from ffnet_deploy.optional import optional
+from ffnet_deploy.core.errors import MissingPackageError
+from ffnet_deploy.core.optional import optional
 
 _PACKAGES = (
     "numpy",

@@ -9,8 +9,8 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ffnet_deploy.benchmark.record import BenchRun
-from ffnet_deploy.errors import ArtifactError, OptionError
-from ffnet_deploy.files import write_json
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.files import write_json
 
 FORMAT = 1
 """Version of the files; another version's are refused."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffnet_deploy.benchmark.record import OutputCheck
-from ffnet_deploy.contract import Contract, OutputKind
+from ffnet_deploy.core.contract import Contract, OutputKind
 from ffnet_deploy.evaluation.resampling import bilinear_rows, nearest
 
 LEAST_AGREEMENT: Mapping[str, float] = {"fp32": 99.5, "fp16": 99.0, "bf16": 97.0, "int8": 90.0, "fp8": 90.0}

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.benchmark.profiling import TimedLayer, TimedLayers
 from ffnet_deploy.benchmark.roofline import Cost, Tensor, cost
-from ffnet_deploy.contract import INPUT_NAME
-from ffnet_deploy.errors import ArtifactError
-from ffnet_deploy.optional import optional
+from ffnet_deploy.core.contract import INPUT_NAME
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.optional import optional
 
 RUNS = 10
 """Calls that a profile averages."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 
 Samples = tuple[float, ...]
 """Times in milliseconds, in the order they were taken."""

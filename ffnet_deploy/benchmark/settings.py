@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from ffnet_deploy.benchmark.record import Setting
-from ffnet_deploy.contract import Contract
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import OptionError
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ffnet_deploy.benchmark.method import Step
 from ffnet_deploy.benchmark.outputs import label_maps
 from ffnet_deploy.benchmark.record import Content, Method, Setting
-from ffnet_deploy.contract import Contract, Extent, check_multiples
+from ffnet_deploy.core.contract import Contract, Extent, check_multiples
+from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import DataError, OptionError
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_image
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ffnet_deploy.benchmark.record import BenchRun, Setting
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ffnet_deploy.benchmark.contenders import Candidate, Open, ProfileLayers
 from ffnet_deploy.benchmark.method import Step
 from ffnet_deploy.benchmark.profiling import TimedLayers
-from ffnet_deploy.contract import STRIDE, Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import STRIDE, Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.errors import MissingPackageError, OptionError
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.engines.engine import check_batch
-from ffnet_deploy.errors import MissingPackageError, OptionError
-from ffnet_deploy.optional import optional
 
 _ANY_SIDE = Extent(STRIDE, 512, 1 << 14)
 _ANY_BATCH = Extent(1, 1, 1 << 10)
@@ -72,7 +72,7 @@ def torch_candidates(source: TorchSource, forms: Sequence[TorchForm]) -> list[Ca
     @lru_cache(maxsize=1)
     def segmentor() -> Any:
         optional("mmseg", extra="convert", purpose="timing the PyTorch network")
-        from ffnet_deploy.segmentor import open_segmentor
+        from ffnet_deploy.segmentor.load import open_segmentor
 
         return open_segmentor(source.config, source.checkpoint, source.progress)
 
@@ -107,7 +107,7 @@ class TorchFormEngine:
     """A segmentor run by PyTorch in one of its forms; an `Engine` and a `DeviceEngine`.
 
     Args:
-        segmentor: `ffnet_deploy.segmentor.Segmentor`; it is left as it is.
+        segmentor: `ffnet_deploy.segmentor.load.Segmentor`; it is left as it is.
         form: how it is run.
         device: PyTorch device.
         threads: CPU threads within a call, for the whole process; 0: as PyTorch chooses.

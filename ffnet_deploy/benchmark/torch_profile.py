@@ -11,7 +11,7 @@ from ffnet_deploy.benchmark.profilers import RUNS
 from ffnet_deploy.benchmark.profiling import TimedLayer, TimedLayers
 from ffnet_deploy.benchmark.roofline import Cost, Tensor, cost
 from ffnet_deploy.benchmark.torch_forms import TorchFormEngine
-from ffnet_deploy.optional import optional
+from ffnet_deploy.core.optional import optional
 
 _MARK = "ffnet:"
 _WARM = 2

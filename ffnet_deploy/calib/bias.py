@@ -22,7 +22,7 @@ from ffnet_deploy.calib.graph import Conv, Graph, attribute, set_initializer
 from ffnet_deploy.calib.insert import rounded, rounded_weight, scale_of
 from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.calib.rescale import own_bias
-from ffnet_deploy.precision import Precision
+from ffnet_deploy.core.precision import Precision
 
 _CHUNK = 1 << 16
 """Values rounded at once: they stay in a processor's cache."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.segments import SegmentedRunner
-from ffnet_deploy.errors import ArtifactError, DataError
+from ffnet_deploy.core.errors import ArtifactError, DataError
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step, the number of images done and the number of all."""

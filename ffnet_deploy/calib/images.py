@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.calib.collect import is_constant
 from ffnet_deploy.calib.lists import ImageList
-from ffnet_deploy.contract import IGNORE_LABEL, Contract
-from ffnet_deploy.errors import DataError, OptionError
+from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
+from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, Sample, class_labels
 from ffnet_deploy.evaluation.images import read_image, read_label_map
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image

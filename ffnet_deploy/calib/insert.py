@@ -10,8 +10,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ffnet_deploy.calib.graph import Conv, Graph, drop_unused_initializers
 from ffnet_deploy.calib.plan import Plan
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.precision import Precision
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.precision import Precision
 
 FP8_OPSET = 19
 """The operator set that brought FP8 to QuantizeLinear."""

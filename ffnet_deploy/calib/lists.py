@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.evaluation.datasets import Sample
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffnet_deploy.calib.options import Method
-from ffnet_deploy.optional import optional
+from ffnet_deploy.core.optional import optional
 
 _BITS = 8
 _METHODS = {Method.ENTROPY: "entropy", Method.PERCENTILE: "percentile"}

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.precision import Precision
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.precision import Precision
 
 
 class Method(str, Enum):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from ffnet_deploy.calib.graph import QUANTIZING, Conv, Graph, Use
-from ffnet_deploy.errors import ArtifactError, OptionError
+from ffnet_deploy.core.errors import ArtifactError, OptionError
 
 _LEFT_OUT = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that TensorRT could quantise; those that are not convolutions with constant weights stay as they are."""

@@ -16,8 +16,8 @@ from ffnet_deploy.calib.options import CalibrationOptions, Calibrator
 from ffnet_deploy.calib.plan import Plan, make_plan
 from ffnet_deploy.calib.ranges import Calibration, key_of, method_name, rounded
 from ffnet_deploy.calib.thresholds import threshold
-from ffnet_deploy.errors import ArtifactError, DataError
-from ffnet_deploy.precision import PRECISION_KEY, PrecisionRecord
+from ffnet_deploy.core.errors import ArtifactError, DataError
+from ffnet_deploy.core.precision import PRECISION_KEY, PrecisionRecord
 
 
 @dataclass(frozen=True)

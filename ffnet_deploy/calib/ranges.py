@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ffnet_deploy.calib.collect import Images
 from ffnet_deploy.calib.equalize import Factors
 from ffnet_deploy.calib.options import CalibrationOptions, Method
-from ffnet_deploy.contract import METADATA_KEY
-from ffnet_deploy.errors import ArtifactError
-from ffnet_deploy.files import write_json
+from ffnet_deploy.core.contract import METADATA_KEY
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.files import write_json
 
 FORMAT = 1
 _DIGITS = 9

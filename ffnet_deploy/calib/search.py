@@ -17,9 +17,9 @@ from ffnet_deploy.calib.ranges import Calibration
 from ffnet_deploy.calib.sensitivity import Sensitivity, ranked, sensitivities
 from ffnet_deploy.calib.timings import Timings
 from ffnet_deploy.calib.trials import miou
-from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
+from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
+from ffnet_deploy.core.files import write_json
 from ffnet_deploy.evaluation.datasets import Dataset
-from ffnet_deploy.files import write_json
 
 FORMAT = 1
 

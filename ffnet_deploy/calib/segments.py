@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from ffnet_deploy.calib.graph import Graph
-from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.core.errors import ArtifactError
 
 OBSERVED_AT_ONCE = 12
 """Observed tensors of one segment: what a segment hands out is all held at the same time."""

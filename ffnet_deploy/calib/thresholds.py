@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.calib.observers import CHANNEL_BINS, ChannelHistograms, Histogram
 from ffnet_deploy.calib.options import Method
-from ffnet_deploy.precision import Precision
+from ffnet_deploy.core.precision import Precision
 
 LEVELS = 127
 """Steps from zero to the largest value of symmetric INT8."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ffnet_deploy.benchmark.files import read_run
 from ffnet_deploy.benchmark.record import BenchRun, Profile
-from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.core.errors import ArtifactError
 
 _BETWEEN = re.compile(r"\.\.\.|[\s+,:{}\[\]]+")
 """What separates the names of nodes in the name of a layer that they were fused into."""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.simulate import Recorded, simulated
+from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import DataError
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.benchmark.files import read_run
 from ffnet_deploy.benchmark.record import BenchRun
 from ffnet_deploy.cli.console import console, progress_bar
 from ffnet_deploy.cli.source import Backend, Source, backend_of
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation
-from ffnet_deploy.manifest import read_manifest
 from ffnet_deploy.report.collect import GalleryOptions
 from ffnet_deploy.report.compare import Comparison
 from ffnet_deploy.report.data import DEFAULT_MAX_DROP

@@ -27,14 +27,14 @@ from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchSource, torch_can
 from ffnet_deploy.cli.bench_tables import show_changes, show_profiles, show_run, show_sweep
 from ffnet_deploy.cli.console import INTERRUPTED, console, download_bar, progress_bar, report_error, run_command
 from ffnet_deploy.cli.shapes import parse_sides
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import check_target
 from ffnet_deploy.evaluation.images import read_whole
-from ffnet_deploy.files import check_target
 from ffnet_deploy.report import ReportData, write_report
 from ffnet_deploy.report.merge import environment, timed_contenders
 from ffnet_deploy.report.write import check_report_target
 from ffnet_deploy.scenes import SceneOptions, make_scene
-from ffnet_deploy.zoo import chosen_checkpoint
+from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 Choice = TypeVar("Choice", bound=Enum)

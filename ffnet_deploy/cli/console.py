@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ffnet_deploy.errors import FFNetDeployError
+from ffnet_deploy.core.errors import FFNetDeployError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""

@@ -14,19 +14,19 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ffnet_deploy.cli.console import console, error_console, report_error, report_note
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.make import Made, Watcher, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
-from ffnet_deploy.errors import OptionError
 from ffnet_deploy.serving.triton import write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions
 
 if TYPE_CHECKING:  # these need the conversion layer
     from ffnet_deploy.export.engine import EngineVerification
     from ffnet_deploy.export.pipeline import VerifyOptions
-    from ffnet_deploy.segmentor import Segmentor
+    from ffnet_deploy.segmentor.load import Segmentor
 
 NO_DEVICE = 3
 """Exit code when the engine asked for cannot be built for want of a GPU; the graph is written."""

@@ -12,13 +12,13 @@ from ffnet_deploy.cli.against import ReportOptions, finish, score_others, take_i
 from ffnet_deploy.cli.console import console, progress_bar, report_note, run_command
 from ffnet_deploy.cli.shapes import parse_sides
 from ffnet_deploy.cli.source import Backend, Source
-from ffnet_deploy.contract import TestProtocol
+from ffnet_deploy.core.contract import TestProtocol
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import check_target, sha256
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
-from ffnet_deploy.files import check_target, sha256
 from ffnet_deploy.report.compare import Comparison
 
 PICTURES = Path("predictions")

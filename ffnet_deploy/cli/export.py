@@ -12,10 +12,10 @@ from ffnet_deploy.cli.console import run_command
 from ffnet_deploy.cli.engines import Backend, Ending, EngineFlags, engine_verification
 from ffnet_deploy.cli.graphs import OUT, GraphFlags, load_settings, open_for_export, write_graphs
 from ffnet_deploy.cli.lowering import LoweringFlags, chosen_target
-from ffnet_deploy.contract import InputKind, OutputKind
+from ffnet_deploy.core.contract import InputKind, OutputKind
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.precision import Target
 from ffnet_deploy.engines.tensorrt.options import HardwareCompatibility
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.precision import Target
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 Flags = TypeVar("Flags")

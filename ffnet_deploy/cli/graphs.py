@@ -11,18 +11,18 @@ from rich.table import Table
 from ffnet_deploy.cli.console import console, download_bar, error_console, report_note
 from ffnet_deploy.cli.lowering import lower_watched, show_lowered
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
-from ffnet_deploy.contract import STRIDE, InputKind, OutputKind, TestProtocol
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.contract import STRIDE, InputKind, OutputKind, TestProtocol
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.evaluation.datasets import open_dataset, open_images
-from ffnet_deploy.optional import optional
-from ffnet_deploy.zoo import chosen_checkpoint
+from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
 if TYPE_CHECKING:  # these need the conversion layer
-    from ffnet_deploy.config import SegmentorConfig
     from ffnet_deploy.export.lower import LowerOptions
     from ffnet_deploy.export.onnx import ExportOptions
     from ffnet_deploy.export.pipeline import Exported, VerifyOptions
-    from ffnet_deploy.segmentor import Segmentor
+    from ffnet_deploy.segmentor.config import SegmentorConfig
+    from ffnet_deploy.segmentor.load import Segmentor
 
 OUT = Path("export")
 """Folder of what is exported when no other is named."""
@@ -116,7 +116,7 @@ def load_settings(config: str) -> "SegmentorConfig":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for package in ("torch", "mmseg", "onnx", "onnxslim"):
         optional(package, extra="convert", purpose="ffnet-export")
-    from ffnet_deploy.config import load_config
+    from ffnet_deploy.segmentor.config import load_config
 
     return load_config(config)
 
@@ -133,7 +133,7 @@ def default_shape(protocol: TestProtocol) -> str:
 
 def open_for_export(config: "SegmentorConfig", checkpoint: str | None) -> "Segmentor":
     """The segmentor to export, its download shown as a bar, and what was assumed or left out as notes."""
-    from ffnet_deploy.segmentor import open_segmentor
+    from ffnet_deploy.segmentor.load import open_segmentor
 
     choice = chosen_checkpoint(checkpoint, config.name)
     with download_bar("downloading the checkpoint") as progress:

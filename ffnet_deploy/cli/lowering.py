@@ -10,14 +10,14 @@ import typer
 from rich.table import Table
 
 from ffnet_deploy.cli.console import console, report_note, steps_bar
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.precision import Precision, Target
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.precision import Precision, Target
 
 if TYPE_CHECKING:  # these need the conversion layer
     from ffnet_deploy.export.lower import Lowered, LowerOptions
     from ffnet_deploy.export.pipeline import Exported, VerifyOptions
     from ffnet_deploy.export.quantizing import CalibrationRequest
-    from ffnet_deploy.segmentor import Segmentor
+    from ffnet_deploy.segmentor.load import Segmentor
 
 _MOST_COSTLY = 12
 """Blocks of a search that are printed; the manifest and the report have all."""

@@ -2,8 +2,8 @@
 
 import re
 
-from ffnet_deploy.contract import STRIDE, Extent
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.contract import STRIDE, Extent
+from ffnet_deploy.core.errors import OptionError
 
 ANY_SIDE = (STRIDE, 4096)
 """Heights and widths, in pixels, that ``--dynamic`` accepts unless ``--shape`` says otherwise."""

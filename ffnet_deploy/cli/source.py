@@ -6,9 +6,9 @@ from enum import Enum
 from pathlib import Path
 
 from ffnet_deploy.cli.console import download_bar
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.zoo import chosen_checkpoint
+from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
 ENGINE_CACHE = Path("engines/onnxruntime")
 """Where ONNX Runtime's TensorRT provider keeps what it built, unless another folder is named."""

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ffnet_deploy.cli.console import console, report_error, report_note, run_command
-from ffnet_deploy.optional import optional
-from ffnet_deploy.quiet import quiet
+from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.training.options import Precision, TrainOptions, parse_override
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)

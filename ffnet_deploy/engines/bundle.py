@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.artifacts.manifest import FORMAT, describe, manifest_path
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.files import check_target, storage_errors, write_bytes
+from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.cuda import CudaDevice, find_device
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.flavour import Flavour, load
 from ffnet_deploy.engines.tensorrt.options import HardwareCompatibility
-from ffnet_deploy.errors import ArtifactError
-from ffnet_deploy.files import check_target, storage_errors, write_bytes
-from ffnet_deploy.manifest import FORMAT, describe, manifest_path
-from ffnet_deploy.precision import PrecisionRecord
 
 KIND = "engine"
 _DRAFT = ".building"

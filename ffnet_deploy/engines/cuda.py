@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from ffnet_deploy.errors import FFNetDeployError, MissingPackageError, OptionError
-from ffnet_deploy.optional import optional
+from ffnet_deploy.core.errors import FFNetDeployError, MissingPackageError, OptionError
+from ffnet_deploy.core.optional import optional
 
 Handle: TypeAlias = Any
 """A stream, event or graph of the bindings; `int` of it is its address."""

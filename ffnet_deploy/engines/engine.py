@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import Contract, Extent, InputKind, check_multiples
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.contract import Contract, Extent, InputKind, check_multiples
+from ffnet_deploy.core.errors import OptionError
 
 
 class Engine(Protocol):

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffnet_deploy.contract import INPUT_NAME, METADATA_KEY, Contract
-from ffnet_deploy.errors import ArtifactError
-from ffnet_deploy.manifest import manifest_path, read_manifest
-from ffnet_deploy.precision import PrecisionRecord
+from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest
+from ffnet_deploy.core.contract import INPUT_NAME, METADATA_KEY, Contract
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.precision import PrecisionRecord
 
 
 def check_file(path: Path) -> None:

@@ -8,10 +8,10 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from ffnet_deploy.contract import METADATA_KEY, Contract
+from ffnet_deploy.core.contract import METADATA_KEY, Contract
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.precision import PRECISION_KEY, PrecisionRecord
 from ffnet_deploy.engines.onnx_file import check_file, read_contract, read_precision
-from ffnet_deploy.errors import ArtifactError
-from ffnet_deploy.precision import PRECISION_KEY, PrecisionRecord
 
 _GRAPH, _METADATA = 7, 14  # fields of ModelProto
 _NODE, _INPUT, _OUTPUT = 1, 11, 12  # fields of GraphProto

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import INPUT_NAME
+from ffnet_deploy.core.contract import INPUT_NAME
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.engine import check_batch
 from ffnet_deploy.engines.onnx_file import check_file, check_tensors, vouch
 from ffnet_deploy.engines.onnx_metadata import read_description
@@ -20,9 +23,6 @@ from ffnet_deploy.engines.onnxruntime_providers import (
     provider_notes,
     provider_options,
 )
-from ffnet_deploy.errors import ArtifactError, OptionError
-from ffnet_deploy.optional import optional
-from ffnet_deploy.quiet import quiet
 
 
 def _load() -> Any:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.contract import INPUT_NAME, Contract, InputKind
-from ffnet_deploy.errors import ArtifactError, OptionError
-from ffnet_deploy.files import make_folder, sha256
-from ffnet_deploy.precision import Precision, PrecisionRecord
+from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.files import make_folder, sha256
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 

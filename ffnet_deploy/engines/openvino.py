@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import INPUT_NAME
+from ffnet_deploy.core.contract import INPUT_NAME
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.engines.engine import check_batch
 from ffnet_deploy.engines.onnx_file import check_file, check_tensors, vouch
 from ffnet_deploy.engines.onnx_metadata import read_description
-from ffnet_deploy.errors import ArtifactError, OptionError
-from ffnet_deploy.optional import optional
 
 _OWN_KERNELS = (
     "OpenVINO moves quantisation about to use its own INT8 kernels, and may end far from what the graph says: 2026.4 "

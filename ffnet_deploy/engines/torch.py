@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import STRIDE, Contract, Extent, InputKind, Normalization, OutputKind
+from ffnet_deploy.core.contract import STRIDE, Contract, Extent, InputKind, Normalization, OutputKind
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.engines.engine import check_batch
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.optional import optional
 
 _ANY_SIDE = Extent(STRIDE, 512, 1 << 14)
 _ANY_BATCH = Extent(1, 1, 1 << 10)
@@ -57,7 +57,7 @@ class TorchEngine:
             MissingPackageError: the conversion layer is not installed.
         """
         optional("mmseg", extra="convert", purpose="the torch backend")
-        from ffnet_deploy.segmentor import open_segmentor
+        from ffnet_deploy.segmentor.load import open_segmentor
 
         segmentor = open_segmentor(config, checkpoint, progress)
         contract = segmentor.contract(height=_ANY_SIDE, width=_ANY_SIDE, batch=_ANY_BATCH)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import IGNORE_LABEL
-from ffnet_deploy.errors import DataError, OptionError
+from ffnet_deploy.core.contract import IGNORE_LABEL
+from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.evaluation.images import image_files, read_image, read_label_map
 
 DATASETS = ("ade20k", "cityscapes", "camvid", "scenes", "custom")

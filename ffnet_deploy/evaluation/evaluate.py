@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import Contract, TestProtocol
+from ffnet_deploy.core.contract import Contract, TestProtocol
+from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.files import make_folder, write_json
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import DataError
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
 from ffnet_deploy.evaluation.overlays import write_overlay
 from ffnet_deploy.evaluation.protocol import PredictOptions, check_protocol, predict
 from ffnet_deploy.evaluation.scores import Scores, confusion_matrix, scores
-from ffnet_deploy.files import make_folder, write_json
 
 Progress = Callable[[int, int], None]
 """Called after each image with the number of images done and the number of all."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.evaluation.containers import PNG_PALETTE, is_whole, png_header, png_indices_as_grey
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import IGNORE_LABEL, Contract
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
+from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.evaluation.resampling import nearest
-from ffnet_deploy.files import write_bytes
 
 Picture = NDArray[np.uint8]
 """uint8 (height, width, 3), BGR."""

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import Contract, InputKind, Normalization, TestProtocol
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.contract import Contract, InputKind, Normalization, TestProtocol
+from ffnet_deploy.core.errors import DataError
 
 
 def rescaled_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:

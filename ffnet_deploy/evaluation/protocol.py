@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import STRIDE, Contract, Extent, OutputKind, TestProtocol, check_multiples
+from ffnet_deploy.core.contract import STRIDE, Contract, Extent, OutputKind, TestProtocol, check_multiples
+from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
 from ffnet_deploy.evaluation.resampling import nearest
 from ffnet_deploy.evaluation.windows import Box, ScoredWindow, ScoreMap, window_boxes

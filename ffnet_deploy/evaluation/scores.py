@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import IGNORE_LABEL
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.contract import IGNORE_LABEL
+from ffnet_deploy.core.errors import DataError
 
 
 def confusion_matrix(predicted: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:

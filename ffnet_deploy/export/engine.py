@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.artifacts.manifest import manifest_path
+from ffnet_deploy.artifacts.staging import reject
+from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.tensorrt import make
 from ffnet_deploy.engines.tensorrt.make import Made, Watcher, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.export.drafts import reject
 from ffnet_deploy.export.verify import Tolerance, Verification, verify
-from ffnet_deploy.manifest import manifest_path
 
 if TYPE_CHECKING:
     from ffnet_deploy.export.pipeline import VerifyOptions

@@ -9,20 +9,20 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest, write_manifest
+from ffnet_deploy.artifacts.staging import move, reject, workshop
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import make_folder
+from ffnet_deploy.core.precision import Precision, PrecisionRecord, Target
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.export.drafts import move, reject, workshop
 from ffnet_deploy.export.onnx import contract_in, write_graph
 from ffnet_deploy.export.pipeline import Stage, VerifyOptions
-from ffnet_deploy.export.precision import TypingOptions, TypingReport, assign_types, simulated
-from ffnet_deploy.export.precision.assign import recorded
 from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
 from ffnet_deploy.export.verify import Tolerance, Verification, input_batch, usual_tolerance, verify
-from ffnet_deploy.files import make_folder
-from ffnet_deploy.manifest import manifest_path, read_manifest, write_manifest
-from ffnet_deploy.precision import Precision, PrecisionRecord, Target
+from ffnet_deploy.precision import TypingOptions, TypingReport, assign_types, simulated
+from ffnet_deploy.precision.assign import recorded
 
 Progress = Callable[[int, int], None]
 Inputs = Sequence[NDArray[np.generic]]

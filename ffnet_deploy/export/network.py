@@ -11,8 +11,8 @@ from mmseg.models.decode_heads import UPerHead
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ffnet_deploy.contract import STRIDE, InputKind, Normalization, OutputKind
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.contract import STRIDE, InputKind, Normalization, OutputKind
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.export.reparameterize import reparameterize
 from ffnet_deploy.models.ffnet import FFNet
 from ffnet_deploy.models.ffnet_head import FFNetHead

@@ -9,7 +9,7 @@ import onnx
 import onnxslim
 import torch
 
-from ffnet_deploy.contract import (
+from ffnet_deploy.core.contract import (
     INPUT_NAME,
     METADATA_KEY,
     STRIDE,
@@ -19,11 +19,11 @@ from ffnet_deploy.contract import (
     OutputKind,
     check_multiples,
 )
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import storage_errors
+from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.export.network import DeployedNetwork
-from ffnet_deploy.files import storage_errors
-from ffnet_deploy.quiet import quiet
-from ffnet_deploy.segmentor import Segmentor
+from ffnet_deploy.segmentor.load import Segmentor
 
 NEWEST_OPSET = 20
 """The newest operator set that brings the networks anything: 20 has `Gelu`."""

@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.artifacts.manifest import manifest_path, write_manifest
+from ffnet_deploy.artifacts.staging import move, reject, workshop
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.files import make_folder
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.preprocessing import normalized, resize_image
-from ffnet_deploy.export.drafts import move, reject, workshop
 from ffnet_deploy.export.equivalence import BlockError, compare_blocks
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, write_graph
 from ffnet_deploy.export.reparameterize import reparameterize
 from ffnet_deploy.export.verify import NamedImage, Tolerance, Verification, verify
-from ffnet_deploy.files import make_folder
-from ffnet_deploy.manifest import manifest_path, write_manifest
-from ffnet_deploy.segmentor import Segmentor
+from ffnet_deploy.segmentor.load import Segmentor
 
 _BLOCKS_SIZE = (128, 160)
 """Input (height, width) in pixels of the block-by-block comparison."""

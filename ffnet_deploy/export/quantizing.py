@@ -24,12 +24,12 @@ from ffnet_deploy.calib import (
 from ffnet_deploy.calib.images import DEFAULT_COUNT, labelled_samples
 from ffnet_deploy.calib.lists import read_image_list
 from ffnet_deploy.calib.search import SearchOptions, search_mixed
-from ffnet_deploy.contract import Contract, OutputKind
-from ffnet_deploy.errors import DataError, OptionError
+from ffnet_deploy.core.contract import Contract, OutputKind
+from ffnet_deploy.core.errors import DataError, OptionError
+from ffnet_deploy.core.files import check_target
+from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.precision import PrecisionRecord, Target
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
-from ffnet_deploy.files import check_target
-from ffnet_deploy.optional import optional
-from ffnet_deploy.precision import PrecisionRecord, Target
 
 _SEARCHED_FALL = 0.5
 """Share of the fall of mIoU that a search may use up: other images, on which the graph is verified, may lose more."""

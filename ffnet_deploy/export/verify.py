@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import STRIDE, Contract, OutputKind
+from ffnet_deploy.core.contract import STRIDE, Contract, OutputKind
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from ffnet_deploy.evaluation.preprocessing import network_input
-from ffnet_deploy.precision import Precision
 
 Image = NDArray[np.uint8]
 

@@ -1,6 +1,6 @@
 """The FFNet networks as plain PyTorch modules, registered with MMSegmentation under their published names."""
 
-from ffnet_deploy.quiet import quiet
+from ffnet_deploy.core.quiet import quiet
 
 with quiet():
     from ffnet_deploy.models.ffnet import FFNet, ffnet_1, ffnet_2, ffnet_3, ffnet_4

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import IGNORE_LABEL, Contract
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.evaluation.datasets import Sample as Source
 from ffnet_deploy.evaluation.evaluate import Watch
 from ffnet_deploy.report.data import Gallery, Sample

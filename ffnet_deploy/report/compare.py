@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ffnet_deploy.benchmark.record import BenchRun
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, Progress, evaluate

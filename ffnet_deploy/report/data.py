@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ffnet_deploy.benchmark.record import BenchRun, Measurement, Profile
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.evaluation.scores import Scores
 
 DEFAULT_MAX_DROP = 0.3

@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest, tool_versions
 from ffnet_deploy.benchmark.record import BenchRun, Measurement
-from ffnet_deploy.contract import Contract
-from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.evaluation.evaluate import Evaluation
-from ffnet_deploy.manifest import manifest_path, read_manifest, tool_versions
 from ffnet_deploy.report.data import Accuracy, Contender
 from ffnet_deploy.report.proof import asked_of
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.contract import IGNORE_LABEL
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.contract import IGNORE_LABEL
+from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.evaluation.resampling import nearest
 
 Image = NDArray[np.uint8]

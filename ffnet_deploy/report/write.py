@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ffnet_deploy.benchmark.files import run_to_dict
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.files import check_target, write_bytes
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import check_target, write_bytes
 from ffnet_deploy.report.data import Accuracy, Contender, ReportData, Sample
 from ffnet_deploy.report.gate import checks, verdict
 from ffnet_deploy.report.markdown import markdown

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.files import make_folder, write_bytes
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import make_folder, write_bytes
 from ffnet_deploy.scenes.dice import SEED_LIMIT
 from ffnet_deploy.scenes.options import SceneOptions
 from ffnet_deploy.scenes.scene import make_scene
@@ -64,7 +64,7 @@ def write_scenes(
 
 
 def _class_list() -> bytes:
-    return (resources.files("ffnet_deploy") / "classes" / "scenes.txt").read_bytes()
+    return (resources.files("ffnet_deploy.core") / "classes" / "scenes.txt").read_bytes()
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

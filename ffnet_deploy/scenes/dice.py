@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 
 T = TypeVar("T")
 Colour = tuple[int, int, int]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 
 SMALLEST = 64
 LARGEST = 4096

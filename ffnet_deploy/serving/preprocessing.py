@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ffnet_deploy.contract import INPUT_NAME, Contract
-from ffnet_deploy.files import write_bytes
-from ffnet_deploy.optional import optional
+from ffnet_deploy.core.contract import INPUT_NAME, Contract
+from ffnet_deploy.core.files import write_bytes
+from ffnet_deploy.core.optional import optional
 
 NORMALIZED = "normalized"
 """Name of its output: float32 (batch, 3, height, width), RGB."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ffnet_deploy.contract import INPUT_NAME, Contract, InputKind, OutputKind
+from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind, OutputKind
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import make_folder, storage_errors, write_bytes
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.onnx_file import vouch
 from ffnet_deploy.engines.onnx_metadata import read_description, tensor_shape
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.files import make_folder, storage_errors, write_bytes
 from ffnet_deploy.serving.preprocessing import NORMALIZED, write_preprocessing
 from ffnet_deploy.serving.triton_config import (
     LABELS_FILE,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ffnet_deploy.contract import Contract
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import OptionError
 
 LABELS_FILE = "labels.txt"
 """Name of the file with the class names, one a line, in label order."""

@@ -10,9 +10,9 @@ from mmengine.registry import DefaultScope
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from ffnet_deploy.contract import IGNORE_LABEL
-from ffnet_deploy.errors import ConfigError, DataError
-from ffnet_deploy.quiet import quiet
+from ffnet_deploy.core.contract import IGNORE_LABEL
+from ffnet_deploy.core.errors import ConfigError, DataError
+from ffnet_deploy.core.quiet import quiet
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 LABELS_READ = 64

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ffnet_deploy.checkpoint import Checkpoint
-from ffnet_deploy.errors import CheckpointError
-from ffnet_deploy.weights import BACKBONE, CLASSIFIER_PREFIXES, SEGMENTOR_PREFIXES, grouped, shapes_of
+from ffnet_deploy.core.errors import CheckpointError
+from ffnet_deploy.segmentor.checkpoint import Checkpoint
+from ffnet_deploy.segmentor.weights import BACKBONE, CLASSIFIER_PREFIXES, SEGMENTOR_PREFIXES, grouped, shapes_of
 
 
 @dataclass(frozen=True)

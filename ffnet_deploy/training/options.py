@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 
 
 class Precision(str, Enum):

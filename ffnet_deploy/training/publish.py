@@ -13,12 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ffnet_deploy.checkpoint import read_checkpoint
 from ffnet_deploy.cli.console import console, progress_bar, run_command
-from ffnet_deploy.config import config_names, find_config, load_config
-from ffnet_deploy.errors import CheckpointError
-from ffnet_deploy.files import atomic_path, sha256, write_bytes
-from ffnet_deploy.optional import optional
+from ffnet_deploy.core.errors import CheckpointError
+from ffnet_deploy.core.files import atomic_path, sha256, write_bytes
+from ffnet_deploy.core.optional import optional
+from ffnet_deploy.segmentor.checkpoint import read_checkpoint
+from ffnet_deploy.segmentor.config import config_names, find_config, load_config
 from ffnet_deploy.training.saving import best_in
 
 SHOWN_LINES = 24

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import torch
 
-from ffnet_deploy.config import SegmentorConfig, load_config
-from ffnet_deploy.errors import ConfigError, OptionError
-from ffnet_deploy.label_sets import LabelSet, read_label_set
+from ffnet_deploy.core.errors import ConfigError, OptionError
+from ffnet_deploy.core.label_sets import LabelSet, read_label_set
+from ffnet_deploy.segmentor.config import SegmentorConfig, load_config
 from ffnet_deploy.training.options import Precision, TrainOptions
 from ffnet_deploy.training.saving import BACKEND, newest_intact
 

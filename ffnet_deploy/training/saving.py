@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from ffnet_deploy.errors import CheckpointError
-from ffnet_deploy.files import write_bytes
+from ffnet_deploy.core.errors import CheckpointError
+from ffnet_deploy.core.files import write_bytes
 
 BACKEND = "atomic"
 """Name of `AtomicBackend` among mmengine's file backends."""

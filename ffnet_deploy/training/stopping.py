@@ -12,7 +12,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
-from ffnet_deploy.errors import FFNetDeployError
+from ffnet_deploy.core.errors import FFNetDeployError
 from ffnet_deploy.training.saving import checkpoints_in, is_intact
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

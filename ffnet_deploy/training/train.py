@@ -17,9 +17,10 @@ from rich.console import Console
 import ffnet_deploy.models
 import ffnet_deploy.training.crops
 import ffnet_deploy.training.rates  # noqa: F401  these register what configs name
-from ffnet_deploy.checkpoint import read_checkpoint
-from ffnet_deploy.errors import CheckpointError, ConfigError, DataError, OptionError
-from ffnet_deploy.files import make_folder
+from ffnet_deploy.core.errors import CheckpointError, ConfigError, DataError, OptionError
+from ffnet_deploy.core.files import make_folder
+from ffnet_deploy.segmentor.checkpoint import read_checkpoint
+from ffnet_deploy.segmentor.zoo import PRETRAINED, fetch, resolve_checkpoint
 from ffnet_deploy.training.datasets import check_data
 from ffnet_deploy.training.initial import InitialWeights, fit_weights
 from ffnet_deploy.training.live import LiveLineHook, memory_mib
@@ -29,7 +30,6 @@ from ffnet_deploy.training.runner import RandomStateHook, TrainRunner
 from ffnet_deploy.training.samples import SamplesHook
 from ffnet_deploy.training.saving import checkpoints_in, newest_intact
 from ffnet_deploy.training.stopping import FiniteLossHook, StopHook, StopRequest, TrainingError, save_now
-from ffnet_deploy.zoo import PRETRAINED, fetch, resolve_checkpoint
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from ffnet_deploy.benchmark.contenders import (
 )
 from ffnet_deploy.benchmark.record import BenchRun, Content, Method, Setting, Verdict
 from ffnet_deploy.benchmark.settings import Grid
-from ffnet_deploy.contract import Contract, Extent, OutputKind
-from ffnet_deploy.errors import ArtifactError, MissingPackageError, OptionError
+from ffnet_deploy.core.contract import Contract, Extent, OutputKind
+from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError
 from tests.benchmark.simulated import SimulatedClock
 from tests.benchmark.toy_picture import PICTURE
 from tests.toy import ToyEngine, contract, fixed, logits, weights, write_onnx

@@ -40,9 +40,9 @@ def test_blocks_are_in_the_order_of_the_data() -> None:
 
 def test_every_module_of_a_real_network_has_its_block(tmp_path: Path) -> None:
     pytest.importorskip("mmseg")
-    from ffnet_deploy.contract import InputKind, OutputKind
+    from ffnet_deploy.core.contract import InputKind, OutputKind
     from ffnet_deploy.export.network import DeployedNetwork
-    from ffnet_deploy.segmentor import open_segmentor
+    from ffnet_deploy.segmentor.load import open_segmentor
     from tests.tiny import write_config
 
     segmentor = open_segmentor(write_config(tmp_path, "tiny_seg"))

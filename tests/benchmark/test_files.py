@@ -6,7 +6,7 @@ import pytest
 
 from ffnet_deploy.benchmark.files import FORMAT, read_run, run_to_dict, write_run
 from ffnet_deploy.benchmark.record import BenchRun
-from ffnet_deploy.errors import ArtifactError, StorageError
+from ffnet_deploy.core.errors import ArtifactError, StorageError
 from tests.benchmark.runs import make_run, with_everything
 
 

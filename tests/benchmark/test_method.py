@@ -8,7 +8,7 @@ import pytest
 from ffnet_deploy.benchmark.method import Entry, race
 from ffnet_deploy.benchmark.record import Content, Method, Verdict
 from ffnet_deploy.benchmark.statistics import ratio
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 from tests.benchmark.simulated import NOISES, SimulatedClock, drifting, steady
 
 METHOD = Method(warmup_ms=200, seconds=3, samples=50, rounds=50)

@@ -4,7 +4,7 @@ import pytest
 
 from ffnet_deploy.benchmark.record import OutputCheck, Setting
 from ffnet_deploy.benchmark.sweep import Point, best_within, frontier, points
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 from tests.benchmark.runs import make_run, rows, run_of
 
 

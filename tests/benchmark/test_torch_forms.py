@@ -8,7 +8,7 @@ from ffnet_deploy.benchmark.bench import BenchOptions, bench
 from ffnet_deploy.benchmark.record import Method
 from ffnet_deploy.benchmark.settings import Grid
 from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchFormEngine, TorchSource, torch_candidates
-from ffnet_deploy.errors import MissingPackageError, OptionError
+from ffnet_deploy.core.errors import MissingPackageError, OptionError
 from tests.benchmark.toy_picture import PICTURE
 
 pytest.importorskip("mmseg")
@@ -67,7 +67,7 @@ def test_the_compiled_form_is_the_same_network(checkpoint: tuple[Path, Path]) ->
 
 
 def test_timing_leaves_the_segmentor_as_it_is(checkpoint: tuple[Path, Path]) -> None:
-    from ffnet_deploy.segmentor import open_segmentor
+    from ffnet_deploy.segmentor.load import open_segmentor
 
     segmentor = open_segmentor(*checkpoint)
     before = {name: tensor.clone() for name, tensor in segmentor.model.state_dict().items()}

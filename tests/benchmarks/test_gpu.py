@@ -15,14 +15,14 @@ from benchmarks import gpu
 from benchmarks.gpu_reference import Gate, find_references, verify_engine
 from benchmarks.prepare_gpu import Cases, check_source, describe, prepare
 from ffnet_deploy.benchmark.files import run_from_dict
-from ffnet_deploy.contract import Contract, OutputKind
+from ffnet_deploy.core.contract import Contract, OutputKind
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.bundle import Bundle
 from ffnet_deploy.engines.cuda import find_device
 from ffnet_deploy.engines.tensorrt import runner
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
-from ffnet_deploy.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.datasets import open_dataset
-from ffnet_deploy.precision import Precision, PrecisionRecord
 from tests.conftest import REPOSITORY
 from tests.engines.tensorrt.conftest import cuda, trt  # noqa: F401  # fixtures
 from tests.engines.tensorrt.trt_standin import TrtStandIn, network

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ffnet_deploy.contract import METADATA_KEY, Contract
+from ffnet_deploy.core.contract import METADATA_KEY, Contract
 from tests.toy import contract as toy_contract
 from tests.toy import fixed
 

@@ -12,7 +12,7 @@ from ffnet_deploy.calib.graph import Conv, Graph
 from ffnet_deploy.calib.insert import rounded_weight, scale_of
 from ffnet_deploy.calib.observers import Histogram
 from ffnet_deploy.calib.plan import make_plan
-from ffnet_deploy.precision import Precision
+from ffnet_deploy.core.precision import Precision
 from tests.calib.networks import images, network, weight
 
 

@@ -10,7 +10,7 @@ from ffnet_deploy.calib.collect import collect
 from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.observers import Histogram
 from ffnet_deploy.calib.segments import SegmentedRunner
-from ffnet_deploy.errors import ArtifactError, DataError
+from ffnet_deploy.core.errors import ArtifactError, DataError
 from tests.calib.networks import images, network, set_weight, weight
 
 

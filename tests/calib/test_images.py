@@ -9,8 +9,8 @@ import pytest
 from ffnet_deploy.calib import choose_images
 from ffnet_deploy.calib.images import labelled_samples, order_samples, shown_to_network, spread_over_classes
 from ffnet_deploy.calib.lists import read_image_list
-from ffnet_deploy.contract import Extent, InputKind, TestProtocol
-from ffnet_deploy.errors import DataError, OptionError
+from ffnet_deploy.core.contract import Extent, InputKind, TestProtocol
+from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from tests.conftest import REPOSITORY
 from tests.toy import contract, fixed, picture, write_pairs

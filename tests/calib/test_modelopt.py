@@ -9,7 +9,7 @@ import pytest
 from ffnet_deploy.calib import CalibrationOptions, Calibrator, Method, quantize_graph
 from ffnet_deploy.calib.observers import Histogram
 from ffnet_deploy.calib.thresholds import threshold
-from ffnet_deploy.errors import MissingPackageError, OptionError
+from ffnet_deploy.core.errors import MissingPackageError, OptionError
 from tests.calib.networks import images, network
 from tests.calib.structure import check_structure
 

@@ -9,7 +9,7 @@ from scipy import stats
 from ffnet_deploy.calib.observers import BINS, ChannelHistograms, Histogram
 from ffnet_deploy.calib.options import Method
 from ffnet_deploy.calib.thresholds import LEVELS, channel_thresholds, threshold
-from ffnet_deploy.precision import Precision
+from ffnet_deploy.core.precision import Precision
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 DISTRIBUTIONS: dict[str, Draw] = {

@@ -10,8 +10,8 @@ from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
 from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.quantize import mac_share
 from ffnet_deploy.calib.simulate import outputs, sqnr
-from ffnet_deploy.errors import ArtifactError, DataError, OptionError
-from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
+from ffnet_deploy.core.errors import ArtifactError, DataError, OptionError
+from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from tests.calib.networks import Builder, images, network, weight
 from tests.calib.structure import check_structure
 from tests.toy import contract, fixed

@@ -16,8 +16,8 @@ from ffnet_deploy.calib import (
     write_calibration,
 )
 from ffnet_deploy.calib.ranges import Calibration, CalibrationKey
-from ffnet_deploy.contract import METADATA_KEY, Normalization
-from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.core.contract import METADATA_KEY, Normalization
+from ffnet_deploy.core.errors import ArtifactError
 from tests.calib.networks import images, network, set_weight, weight
 from tests.toy import contract, fixed
 

@@ -20,15 +20,15 @@ from ffnet_deploy.calib.sensitivity import Sensitivity, ranked, sensitivities
 from ffnet_deploy.calib.simulate import sqnr
 from ffnet_deploy.calib.timings import Timings, read_timings
 from ffnet_deploy.calib.trials import blocks_of
-from ffnet_deploy.contract import Extent
+from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
-from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.protocol import predict
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_in
-from ffnet_deploy.export.precision.assign import recorded
-from ffnet_deploy.segmentor import open_segmentor
+from ffnet_deploy.precision.assign import recorded
+from ffnet_deploy.segmentor.load import open_segmentor
 from tests.report.examples import run
 from tests.tiny import write_checkpoint
 from tests.toy import picture

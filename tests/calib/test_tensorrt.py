@@ -6,10 +6,10 @@ import onnx
 import pytest
 
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
-from ffnet_deploy.contract import Extent
+from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.engines.tensorrt.make import make_engine
-from ffnet_deploy.export.precision import TypingOptions, assign_types
-from ffnet_deploy.precision import Precision
+from ffnet_deploy.precision import TypingOptions, assign_types
 from tests import golden
 from tests.calib import parsed
 from tests.calib.networks import images, network
@@ -53,7 +53,7 @@ def test_an_equalised_network_builds(base: Precision, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "opset"), [(name, opset) for name in FAMILIES for opset in (17, 20)])
 def test_both_families_have_the_structure(name: str, opset: int, tmp_path: Path) -> None:
     from ffnet_deploy.export.onnx import ExportOptions, build_graph
-    from ffnet_deploy.segmentor import open_segmentor
+    from ffnet_deploy.segmentor.load import open_segmentor
 
     segmentor = open_segmentor(*write_checkpoint(tmp_path, name))
     model = build_graph(segmentor, ExportOptions(Extent.fixed(32), Extent.fixed(64), opset=opset))
@@ -73,9 +73,9 @@ def test_both_families_have_the_structure(name: str, opset: int, tmp_path: Path)
 @pytest.mark.parametrize("quantize", [False, True], ids=["fp16", "int8"])
 @pytest.mark.parametrize("name", golden.PUBLISHED)
 def test_published_networks_build_as_they_are_lowered(name: str, quantize: bool, tmp_path: Path) -> None:
-    from ffnet_deploy.config import load_config
     from ffnet_deploy.export.onnx import ExportOptions, build_graph
-    from ffnet_deploy.segmentor import open_segmentor
+    from ffnet_deploy.segmentor.config import load_config
+    from ffnet_deploy.segmentor.load import open_segmentor
 
     segmentor = open_segmentor(load_config(name))
     golden.fill(segmentor.model)

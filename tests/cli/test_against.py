@@ -36,7 +36,7 @@ def artifact(tmp_path: Path) -> Path:
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
     """The same network with a little noise on its weights."""
-    from ffnet_deploy.manifest import write_manifest
+    from ffnet_deploy.artifacts.manifest import write_manifest
 
     path = write_onnx(tmp_path / "other.onnx", contract())
     model = onnx.load(path)

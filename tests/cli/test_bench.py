@@ -13,7 +13,7 @@ from ffnet_deploy.benchmark.files import read_run, run_to_dict, write_run
 from ffnet_deploy.benchmark.record import Content
 from ffnet_deploy.cli.bench import app, parse_choices, parse_numbers, parse_sizes
 from ffnet_deploy.cli.console import console
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 from tests.benchmark.runs import make_run
 from tests.toy import contract, fixed, picture, write_onnx
 

@@ -3,7 +3,7 @@ import typer
 from typer.testing import CliRunner
 
 from ffnet_deploy.cli.console import run_command
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.errors import DataError
 
 
 def command_that(raises: BaseException) -> typer.Typer:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from ffnet_deploy.artifacts.manifest import manifest_path
 from ffnet_deploy.cli.engines import NO_DEVICE
 from ffnet_deploy.cli.export import app
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError
-from ffnet_deploy.manifest import manifest_path
 from tests.tiny import write_checkpoint
 from tests.toy import contract, write_onnx
 

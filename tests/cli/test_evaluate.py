@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ffnet_deploy.cli.evaluate import Mode, app, chosen_protocol, parse_size
-from ffnet_deploy.contract import OutputKind, TestProtocol
+from ffnet_deploy.core.contract import OutputKind, TestProtocol
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from ffnet_deploy.errors import OptionError
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from tests.toy import CAMVID, contract, fixed, write_onnx, write_pairs

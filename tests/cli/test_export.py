@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.cli.evaluate import app as evaluate_app
 from ffnet_deploy.cli.export import app
 from ffnet_deploy.cli.graphs import default_shape
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
-from ffnet_deploy.config import load_config
-from ffnet_deploy.contract import Extent
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.manifest import read_manifest
+from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.scenes import SceneOptions
 from ffnet_deploy.scenes.dataset import write_scenes
+from ffnet_deploy.segmentor.config import load_config
 from tests.tiny import write_checkpoint, write_config
 
 

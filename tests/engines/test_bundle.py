@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ffnet_deploy.artifacts.manifest import manifest_path
+from ffnet_deploy.core.errors import ArtifactError, StorageError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines import bundle as bundles
 from ffnet_deploy.engines.bundle import (
     check_host,
@@ -24,10 +27,7 @@ from ffnet_deploy.engines.cuda import CudaDevice
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.target import Target
-from ffnet_deploy.errors import ArtifactError, StorageError
-from ffnet_deploy.manifest import manifest_path
-from ffnet_deploy.precision import Precision, PrecisionRecord
-from tests.test_files import largest_file
+from tests.core.test_files import largest_file
 from tests.toy import contract, write_onnx
 
 PLAN = bytes(range(256)) * 40

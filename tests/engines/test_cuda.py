@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines import cuda
 from ffnet_deploy.engines.cuda import Cuda, CudaError, DeviceArray, NoDeviceError, UnusableDeviceError, find_device
-from ffnet_deploy.errors import OptionError
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 
 

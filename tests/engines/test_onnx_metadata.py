@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ffnet_deploy.contract import METADATA_KEY, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import METADATA_KEY, Extent, InputKind, OutputKind
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.engines.onnx_metadata import node_at, read_description, read_metadata, tensor_shape
-from ffnet_deploy.errors import ArtifactError
-from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
 from tests.toy import contract, fixed, write_onnx
 
 onnx = pytest.importorskip("onnx")

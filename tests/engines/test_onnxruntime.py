@@ -3,14 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnet_deploy.contract import METADATA_KEY, Extent, InputKind, OutputKind
+from ffnet_deploy.artifacts.manifest import manifest_path, write_manifest
+from ffnet_deploy.core.contract import METADATA_KEY, Extent, InputKind, OutputKind
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.engines.engine import check_batch
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
-from ffnet_deploy.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.resampling import bilinear
-from ffnet_deploy.manifest import manifest_path, write_manifest
-from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
 from tests.toy import contract, fixed, logits, picture, weights, write_onnx
 
 onnx = pytest.importorskip("onnx")

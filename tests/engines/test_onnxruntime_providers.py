@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffnet_deploy.contract import Extent, InputKind
+from ffnet_deploy.core.contract import Extent, InputKind
+from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError, StorageError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.engines.onnxruntime_providers import CPU, CUDA, TENSORRT, parse_device, provider_options
-from ffnet_deploy.errors import ArtifactError, MissingPackageError, OptionError, StorageError
-from ffnet_deploy.precision import Precision, PrecisionRecord
 from tests.toy import contract, fixed, write_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -174,8 +174,8 @@ def test_layers_kept_in_float32_are_noted(
 ) -> None:
     import onnx
 
-    from ffnet_deploy.contract import METADATA_KEY
-    from ffnet_deploy.precision import PRECISION_KEY
+    from ffnet_deploy.core.contract import METADATA_KEY
+    from ffnet_deploy.core.precision import PRECISION_KEY
 
     path = write_onnx(tmp_path / "toy.onnx", contract())
     model = onnx.load(path)

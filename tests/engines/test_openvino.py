@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnet_deploy.contract import InputKind, OutputKind
+from ffnet_deploy.core.contract import InputKind, OutputKind
+from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.openvino import OpenVinoEngine, OpenVinoOptions
-from ffnet_deploy.errors import ArtifactError, MissingPackageError, OptionError
 from tests.toy import contract, fixed, logits, weights, write_onnx
 
 pytest.importorskip("openvino")
@@ -138,7 +138,7 @@ def test_ffnet_eval_runs_graphs_with_it(path: Path) -> None:
 def test_quantised_graphs_come_with_a_warning(path: Path) -> None:
     import onnx
 
-    from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
+    from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 
     model = onnx.load(path)
     entry = model.metadata_props.add()

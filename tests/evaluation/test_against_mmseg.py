@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ffnet_deploy.contract import Extent
+from ffnet_deploy.core.contract import Extent
 from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.protocol import predict
 
@@ -20,7 +20,7 @@ def test_label_maps_of_ffnet_seg_are_those_of_mmseg(shared_data: Path) -> None:
     from mmengine.registry import DefaultScope
 
     from ffnet_deploy.engines.torch import TorchEngine
-    from ffnet_deploy.segmentor import open_segmentor
+    from ffnet_deploy.segmentor.load import open_segmentor
     from tests import golden
 
     segmentor = open_segmentor("ffnet_seg_512_ade_160k")

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ffnet_deploy.contract import TestProtocol
-from ffnet_deploy.errors import DataError, OptionError, StorageError
+from ffnet_deploy.core.contract import TestProtocol
+from ffnet_deploy.core.errors import DataError, OptionError, StorageError
 from ffnet_deploy.evaluation.datasets import open_dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate, write_evaluation
 from ffnet_deploy.evaluation.protocol import PredictOptions, predict

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.evaluation.images import image_files, read_image, read_label_map
 from tests.toy import picture
 

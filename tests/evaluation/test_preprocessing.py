@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ffnet_deploy.contract import InputKind, Normalization, TestProtocol
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.contract import InputKind, Normalization, TestProtocol
+from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.preprocessing import network_input, normalized, rescaled_size, resize_for_test
 from tests.toy import contract, picture

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ffnet_deploy.contract import Extent, InputKind, OutputKind, TestProtocol
-from ffnet_deploy.errors import ArtifactError, OptionError
+from ffnet_deploy.core.contract import Extent, InputKind, OutputKind, TestProtocol
+from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions, predict
 from tests.toy import ToyEngine, contract, fixed, logits, picture, weights
 

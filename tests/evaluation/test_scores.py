@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnet_deploy.errors import DataError
+from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.label_sets import label_set
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.scores import confusion_matrix, scores
-from ffnet_deploy.label_sets import label_set
 
 NAMES = ("road", "sky", "car", "tree")
 

@@ -9,17 +9,17 @@ import pytest
 pytest.importorskip("mmseg")
 pytest.importorskip("tensorrt_rtx")
 
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.cuda import CudaDevice
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.tensorrt import make, runner
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.export.engine import EngineVerification, export_engine
 from ffnet_deploy.export.pipeline import VerifyOptions
 from ffnet_deploy.export.verify import NamedImage, usual_tolerance
-from ffnet_deploy.precision import Precision, PrecisionRecord
 from tests.toy import ToyEngine, contract, logits, picture, weights, write_onnx
 
 OPTIONS = BuildOptions(flavour=Flavour.RTX, compute_capabilities=("8.9",))

@@ -8,11 +8,13 @@ import onnx
 import onnxruntime
 import pytest
 
+from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.calib.search import SearchOptions
-from ffnet_deploy.contract import Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import Extent, InputKind, OutputKind
+from ffnet_deploy.core.errors import ArtifactError, DataError, OptionError, StorageError, VerificationError
+from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord, Target
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
-from ffnet_deploy.errors import ArtifactError, DataError, OptionError, StorageError, VerificationError
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.export import lower as lowering
 from ffnet_deploy.export.images import generated_images
@@ -20,11 +22,9 @@ from ffnet_deploy.export.lower import Lowered, LowerOptions, lower, lowered_path
 from ffnet_deploy.export.onnx import ExportOptions
 from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx
 from ffnet_deploy.export.quantizing import CalibrationRequest, labels_to_search_with
-from ffnet_deploy.manifest import read_manifest
-from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord, Target
 from ffnet_deploy.scenes import SceneOptions
 from ffnet_deploy.scenes.dataset import write_scenes
-from ffnet_deploy.segmentor import Segmentor
+from ffnet_deploy.segmentor.load import Segmentor
 
 SIZE = (Extent.fixed(64), Extent.fixed(96))
 IMAGES = VerifyOptions(generated_images(2), "generated street scenes")

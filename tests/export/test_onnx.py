@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 import pytest
 
-from ffnet_deploy.config import load_config
-from ffnet_deploy.contract import METADATA_KEY, Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import METADATA_KEY, Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
-from ffnet_deploy.errors import OptionError
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, write_graph
-from ffnet_deploy.segmentor import Segmentor, open_segmentor
-from tests.export.conftest import GraphOf
+from ffnet_deploy.segmentor.config import load_config
+from ffnet_deploy.segmentor.load import Segmentor, open_segmentor
+from tests.conftest import GraphOf
 from tests.tiny import FAMILIES, randomize
 
 SIDES = Extent(32, 256, 2048)

@@ -11,16 +11,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from ffnet_deploy.contract import Extent
+from ffnet_deploy.artifacts.manifest import read_manifest
+from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.errors import StorageError, VerificationError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from ffnet_deploy.errors import StorageError, VerificationError
 from ffnet_deploy.export import pipeline
 from ffnet_deploy.export.images import generated_images
 from ffnet_deploy.export.onnx import ExportOptions
 from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx, target_path
-from ffnet_deploy.manifest import read_manifest
-from ffnet_deploy.segmentor import Segmentor
-from tests.export.conftest import GraphOf
+from ffnet_deploy.segmentor.load import Segmentor
+from tests.conftest import GraphOf
 
 OPTIONS = ExportOptions(Extent.fixed(64), Extent.fixed(96))
 VERIFY = VerifyOptions(generated_images(2), "generated street scenes")
@@ -105,7 +105,7 @@ def test_folder_that_cannot_be_made_is_one_clear_error(tiny: dict[str, Segmentor
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from ffnet_deploy.errors import StorageError
+from ffnet_deploy.core.errors import StorageError
 from ffnet_deploy.export.onnx import write_graph
 import onnx
 graph = onnx.load(sys.argv[1])

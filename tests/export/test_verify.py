@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ffnet_deploy.contract import Contract, Extent, OutputKind
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.contract import Contract, Extent, OutputKind
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.label_sets import label_set
 from ffnet_deploy.export.images import generated_images
 from ffnet_deploy.export.verify import Comparison, Tolerance, Verification, compare, verification_sizes, verify
-from ffnet_deploy.label_sets import label_set
 
 LABELS = label_set("scenes")
 CONTRACT = Contract("toy", "scenes", LABELS.classes, LABELS.palette, height=Extent.fixed(64), width=Extent.fixed(96))

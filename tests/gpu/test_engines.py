@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu_reference import Gate, Reference, verify_engine
-from ffnet_deploy.contract import Contract, OutputKind
+from ffnet_deploy.core.contract import Contract, OutputKind
+from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import Cuda, DeviceArray
 from ffnet_deploy.engines.tensorrt.flavour import load
 from ffnet_deploy.engines.tensorrt.profile import layer_times
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
-from ffnet_deploy.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.preprocessing import network_input
 
 Engines = list[tuple[Path, Reference]]

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.report.charts.bars import Bar, Group, cell_bars, grouped_bars
 from ffnet_deploy.report.charts.distributions import Multiple, Times, hills, histogram, multiples
 from ffnet_deploy.report.charts.drawing import WIDTHS, Drawing, figure, fitted, marker, text_width

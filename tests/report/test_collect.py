@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.report.collect import Collector, GalleryOptions, evenly_spaced
 from ffnet_deploy.report.data import Gallery
 from ffnet_deploy.report.pictures import CHANGES, Change

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from ffnet_deploy.contract import TestProtocol
-from ffnet_deploy.errors import ArtifactError
+from ffnet_deploy.artifacts.manifest import manifest_path, write_manifest
+from ffnet_deploy.core.contract import TestProtocol
+from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
-from ffnet_deploy.manifest import manifest_path, write_manifest
 from ffnet_deploy.report.compare import Comparison
 from ffnet_deploy.report.data import Contender
 from ffnet_deploy.report.gate import Outcome, checks, verdict

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.evaluation.scores import ClassScore, Scores
 from ffnet_deploy.report.collect import GalleryOptions
 from ffnet_deploy.report.data import Gallery, ReportData

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ffnet_deploy.benchmark.files import run_from_dict
-from ffnet_deploy.errors import OptionError, StorageError
+from ffnet_deploy.core.errors import OptionError, StorageError
 from ffnet_deploy.report import ReportData, check_report_target, write_report
 from ffnet_deploy.report.gate import checks
 from ffnet_deploy.report.markdown import markdown

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ffnet_deploy.errors import OptionError, StorageError
-from ffnet_deploy.label_sets import label_set, read_label_set
+from ffnet_deploy.core.errors import OptionError, StorageError
+from ffnet_deploy.core.label_sets import label_set, read_label_set
 from ffnet_deploy.scenes import SceneOptions, make_scene, split_seed, write_scenes
 from ffnet_deploy.scenes.__main__ import app
 

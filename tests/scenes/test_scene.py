@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.label_sets import label_set
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.label_sets import label_set
 from ffnet_deploy.scenes import Scene, SceneOptions, make_scene
 from ffnet_deploy.scenes.canvas import Canvas, Label, matter
 

@@ -8,15 +8,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from ffnet_deploy.contract import Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.artifacts.manifest import write_manifest
+from ffnet_deploy.core.contract import Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
 from ffnet_deploy.engines.bundle import write_bundle
-from ffnet_deploy.errors import ArtifactError, OptionError, StorageError
 from ffnet_deploy.evaluation.preprocessing import network_input
-from ffnet_deploy.manifest import write_manifest
 from ffnet_deploy.serving.triton import write_repository
 from ffnet_deploy.serving.triton_config import InstanceKind, TritonOptions
+from tests.core.test_files import largest_file
 from tests.engines.test_bundle import PLAN, content
-from tests.test_files import largest_file
 from tests.toy import CAMVID, contract, fixed, picture
 from tests.toy import write_onnx as write_unshaped
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ffnet_deploy.errors import ConfigError, DataError, OptionError
+from ffnet_deploy.core.errors import ConfigError, DataError, OptionError
 from ffnet_deploy.training import datasets
 from ffnet_deploy.training.crops import ClassCrop
 from ffnet_deploy.training.datasets import CheckLabels, check_data

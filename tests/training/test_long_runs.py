@@ -17,8 +17,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from ffnet_deploy.errors import CheckpointError
-from ffnet_deploy.segmentor import load_segmentor
+from ffnet_deploy.core.errors import CheckpointError
+from ffnet_deploy.segmentor.load import load_segmentor
 from ffnet_deploy.training.saving import newest_intact
 from ffnet_deploy.training.train import train
 from tests.training.tiny import NETWORK, tiny_options, write_data

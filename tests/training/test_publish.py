@@ -5,13 +5,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from ffnet_deploy.checkpoint import read_checkpoint
-from ffnet_deploy.config import CONFIG_FOLDER, load_config
-from ffnet_deploy.errors import CheckpointError
-from ffnet_deploy.segmentor import open_segmentor
+from ffnet_deploy.core.errors import CheckpointError
+from ffnet_deploy.segmentor.checkpoint import read_checkpoint
+from ffnet_deploy.segmentor.config import CONFIG_FOLDER, load_config
+from ffnet_deploy.segmentor.load import open_segmentor
+from ffnet_deploy.segmentor.zoo import BUNDLED_FOLDER, bundled_checkpoint
 from ffnet_deploy.training.publish import Card, card_text, excerpt, minutes_of, publish, score, to_half
 from ffnet_deploy.training.train import train
-from ffnet_deploy.zoo import BUNDLED_FOLDER, bundled_checkpoint
 from tests.training.tiny import tiny_options
 
 LIMITS_MB = {"ffnet_seg_nano_scenes": 4, "ffnet_seg_nano_camvid": 6}

@@ -7,8 +7,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
-from ffnet_deploy.building import build_segmentor
-from ffnet_deploy.config import load_config
+from ffnet_deploy.segmentor.building import build_segmentor
+from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.training import rates
 
 ITERATIONS, WARM_UP = 160_000, 1500

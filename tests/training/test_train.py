@@ -12,10 +12,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from rich.console import Console
 
-from ffnet_deploy.checkpoint import read_checkpoint
-from ffnet_deploy.config import load_config
-from ffnet_deploy.errors import CheckpointError, OptionError, StorageError
-from ffnet_deploy.segmentor import load_segmentor
+from ffnet_deploy.core.errors import CheckpointError, OptionError, StorageError
+from ffnet_deploy.segmentor.checkpoint import read_checkpoint
+from ffnet_deploy.segmentor.config import load_config
+from ffnet_deploy.segmentor.load import load_segmentor
 from ffnet_deploy.training import saving
 from ffnet_deploy.training.train import TrainingError, dry_run, train
 from tests.training.tiny import tiny_options

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ffnet_deploy.contract import Contract, Extent, InputKind
+from ffnet_deploy.core.contract import Contract, Extent, InputKind
+from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
+from ffnet_deploy.core.files import check_target
+from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.tensorrt.flavour import Flavour, feature, has, is_strongly_typed, listen
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.parse import Parsed
@@ -14,9 +17,6 @@ from ffnet_deploy.engines.tensorrt.plain_words import explain_build
 from ffnet_deploy.engines.tensorrt.target import Target, capability_value
 from ffnet_deploy.engines.tensorrt.timing_cache import keep_times, use_times
 from ffnet_deploy.engines.tensorrt.watch import Progress, progress_monitor
-from ffnet_deploy.errors import ArtifactError, OptionError, StorageError
-from ffnet_deploy.files import check_target
-from ffnet_deploy.precision import PrecisionRecord
 
 _MIB = 1 << 20
 _EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")

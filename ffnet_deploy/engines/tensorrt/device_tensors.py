@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import Cuda, DeviceArray
 from ffnet_deploy.engines.tensorrt.tensors import Shape
-from ffnet_deploy.errors import OptionError
 
 _ALIGNMENT = 256
 """Bytes to whose multiples TensorRT wants tensors aligned."""

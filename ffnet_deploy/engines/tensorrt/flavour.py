@@ -8,8 +8,8 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from ffnet_deploy.errors import MissingPackageError
-from ffnet_deploy.optional import optional
+from ffnet_deploy.core.errors import MissingPackageError
+from ffnet_deploy.core.optional import optional
 
 
 class Flavour(str, Enum):

@@ -4,8 +4,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 
+from ffnet_deploy.core.errors import FFNetDeployError
 from ffnet_deploy.engines.cuda import Cuda, CudaError, Handle
-from ffnet_deploy.errors import FFNetDeployError
 
 _KEPT = 8
 _REMEMBERED = 32

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ffnet_deploy.contract import INPUT_NAME, Contract
+from ffnet_deploy.core.contract import INPUT_NAME, Contract
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.tensorrt.build import input_extents
 from ffnet_deploy.engines.tensorrt.flavour import Flavour, has, listen, logger
 from ffnet_deploy.engines.tensorrt.parse import open_builder
 from ffnet_deploy.engines.tensorrt.plain_words import errors_of
 from ffnet_deploy.engines.tensorrt.proof import conv_precision
-from ffnet_deploy.errors import ArtifactError
-from ffnet_deploy.precision import Precision, PrecisionRecord
 
 _TYPES = (
     ("bf16", r"bf16|bfloat16"),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.engines.cuda import Cuda, CudaError, DeviceArray, Handle
 from ffnet_deploy.engines.tensorrt.graphs import Graphs
 from ffnet_deploy.engines.tensorrt.journal import Journal
 from ffnet_deploy.engines.tensorrt.memory import DeviceBuffer, PinnedBuffer
 from ffnet_deploy.engines.tensorrt.tensors import Shape, Tensors
-from ffnet_deploy.errors import ArtifactError
 
 _IN_FLIGHT = 2
 """Batches on their way at once in a stream of batches: one computes while another is copied."""

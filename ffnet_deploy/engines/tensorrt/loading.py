@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.engines.cuda import Cuda
 from ffnet_deploy.engines.tensorrt.flavour import has, logger
 from ffnet_deploy.engines.tensorrt.journal import Journal
 from ffnet_deploy.engines.tensorrt.lane import Lane
 from ffnet_deploy.engines.tensorrt.pool import Pool
 from ffnet_deploy.engines.tensorrt.tensors import Tensors, read_tensors
-from ffnet_deploy.errors import ArtifactError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ffnet_deploy import __version__
-from ffnet_deploy.contract import Contract
+from ffnet_deploy.artifacts.lock import locked
+from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.files import check_target, sha256
+from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.bundle import (
     Bundle,
     drafting,
@@ -21,7 +25,6 @@ from ffnet_deploy.engines.bundle import (
     write_content,
 )
 from ffnet_deploy.engines.cuda import NoDeviceError, find_device
-from ffnet_deploy.engines.lock import locked
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.build import Build, build_engine
 from ffnet_deploy.engines.tensorrt.flavour import is_strongly_typed, load
@@ -32,9 +35,6 @@ from ffnet_deploy.engines.tensorrt.parse import parse_onnx
 from ffnet_deploy.engines.tensorrt.proof import CONVOLUTIONS, NetworkProof, prove_network, require
 from ffnet_deploy.engines.tensorrt.target import Target, find_target
 from ffnet_deploy.engines.tensorrt.watch import Progress, run_stoppable
-from ffnet_deploy.files import check_target, sha256
-from ffnet_deploy.manifest import manifest_path, read_manifest
-from ffnet_deploy.precision import PrecisionRecord
 
 NOT_RUN = "not run"
 """State of a verification that has not taken place."""

@@ -7,9 +7,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.contract import Contract, Extent, check_multiples
+from ffnet_deploy.core.contract import Contract, Extent, check_multiples
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
-from ffnet_deploy.errors import OptionError
 
 OPTIMIZATION_LEVELS = range(6)
 """TensorRT's optimisation levels: higher ones search longer for faster kernels; 3 is its default."""

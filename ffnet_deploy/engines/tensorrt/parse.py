@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.engines.cuda import Cuda
 from ffnet_deploy.engines.onnx_metadata import node_at
 from ffnet_deploy.engines.tensorrt.flavour import (
@@ -17,7 +18,6 @@ from ffnet_deploy.engines.tensorrt.flavour import (
     logger,
 )
 from ffnet_deploy.engines.tensorrt.plain_words import explain_parser
-from ffnet_deploy.errors import ArtifactError
 
 
 @dataclass(frozen=True)

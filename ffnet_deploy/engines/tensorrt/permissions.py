@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.tensorrt.flavour import feature, has
 from ffnet_deploy.engines.tensorrt.network import node_name
 from ffnet_deploy.engines.tensorrt.proof import conv_precision
-from ffnet_deploy.errors import OptionError
-from ffnet_deploy.precision import Precision, PrecisionRecord
 
 _FLAGS = {Precision.FP16: "FP16", Precision.BF16: "BF16", Precision.INT8: "INT8", Precision.FP8: "FP8"}
 _DATA_TYPES = {Precision.FP32: "FLOAT", Precision.FP16: "HALF", Precision.BF16: "BF16"}

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.tensorrt.lane import Lane
 from ffnet_deploy.engines.tensorrt.tensors import Shape, Tensors
-from ffnet_deploy.errors import OptionError
 
 
 class Pool:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ffnet_deploy.core.errors import VerificationError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.tensorrt.network import Layer
-from ffnet_deploy.errors import VerificationError
-from ffnet_deploy.precision import Precision, PrecisionRecord
 
 CONVOLUTIONS = ("CONVOLUTION", "DECONVOLUTION")
 _COMPUTING = ("ACTIVATION", "ELEMENTWISE", "MATRIX_MULTIPLY", "NORMALIZATION", "POOLING", "RESIZE", "SCALE", "UNARY")

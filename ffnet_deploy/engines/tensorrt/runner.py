@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.bundle import read_bundle
 from ffnet_deploy.engines.cuda import Cuda
 from ffnet_deploy.engines.engine import check_batch
@@ -20,7 +21,6 @@ from ffnet_deploy.engines.tensorrt.journal import Journal
 from ffnet_deploy.engines.tensorrt.loading import EngineFile, open_lanes
 from ffnet_deploy.engines.tensorrt.pool import Pool
 from ffnet_deploy.engines.tensorrt.tensors import Shape
-from ffnet_deploy.errors import OptionError
 
 
 @dataclass(frozen=True)

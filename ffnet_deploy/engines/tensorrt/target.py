@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import NoDeviceError, find_device
 from ffnet_deploy.engines.tensorrt.flavour import Flavour, feature, load
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.errors import OptionError
 
 
 @dataclass(frozen=True)

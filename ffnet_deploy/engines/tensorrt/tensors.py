@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ffnet_deploy.contract import INPUT_NAME, Contract, Extent, InputKind, OutputKind
-from ffnet_deploy.errors import ArtifactError, OptionError
+from ffnet_deploy.core.contract import INPUT_NAME, Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.errors import ArtifactError, OptionError
 
 Shape = tuple[int, ...]
 

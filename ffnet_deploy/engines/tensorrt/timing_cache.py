@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.engines.lock import locked
-from ffnet_deploy.files import write_bytes
+from ffnet_deploy.artifacts.lock import locked
+from ffnet_deploy.core.files import write_bytes
 
 _KIND = "ffnet-deploy timing cache"
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ffnet_deploy.errors import OptionError
+from ffnet_deploy.core.errors import OptionError
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _DECADE_STEPS = ((1, 2, 5), (1, 3), (1,))

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.bundle import Bundle
 from ffnet_deploy.engines.tensorrt import runner
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
-from ffnet_deploy.precision import PrecisionRecord
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.engines.tensorrt.trt_standin import Network, TrtStandIn, network
 from tests.toy import contract

@@ -7,10 +7,10 @@ from typing import Any
 
 import onnx
 
-from ffnet_deploy.contract import Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import Extent, InputKind, OutputKind
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.precision import Precision, PrecisionRecord
 from tests.engines.tensorrt.typed import convolutions, half, quantized, stamp
 from tests.tiny import write_checkpoint
 
@@ -22,7 +22,7 @@ OPTIONS = BuildOptions(flavour=Flavour.RTX, compute_capabilities=CAPABILITIES)
 def exported(family: str, dynamic: bool, opset: int = 20) -> onnx.ModelProto:
     """The FP32 graph of a tiny segmentor; dynamic ones take bytes and give labels, as a camera's would."""
     from ffnet_deploy.export.onnx import build_graph
-    from ffnet_deploy.segmentor import open_segmentor
+    from ffnet_deploy.segmentor.load import open_segmentor
 
     with tempfile.TemporaryDirectory() as folder:
         segmentor = open_segmentor(*write_checkpoint(Path(folder), family))

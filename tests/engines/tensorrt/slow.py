@@ -12,8 +12,8 @@ PUBLISHED = ("ffnet_seg_512_ade_160k", "ffnet_seg_1024_city_160k", "upernet_ffne
 @cache
 def published(name: str, dynamic: bool, opset: int = 20) -> onnx.ModelProto:
     """The FP32 graph of a published network."""
-    from ffnet_deploy.config import load_config
     from ffnet_deploy.export.onnx import build_graph
-    from ffnet_deploy.segmentor import open_segmentor
+    from ffnet_deploy.segmentor.config import load_config
+    from ffnet_deploy.segmentor.load import open_segmentor
 
     return build_graph(open_segmentor(load_config(name)), export_options(dynamic, opset))

@@ -6,12 +6,12 @@ from pathlib import Path
 import onnx
 import pytest
 
-from ffnet_deploy.contract import Extent
+from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.tensorrt.make import Watcher, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.errors import ArtifactError, OptionError, VerificationError
-from ffnet_deploy.precision import Precision, PrecisionRecord
 from tests.engines.tensorrt.rtx import CAPABILITIES, OPTIONS, exported, in_precision
 from tests.engines.tensorrt.slow import PUBLISHED, published
 from tests.engines.tensorrt.typed import convolutions, half, quantized, save, stamp

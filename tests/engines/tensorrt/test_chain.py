@@ -10,13 +10,13 @@ pytest.importorskip("tensorrt_rtx")
 pytest.importorskip("mmseg")
 
 from ffnet_deploy.calib import CalibrationOptions, quantize_graph
+from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.network import read_layers
 from ffnet_deploy.engines.tensorrt.parse import parse_onnx
 from ffnet_deploy.engines.tensorrt.proof import NetworkProof, prove_network
-from ffnet_deploy.export.precision import TypingOptions, assign_types
-from ffnet_deploy.precision import Precision
+from ffnet_deploy.precision import TypingOptions, assign_types
 from tests.engines.tensorrt.rtx import exported
 from tests.engines.tensorrt.typed import convolutions, stamp
 from tests.tiny import FAMILIES

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ffnet_deploy.contract import OutputKind
+from ffnet_deploy.core.contract import OutputKind
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import DeviceArray
-from ffnet_deploy.errors import OptionError
 from tests.engines.tensorrt.conftest import Opener
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.engines.tensorrt.trt_standin import network

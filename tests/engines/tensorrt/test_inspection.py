@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from ffnet_deploy.core.errors import VerificationError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.tensorrt import make
 from ffnet_deploy.engines.tensorrt.inspection import EngineProof, node_names, precision_of, prove_engine
 from ffnet_deploy.engines.tensorrt.proof import require
-from ffnet_deploy.errors import VerificationError
-from ffnet_deploy.precision import Precision, PrecisionRecord
 
 OLD = {
     "fp32": "Row major linear FP32",

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from ffnet_deploy.artifacts.manifest import manifest_path
+from ffnet_deploy.core.errors import ArtifactError, StorageError, VerificationError
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError
 from ffnet_deploy.engines.tensorrt import make
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.make import Verification, Watcher, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.errors import ArtifactError, StorageError, VerificationError
-from ffnet_deploy.manifest import manifest_path
+from tests.core.test_files import largest_file
 from tests.engines.tensorrt.rtx import OPTIONS, exported
 from tests.engines.tensorrt.typed import save
-from tests.test_files import largest_file
 from tests.toy import contract, write_onnx
 
 pytest.importorskip("tensorrt_rtx")

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from ffnet_deploy.contract import Extent
+from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.cuda import NoDeviceError
 from ffnet_deploy.engines.tensorrt import parse
 from ffnet_deploy.engines.tensorrt.build import Build, build_engine
@@ -14,8 +16,6 @@ from ffnet_deploy.engines.tensorrt.flavour import Flavour, feature, has, is_stro
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.parse import Parsed, open_builder
 from ffnet_deploy.engines.tensorrt.target import Target
-from ffnet_deploy.errors import ArtifactError, OptionError
-from ffnet_deploy.precision import Precision, PrecisionRecord
 from tests.toy import contract
 
 

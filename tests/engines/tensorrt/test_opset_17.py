@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from ffnet_deploy.calib import quantize_graph
-from ffnet_deploy.export.precision import TypingOptions, assign_types
-from ffnet_deploy.precision import Precision
+from ffnet_deploy.core.precision import Precision
+from ffnet_deploy.precision import TypingOptions, assign_types
 from tests.engines.tensorrt.rtx import exported
 from tests.engines.tensorrt.slow import PUBLISHED, published
 from tests.engines.tensorrt.test_chain import images

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from ffnet_deploy.contract import Extent
+from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
-from ffnet_deploy.errors import OptionError
 from tests.toy import contract
 
 

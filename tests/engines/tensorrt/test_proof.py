@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.tensorrt.network import Layer
 from ffnet_deploy.engines.tensorrt.proof import prove_network
-from ffnet_deploy.precision import Precision, PrecisionRecord
 
 FP16 = PrecisionRecord(Precision.FP16, Precision.FP16, float32=("/head/Add",))
 INT8 = PrecisionRecord(Precision.INT8, Precision.FP16, quantized=("/a/Conv",))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ffnet_deploy.core.errors import StorageError
 from ffnet_deploy.engines.tensorrt.timing_cache import keep_times, read_times, use_times, write_times
-from ffnet_deploy.errors import StorageError
-from tests.test_files import largest_file
+from tests.core.test_files import largest_file
 
 HERE = ("8.5.3.1", "NVIDIA H200")
 

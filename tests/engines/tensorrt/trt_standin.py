@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ffnet_deploy.contract import INPUT_NAME, Contract, InputKind, OutputKind
+from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind, OutputKind
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.toy import logits, weights
 

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ffnet_deploy.manifest import write_manifest
-from ffnet_deploy.precision import PRECISION_KEY, Precision, PrecisionRecord
+from ffnet_deploy.artifacts.manifest import write_manifest
+from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 
 _NOT_DATA = {"Resize": 1}
 """Operators whose inputs from this position on are no data: they keep their type."""

@@ -1,0 +1,93 @@
+"""The JSON file beside every artefact: what it is, what it came from, and what was measured of it."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ffnet_deploy import __version__
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.files import sha256, write_json
+
+FORMAT = 1
+_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "opencv-python", "onedl-mmsegmentation")
+
+
+def manifest_path(artifact: Path) -> Path:
+    """Where the manifest of `artifact` lies: the same name with ``.json`` appended."""
+    return artifact.with_name(f"{artifact.name}.json")
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of this toolkit and of the installed packages that shape an artefact."""
+    versions = {"ffnet-deploy": __version__}
+    for name in _TOOLS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def describe(artifact: Path, kind: str, files: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What every manifest begins with: the artefact's kind, its bytes, and the tools at hand.
+
+    Args:
+        artifact: the file, complete.
+        kind: ``"onnx"``, ``"engine"``, ...
+        files: names of further files in the same folder that belong to the artefact (external weights).
+    """
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "file": artifact.name,
+        "bytes": artifact.stat().st_size,
+        "sha256": sha256(artifact),
+        "files": {name: sha256(artifact.with_name(name)) for name in files},
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "tools": tool_versions(),
+    }
+
+
+def write_manifest(artifact: Path, kind: str, content: Mapping[str, Any], files: tuple[str, ...] = ()) -> Path:
+    """Write the manifest of `artifact`: its description (see `describe`), and `content` (contract, verification, ...).
+
+    Returns:
+        The manifest's path.
+    """
+    path = manifest_path(artifact)
+    write_json(path, {**describe(artifact, kind, files), **content})
+    return path
+
+
+def read_manifest(artifact: Path) -> dict[str, Any]:
+    """The manifest of `artifact`, after checking that it belongs to these very bytes.
+
+    Raises:
+        ArtifactError: there is none, it is damaged or of a newer format, or a file has changed since it was written.
+    """
+    path = manifest_path(artifact)
+    remedy = "to do    export it again with ffnet-export"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        recorded = {artifact.with_name(name): digest for name, digest in content.get("files", {}).items()}
+        recorded[artifact] = content["sha256"]
+        version = int(content["format"])
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{artifact} has no manifest: {path.name} is missing.\n  {remedy}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"manifest {path} is damaged ({type(error).__name__}).\n  {remedy}") from error
+    if version > FORMAT:
+        raise ArtifactError(f"manifest {path} has format {version}; this version reads up to {FORMAT}")
+    for file, expected in recorded.items():
+        _check_hash(file, expected, remedy)
+    return dict(content)
+
+
+def _check_hash(path: Path, expected: str, remedy: str) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing although its manifest names it.\n  {remedy}")
+    if sha256(path) != expected:
+        raise ArtifactError(f"{path} has changed since its manifest was written.\n  {remedy}")

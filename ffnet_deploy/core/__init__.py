@@ -1,0 +1,1 @@
+"""What every room shares: errors, files, optional packages, contract, precision record, label sets."""

@@ -1,0 +1,93 @@
+"""What precision a graph asks for: the one description that typing, calibration, builders and proofs share.
+
+It travels in the graph's metadata, so that an engine can be checked against what was asked without any other file.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+
+PRECISION_KEY = "ffnet_deploy_precision"
+"""Key of the record in the metadata of an ONNX file; a file without it is FP32."""
+
+
+class Precision(str, Enum):
+    """Number format that a network, or a layer of it, computes in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP8 = "fp8"
+    INT8 = "int8"
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it takes scales, as Q/DQ nodes in the graph."""
+        return self in (Precision.FP8, Precision.INT8)
+
+
+class Target(str, Enum):
+    """What a verified FP32 graph is lowered to; the value is part of the file's name."""
+
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    FP8 = "fp8"
+    MIXED = "mixed"
+    """INT8 but for the layers that a search leaves in the base type."""
+
+    @property
+    def precision(self) -> Precision:
+        """The number format asked for."""
+        return Precision.INT8 if self is Target.MIXED else Precision(self.value)
+
+
+@dataclass(frozen=True)
+class PrecisionRecord:
+    """What a graph's types and Q/DQ nodes ask for.
+
+    Attributes:
+        precision: what was asked for.
+        base: type of everything that is not quantised and not in `float32`: equals `precision` where nothing is
+            quantised.
+        quantized: names of the convolution nodes with Q/DQ on input and weights, in graph order.
+        float32: names of the nodes kept in FP32 on purpose, in graph order.
+    """
+
+    precision: Precision = Precision.FP32
+    base: Precision = Precision.FP32
+    quantized: tuple[str, ...] = ()
+    float32: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.base.is_quantized:
+            raise OptionError(f"layers that are not quantised are fp32, fp16 or bf16, not {self.base.value}")
+        if not self.precision.is_quantized and (self.quantized or self.base is not self.precision):
+            raise OptionError(f"a graph of {self.precision.value} has no quantised layers and no other base type")
+
+    def to_json(self) -> str:
+        """The record as JSON text, the same text for the same record."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "PrecisionRecord":
+        """The record that `to_json` wrote.
+
+        Raises:
+            ArtifactError: the text is not such a record.
+        """
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            return cls(
+                precision=Precision(raw["precision"]),
+                base=Precision(raw["base"]),
+                quantized=tuple(raw["quantized"]),
+                float32=tuple(raw["float32"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
+            raise ArtifactError(
+                f"the artefact's record of precision is damaged ({error}).\n  to do    export it again"
+            ) from error

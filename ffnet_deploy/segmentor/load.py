@@ -1,0 +1,99 @@
+"""From a config and a checkpoint to a segmentor ready for inference."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.segmentor.building import build_segmentor
+from ffnet_deploy.segmentor.checkpoint import Checkpoint, read_checkpoint
+from ffnet_deploy.segmentor.config import SegmentorConfig, load_config
+from ffnet_deploy.segmentor.weights import LoadReport, load_weights
+from ffnet_deploy.segmentor.zoo import resolve_checkpoint
+
+if TYPE_CHECKING:
+    from mmseg.models import EncoderDecoder
+
+
+@dataclass(frozen=True)
+class Segmentor:
+    """A segmentor with what it was made from.
+
+    Attributes:
+        config: its config.
+        model: mmseg `EncoderDecoder` in evaluation mode, on the CPU.
+        checkpoint: where its weights come from; None: they are random.
+        report: what became of the checkpoint's tensors.
+    """
+
+    config: SegmentorConfig
+    model: "EncoderDecoder"
+    checkpoint: Checkpoint | None = None
+    report: LoadReport | None = None
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of the config and, where there is one, of the checkpoint."""
+        hashes = {"config": self.config.sha256}
+        return hashes | ({"checkpoint": self.checkpoint.sha256} if self.checkpoint else {})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed of the config and left out of the checkpoint, in words."""
+        weights = self.report.notes() if self.report else ["the weights are random: predictions mean nothing"]
+        return (*self.config.assumptions, *weights)
+
+    def contract(self, **choices: Any) -> Contract:
+        """What an artefact of this segmentor takes and gives; `choices` are further fields of `Contract`."""
+        return Contract(
+            network=self.config.name,
+            dataset=self.config.dataset,
+            classes=self.config.labels.classes,
+            palette=self.config.labels.palette,
+            normalization=self.config.normalization,
+            protocol=self.config.protocol,
+            sources=self.sources,
+            **choices,
+        )
+
+
+def open_segmentor(
+    config: str | Path | SegmentorConfig,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Segmentor:
+    """The segmentor of `config` with the weights of `checkpoint`, and how they were found.
+
+    Args:
+        config: name, file, or a config already read.
+        checkpoint: file, ``"published"``, ``"bundled"``, or None for random weights.
+        progress: told of a download as (bytes done, bytes in all).
+
+    Raises:
+        ConfigError: the config cannot be found, read or built.
+        CheckpointError: the checkpoint cannot be found, read or fitted.
+    """
+    settings = config if isinstance(config, SegmentorConfig) else load_config(config)
+    model = build_segmentor(settings).eval()
+    if checkpoint is None:
+        return Segmentor(settings, model)
+    weights = read_checkpoint(resolve_checkpoint(checkpoint, settings.name, progress))
+    return Segmentor(settings, model, weights, load_weights(model, weights, settings))
+
+
+def load_segmentor(config: str | Path | SegmentorConfig, checkpoint: str | Path | None = None) -> Any:
+    """The segmentor of `config` in evaluation mode: an mmseg `EncoderDecoder`.
+
+    ``model.decode_head(model.backbone(x))`` gives the logits (batch, classes, H / s, W / s) of normalised RGB images
+    `x` (batch, 3, H, W); H and W are multiples of 32.
+
+    Args:
+        config: name of a packaged config, or a config file of MMSegmentation 1.x or 0.x.
+        checkpoint: file, ``"published"``, ``"bundled"``, or None for random weights.
+
+    Raises:
+        ConfigError: the config cannot be found, read or built.
+        CheckpointError: the checkpoint cannot be found, read or fitted.
+    """
+    return open_segmentor(config, checkpoint).model

@@ -1,0 +1,186 @@
+"""Checkpoints by word: `published` downloads the authors' file for a config, `bundled` is one that comes along."""
+
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+from ffnet_deploy.core.errors import CheckpointError, StorageError
+from ffnet_deploy.core.files import make_folder, sha256, storage_errors, write_bytes
+
+RELEASE = "https://github.com/ysj9909/FFNet/releases/download/v1.0"
+PUBLISHED = {
+    "upernet_ffnet_2_512_160k_ade20k": "upernet_ffnet_2_512_160k_ade20k.pth",
+    "upernet_ffnet_3_512_160k_ade20k": "upernet_ffnet_3_512_160k_ade20k.pth",
+    "upernet_ffnet_4_512_160k_ade20k": "upernet_ffnet_4_512_160k_ade20k.pth",
+    "ffnet_seg_512_ade_160k": "ffnet_seg_sys_512_160k_ade20k.pth",
+    "ffnet_seg_1024_city_160k": "ffnet_seg_sys_1024_160k_cityscapes.pth",
+}
+"""File of each published segmentor, by config name."""
+PRETRAINED = {
+    "ffnet_2": "ffnet_2_distillation.pth.tar",
+    "ffnet_3": "ffnet_3_distillation.pth.tar",
+    "ffnet_4": "ffnet_4_384.pth.tar",
+    "ffnet_seg": "ffnet_seg.pth.tar",
+}
+"""File of each ImageNet-pretrained backbone."""
+RANDOM = "random"
+"""In place of a checkpoint: the network keeps its initial weights."""
+BUNDLED_FOLDER = Path(__file__).parent / "checkpoints"
+_BLOCK = 1 << 20
+_TIMEOUT_S = 30
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes done and the bytes in all (None: unknown)."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $FFNET_DEPLOY_CACHE, or `ffnet-deploy` in the user's cache folder."""
+    own = os.environ.get("FFNET_DEPLOY_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ffnet-deploy"
+
+
+def resolve_checkpoint(source: str | Path, config_name: str, progress: Progress | None = None) -> Path:
+    """The file meant by `source`: a path, ``"published"`` or ``"bundled"``.
+
+    Raises:
+        CheckpointError: no such checkpoint exists for `config_name`, or it cannot be downloaded.
+    """
+    if str(source) == "published":
+        return published_checkpoint(config_name, progress)
+    if str(source) == "bundled":
+        return bundled_checkpoint(config_name)
+    return Path(source)
+
+
+def chosen_checkpoint(source: str | None, config_name: str) -> str | None:
+    """What `resolve_checkpoint` is to be asked for: `source` itself, by default the bundled one; None: random weights.
+
+    Raises:
+        CheckpointError: nothing was chosen and nothing is bundled.
+    """
+    if source is not None:
+        return None if source == RANDOM else source
+    if (BUNDLED_FOLDER / f"{config_name}.safetensors").is_file():
+        return "bundled"
+    raise CheckpointError(
+        f"which weights? No checkpoint is bundled for {config_name}.\n"
+        "  to do    add --checkpoint FILE, --checkpoint published, or --checkpoint random (to try things out)"
+    )
+
+
+def bundled_checkpoint(config_name: str) -> Path:
+    """The checkpoint that is installed with the package for `config_name`."""
+    path = BUNDLED_FOLDER / f"{config_name}.safetensors"
+    if path.is_file():
+        return path
+    names = ", ".join(sorted(file.stem for file in BUNDLED_FOLDER.glob("*.safetensors"))) or "none"
+    raise CheckpointError(f"no checkpoint is bundled for config {config_name}.\n  bundled  {names}")
+
+
+def published_checkpoint(config_name: str, progress: Progress | None = None) -> Path:
+    """The authors' checkpoint for `config_name`, downloaded once and checked by hash ever after."""
+    if config_name not in PUBLISHED:
+        raise CheckpointError(
+            f"no checkpoint was published for config {config_name}.\n  published  {', '.join(PUBLISHED)}"
+        )
+    return fetch(PUBLISHED[config_name], progress=progress)
+
+
+def fetch(name: str, folder: Path | None = None, progress: Progress | None = None) -> Path:
+    """The zoo's file `name`: from the cache when its hash still holds, else downloaded, resuming what is there.
+
+    Raises:
+        CheckpointError: the zoo cannot be reached, breaks off, or the cached file has changed since its download.
+        StorageError: the cache cannot be written.
+    """
+    path = make_folder(folder or cache_folder()) / name
+    record = path.with_name(f"{name}.sha256")
+    if not path.is_file():
+        _download(f"{os.environ.get('FFNET_DEPLOY_ZOO', RELEASE)}/{name}", path, progress or (lambda done, total: None))
+    if not record.is_file():
+        write_bytes(record, f"{sha256(path)}  {name}\n".encode())
+    expected = (record.read_text(errors="replace").split() or ["(empty)"])[0]
+    if sha256(path) != expected:
+        raise CheckpointError(
+            f"{path} has changed since it was downloaded: its SHA-256 is no longer {expected[:16]}….\n"
+            f"  to do    delete it and {record.name}, then run the command again"
+        )
+    return path
+
+
+def _download(url: str, path: Path, progress: Progress) -> None:
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        if not _append(url, partial, progress):  # what is there cannot be resumed
+            with storage_errors(partial):
+                partial.unlink()
+            _append(url, partial, progress)
+    except StorageError:
+        raise
+    except (OSError, HTTPException, ValueError) as error:
+        kept = partial.stat().st_size if partial.is_file() else 0
+        resumed = f"; {kept} bytes are kept and will be resumed" if kept else ""
+        raise CheckpointError(
+            f"cannot download {url} ({_reason(error)}){resumed}.\n"
+            f"  to do    run the command again online, or download the file elsewhere and put it at {path}"
+        ) from error
+    with storage_errors(path):
+        partial.replace(path)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    return str(getattr(error, "reason", None) or error or type(error).__name__)
+
+
+def _append(url: str, partial: Path, progress: Progress) -> bool:
+    """Download the rest of `url` behind what `partial` already holds; False when that is no beginning of the file."""
+    done = partial.stat().st_size if partial.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            start = _start(response.headers) if response.status == 206 else 0
+            if start not in (0, done):
+                return False
+            total = _total(response.headers, start)
+            done = _copy(response, partial, start, total, progress)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and done:  # nothing lies behind what is there: it is the whole file, or another one
+            return _total(error.headers, 0) == done
+        raise
+    if total is not None and done != total:
+        raise ConnectionError(f"the connection broke off after {done} of {total} bytes")
+    return True
+
+
+def _start(headers: "object") -> int:
+    """Where the bytes of a partial answer begin."""
+    found = re.match(r"bytes (\d+)-", headers.get("Content-Range") or "")  # type: ignore[attr-defined]
+    return int(found.group(1)) if found else -1
+
+
+def _total(headers: "object", start: int) -> int | None:
+    get = headers.get  # type: ignore[attr-defined]
+    whole = re.search(r"/(\d+)$", get("Content-Range") or "")
+    if whole:
+        return int(whole.group(1))
+    length = get("Content-Length")
+    return start + int(length) if length else None
+
+
+def _copy(response: "object", partial: Path, done: int, total: int | None, progress: Progress) -> int:
+    with storage_errors(partial):
+        file = partial.open("ab" if done else "wb")
+    with file:
+        while block := response.read1(_BLOCK):  # type: ignore[attr-defined]
+            with storage_errors(partial):
+                file.write(block)
+                file.flush()
+            done += len(block)
+            progress(done, total)
+    return done
