@@ -19,7 +19,7 @@ from rich.table import Table
 
 from ffnet_deploy.artifacts.manifest import tool_versions
 from ffnet_deploy.calib import CalibrationOptions, Method, calibrate, choose_images, write_calibration
-from ffnet_deploy.cli.console import console, run_command, steps_bar
+from ffnet_deploy.cli.console import console, progress_bar, run_command
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.files import check_target, write_json
 from ffnet_deploy.evaluation.datasets import open_dataset
@@ -35,13 +35,8 @@ def once(graph: Path, data: Path, images: int, method: Method, out: Path) -> Non
     model = onnx.load(graph)
     contract = contract_in(model)
     chosen = choose_images(open_dataset(data, contract.dataset, split="train"), contract, images)
-    with steps_bar("calibrating") as bar:
-
-        def told(step: str, done: int, total: int) -> None:
-            bar.begin(step)
-            bar.count(done, total)
-
-        write_calibration(out, calibrate(model, chosen, CalibrationOptions(method), told))
+    with progress_bar("calibrating") as progress:
+        write_calibration(out, calibrate(model, chosen, CalibrationOptions(method), progress))
 
 
 def in_a_process_of_its_own(out: Path) -> dict[str, float | str]:

@@ -37,7 +37,7 @@ from ffnet_deploy.core.files import make_folder, write_json
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError, find_device
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
-from ffnet_deploy.engines.tensorrt.make import Watcher, make_engine
+from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
 from ffnet_deploy.evaluation.images import image_files, read_whole
@@ -139,9 +139,8 @@ def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Find
     findings.entries.append(entry)
     try:
         with progress_bar(f"building {engine_path.name}") as progress:
-            watcher = Watcher(progress=lambda share, phase: progress(int(share * 100), 100), note=report_note)
             options = BuildOptions(flavour=plan.flavour, device=plan.device)
-            made = make_engine(graph, engine_path, options, watcher=watcher)
+            made = make_engine(graph, engine_path, options, progress=progress, notes=report_note)
         manifest = made.bundle.manifest
         entry.update(engine=engine_path.name, precision=manifest["precision"]["precision"], build=manifest["build"])
         entry.update(proof=manifest["proof"], bytes=manifest["bytes"], sha256=manifest["sha256"])
@@ -186,7 +185,7 @@ def _time(content: Content, reference: Reference, plan: Plan, findings: Findings
     try:
         with progress_bar(f"timing {reference.network}, {content.sentence}") as progress:
             contenders = [_or_missing(one) for one in _contenders(reference, findings.engines, plan)]
-            run = bench(contenders, options, watch=lambda setting: progress)
+            run = bench(contenders, options, progress=progress)
     except Exception as error:  # what was built and compared so far must not be lost
         findings.failures.append(f"timing, {content.sentence}: {_reason(error)}")
         findings.timing[content.value] = {"error": findings.failures[-1]}

@@ -102,9 +102,7 @@ def rows(
     yield Row("fp32", False, False, before.miou, 0.0, None, None, 0.0, {})
     for equalized in sorted({way.equalize for way in ways}):
         with progress_bar("calibrating") as progress:
-            observed = observe(
-                model, images, CalibrationOptions(equalize=equalized), lambda _, done, total: progress(done, total)
-            )
+            observed = observe(model, images, CalibrationOptions(equalize=equalized), progress)
         for way in (way for way in ways if way.equalize is equalized):
             quantized = apply(model, measure(observed, images, way), way)
             found = score(quantized.model, dataset, way.method.value, threads)

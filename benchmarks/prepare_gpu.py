@@ -23,6 +23,7 @@ from ffnet_deploy.cli.console import console, progress_bar, run_command
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import atomic_path, make_folder, write_json
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.evaluation.datasets import Dataset, Sample, open_dataset
@@ -73,7 +74,7 @@ def prepare(
     dataset: Dataset | None,
     cases: Cases,
     out: Path,
-    progress: Any = None,
+    progress: Progress = no_progress,
 ) -> Path:
     """Write the folder of one network below `out`.
 
@@ -83,7 +84,7 @@ def prepare(
         dataset: labelled images; None: outputs for generated scenes alone are kept.
         cases: how much to take along.
         out: folder of all networks.
-        progress: told of the images scored, as (done, all).
+        progress: told of the images scored.
 
     Returns:
         The network's folder.

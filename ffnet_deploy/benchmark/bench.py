@@ -1,6 +1,6 @@
 """A whole run: open the contenders, time them against each other at every setting, and write down what came out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -12,7 +12,7 @@ from ffnet_deploy.benchmark.cautions import cautions
 from ffnet_deploy.benchmark.clock import Clock
 from ffnet_deploy.benchmark.contenders import Candidate
 from ffnet_deploy.benchmark.device_state import environment, package_versions, read_state
-from ffnet_deploy.benchmark.method import Entry, Progress, race
+from ffnet_deploy.benchmark.method import Entry, race
 from ffnet_deploy.benchmark.outputs import LEAST_AGREEMENT, check_output
 from ffnet_deploy.benchmark.profiling import profile
 from ffnet_deploy.benchmark.record import (
@@ -33,11 +33,9 @@ from ffnet_deploy.benchmark.settings import Grid
 from ffnet_deploy.benchmark.steps import DeviceEngine, Picture, batch_of, check_setting, make_step
 from ffnet_deploy.core.errors import FFNetDeployError, MissingPackageError, OptionError
 from ffnet_deploy.core.files import sha256
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.cuda import NoDeviceError
 from ffnet_deploy.engines.engine import Engine
-
-Watch = Callable[[str], Progress]
-"""Given a setting in words, gives what is told of its rounds."""
 
 Array = NDArray[np.generic]
 
@@ -89,7 +87,7 @@ class _Journal:
 
 
 def bench(
-    candidates: Sequence[Candidate], options: BenchOptions, clock: Clock | None = None, watch: Watch | None = None
+    candidates: Sequence[Candidate], options: BenchOptions, clock: Clock | None = None, progress: Progress = no_progress
 ) -> BenchRun:
     """Time `candidates` against each other; the first that opens is the baseline.
 
@@ -99,7 +97,7 @@ def bench(
         candidates: at least one, with names of their own.
         options: what to measure.
         clock: the host's clock, unless a test has another.
-        watch: told how it goes.
+        progress: told of the rounds done at each setting.
 
     Raises:
         OptionError: no candidate can start here, or one does not accept a setting.
@@ -113,7 +111,7 @@ def bench(
                 settings = options.grid.settings([one.engine.contract for one in opened], threads, streams)
                 _check_settings(opened, settings)
                 for setting in settings:
-                    _measure(opened, setting, options, journal, clock, watch)
+                    _measure(opened, setting, options, journal, clock, progress)
     except KeyboardInterrupt:
         journal.interrupted = True
     return _record(journal, options)
@@ -173,7 +171,7 @@ def _measure(
     options: BenchOptions,
     journal: _Journal,
     clock: Clock | None,
-    watch: Watch | None,
+    progress: Progress,
 ) -> None:
     """Check, time and profile all contenders at one setting.
 
@@ -186,7 +184,7 @@ def _measure(
     checks = _checks(able, outputs, setting, options)
     with ExitStack() as stack:
         entries = [_entry(one, setting, options, stack) for one in able]
-        result = race(entries, options.method, clock, watch(str(setting)) if watch else None)
+        result = race(entries, options.method, clock, progress, str(setting))
     if result.interrupted:
         profiles: Mapping[str, Profile] = {}
     else:

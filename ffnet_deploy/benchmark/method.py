@@ -16,11 +16,11 @@ import numpy as np
 
 from ffnet_deploy.benchmark.clock import Clock, HostClock
 from ffnet_deploy.benchmark.record import Method, Samples
+from ffnet_deploy.core.progress import Progress, no_progress
 
 Step = Callable[[], float | None]
 """One call of a contender, complete when it returns; gives the device's own time in milliseconds where it has one."""
 
-Progress = Callable[[int, int], None]
 """Called with the number of rounds done and of all."""
 
 _MOST_RUNS = 2000
@@ -102,7 +102,11 @@ class _Pace:
 
 
 def race(
-    entries: Sequence[Entry], method: Method, clock: Clock | None = None, progress: Progress | None = None
+    entries: Sequence[Entry],
+    method: Method,
+    clock: Clock | None = None,
+    progress: Progress = no_progress,
+    stage: str = "timing",
 ) -> Race:
     """Time `entries` against each other.
 
@@ -114,7 +118,7 @@ def race(
     try:
         with _no_collection():
             paces = [_warm_up(entry, track, method, clock) for entry, track in zip(entries, tracks, strict=True)]
-            _run_rounds(entries, tracks, paces, method, clock, progress)
+            _run_rounds(entries, tracks, paces, method, clock, progress, stage)
     except KeyboardInterrupt:
         return Race(tracks, interrupted=True)
     return Race(tracks)
@@ -126,7 +130,8 @@ def _run_rounds(
     paces: Sequence[_Pace | None],
     method: Method,
     clock: Clock,
-    progress: Progress | None,
+    progress: Progress,
+    stage: str,
 ) -> None:
     order = np.random.default_rng(method.seed)
     for done in range(method.rounds * _PATIENCE):
@@ -136,8 +141,7 @@ def _run_rounds(
             pace = paces[index]
             if pace is not None and tracks[index].error is None:
                 _take_turn(entries[index], tracks[index], pace, clock)
-        if progress is not None:
-            progress(min(done + 1, method.rounds), method.rounds)
+        progress(stage, min(done + 1, method.rounds), method.rounds)
 
 
 def _enough(track: Track, method: Method) -> bool:

@@ -3,7 +3,7 @@
 import copy
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +20,7 @@ from ffnet_deploy.benchmark.profiling import TimedLayers
 from ffnet_deploy.core.contract import STRIDE, Contract, Extent, InputKind, OutputKind
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import check_batch
 
 _ANY_SIDE = Extent(STRIDE, 512, 1 << 14)
@@ -57,13 +58,13 @@ class TorchSource:
         config: name or file.
         checkpoint: file, ``"published"``, ``"bundled"``; None: random weights.
         device: PyTorch device.
-        progress: told of a download as (bytes done, bytes in all).
+        progress: told of the bytes of a download.
     """
 
     config: str
     checkpoint: str | None = None
     device: str = "cpu"
-    progress: Callable[[int, int | None], None] | None = None
+    progress: Progress = no_progress
 
 
 def torch_candidates(source: TorchSource, forms: Sequence[TorchForm]) -> list[Candidate]:

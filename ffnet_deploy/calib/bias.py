@@ -17,12 +17,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ffnet_deploy.calib.collect import Images, Progress, collect
+from ffnet_deploy.calib.collect import Images, collect
 from ffnet_deploy.calib.graph import Conv, Graph, attribute, set_initializer
 from ffnet_deploy.calib.insert import rounded, rounded_weight, scale_of
 from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.calib.rescale import own_bias
 from ffnet_deploy.core.precision import Precision
+from ffnet_deploy.core.progress import Progress, no_progress
 
 _CHUNK = 1 << 16
 """Values rounded at once: they stay in a processor's cache."""
@@ -120,7 +121,7 @@ def mean_errors(
     thresholds: Mapping[str, float],
     precision: Precision,
     images: Images,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Shifts:
     """The mean error of each convolution of `plan` over `images`, each fed what the unquantised network feeds it.
 

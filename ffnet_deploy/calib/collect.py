@@ -1,6 +1,6 @@
 """Showing images to a graph and keeping what calibration needs of its tensors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.segments import SegmentedRunner
 from ffnet_deploy.core.errors import ArtifactError, DataError
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the step, the number of images done and the number of all."""
+from ffnet_deploy.core.progress import Progress, no_progress
 
 Images = Sequence[NDArray[Any]]
 """Network inputs, one batch each, of the kind and shape that the graph takes; read again in each pass."""
@@ -31,7 +29,7 @@ def collect(
     observers: Mapping[str, Observer],
     images: Images,
     step: str,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> dict[str, tuple[int, ...]]:
     """Show all `images` to the graph, and each tensor named in `observers` to its observer.
 
@@ -60,8 +58,7 @@ def collect(
             runner.run(batch, observe)
         except _NotFiniteError:
             raise _first_failure(model, batch, done) from None
-        if progress is not None:
-            progress(step, done, len(images))
+        progress(step, done, len(images))
     return shapes
 
 

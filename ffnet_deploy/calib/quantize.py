@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 
 from ffnet_deploy.calib.bias import correct_biases, mean_errors
-from ffnet_deploy.calib.collect import Images, Progress, collect
+from ffnet_deploy.calib.collect import Images, collect
 from ffnet_deploy.calib.equalize import Factors, choose_factors, equalize, tensors_to_observe
 from ffnet_deploy.calib.graph import Conv, Graph
 from ffnet_deploy.calib.insert import check_operator_set, insert
@@ -18,6 +18,7 @@ from ffnet_deploy.calib.ranges import Calibration, key_of, method_name, rounded
 from ffnet_deploy.calib.thresholds import threshold
 from ffnet_deploy.core.errors import ArtifactError, DataError
 from ffnet_deploy.core.precision import PRECISION_KEY, PrecisionRecord
+from ffnet_deploy.core.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def quantize_graph(
     model: onnx.ModelProto,
     images: Images,
     options: CalibrationOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     ranges: Calibration | None = None,
 ) -> Quantized:
     """A quantised copy of the FP32 graph `model`.
@@ -72,7 +73,7 @@ def check_quantizable(model: onnx.ModelProto, options: CalibrationOptions) -> No
 
 
 def calibrate(
-    model: onnx.ModelProto, images: Images, options: CalibrationOptions | None = None, progress: Progress | None = None
+    model: onnx.ModelProto, images: Images, options: CalibrationOptions | None = None, progress: Progress = no_progress
 ) -> Calibration:
     """Measure on `images` all that quantising `model` needs, for every convolution, whatever is kept unquantised.
 
@@ -104,7 +105,7 @@ class Observed:
 
 
 def observe(
-    model: onnx.ModelProto, images: Images, options: CalibrationOptions, progress: Progress | None = None
+    model: onnx.ModelProto, images: Images, options: CalibrationOptions, progress: Progress = no_progress
 ) -> Observed:
     """Equalise a copy of `model`, if `options` say so, and show it all `images`. Raises what `calibrate` does."""
     if not len(images):
@@ -117,7 +118,7 @@ def observe(
 
 
 def measure(
-    observed: Observed, images: Images, options: CalibrationOptions, progress: Progress | None = None
+    observed: Observed, images: Images, options: CalibrationOptions, progress: Progress = no_progress
 ) -> Calibration:
     """Thresholds by the method of `options`, and what they do to the mean of each convolution's output on `images`."""
     thresholds = {name: threshold_of(observer, options) for name, observer in observed.observers.items()}
@@ -182,7 +183,7 @@ def threshold_of(observer: Any, options: CalibrationOptions) -> float:
     return float(observer.threshold(options.method, options.percentile))
 
 
-def _equalize(work: onnx.ModelProto, images: Images, progress: Progress | None) -> Factors:
+def _equalize(work: onnx.ModelProto, images: Images, progress: Progress) -> Factors:
     graph = Graph(work)
     plan = make_plan(graph)
     seen = {name: ChannelHistograms() for name in tensors_to_observe(graph, plan)}

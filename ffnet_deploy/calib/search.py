@@ -10,7 +10,6 @@ from typing import Any
 
 import onnx
 
-from ffnet_deploy.calib.collect import Progress
 from ffnet_deploy.calib.options import CalibrationOptions
 from ffnet_deploy.calib.quantize import Quantized, apply
 from ffnet_deploy.calib.ranges import Calibration
@@ -19,6 +18,7 @@ from ffnet_deploy.calib.timings import Timings
 from ffnet_deploy.calib.trials import miou
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.files import write_json
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset
 
 FORMAT = 1
@@ -91,7 +91,7 @@ def search_mixed(
     options: CalibrationOptions,
     labelled: Dataset,
     search: SearchOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Found:
     """Quantise as much of the FP32 graph `model` as the fall of mIoU allows.
 
@@ -185,7 +185,7 @@ class _Hunt:
     labelled: Dataset
     search: SearchOptions
     state: _State
-    progress: Progress | None
+    progress: Progress
 
     def __post_init__(self) -> None:
         assert self.state.reference is not None
@@ -240,8 +240,7 @@ class _Hunt:
             trial = apply(self.model, self.ranges, self.options_for(kept)).model
             self.state.scores[name] = miou(trial, self.labelled)
             self.state.save()
-        if self.progress is not None:
-            self.progress(f"trying {len(kept)} blocks unquantised", len(self.state.scores), len(self.convs))
+        self.progress(f"trying {len(kept)} blocks unquantised", len(self.state.scores), len(self.convs))
         return self.reference - self.state.scores[name] <= self.search.max_drop
 
     def _is_out_of_time(self) -> bool:

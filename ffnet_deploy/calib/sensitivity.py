@@ -6,7 +6,6 @@ from typing import Any
 
 import onnx
 
-from ffnet_deploy.calib.collect import Progress
 from ffnet_deploy.calib.equalize import equalize
 from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.options import CalibrationOptions
@@ -15,6 +14,7 @@ from ffnet_deploy.calib.quantize import apply
 from ffnet_deploy.calib.ranges import Calibration
 from ffnet_deploy.calib.simulate import sqnr
 from ffnet_deploy.calib.trials import blocks_of, disagreement, tried
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset
 
 JUDGED_ON = 32
@@ -55,7 +55,7 @@ def sensitivities(
     options: CalibrationOptions,
     dataset: Dataset,
     known: Collection[str] = (),
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Iterator[Sensitivity]:
     """The cost of each block of the FP32 graph `model`, in graph order, each as soon as it is measured.
 
@@ -83,8 +83,7 @@ def sensitivities(
             disagreement_percent=disagreement(before.logits, after.logits),
             drop=None if before.miou is None or after.miou is None else before.miou - after.miou,
         )
-        if progress is not None:
-            progress("trying each block alone", done, len(blocks))
+        progress("trying each block alone", done, len(blocks))
 
 
 def ranked(rows: Sequence[Sensitivity]) -> tuple[Sensitivity, ...]:

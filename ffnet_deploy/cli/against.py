@@ -108,7 +108,7 @@ def score_others(
     for path in options.against:
         beside = _beside(source, path)
         with beside.open() as engine:
-            with progress_bar(f"scoring with {engine.name}") as progress:
+            with progress_bar() as progress:
                 found = comparison.score(engine, dataset, replace(scoring, save_images=None), path, progress)
             console.print(comparison_line(comparison, found), soft_wrap=True)
             agreement = comparison.agreement

@@ -25,7 +25,7 @@ from ffnet_deploy.benchmark.settings import Grid
 from ffnet_deploy.benchmark.steps import Picture
 from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchSource, torch_candidates
 from ffnet_deploy.cli.bench_tables import show_changes, show_profiles, show_run, show_sweep
-from ffnet_deploy.cli.console import INTERRUPTED, console, download_bar, progress_bar, report_error, run_command
+from ffnet_deploy.cli.console import INTERRUPTED, console, progress_bar, report_error, run_command
 from ffnet_deploy.cli.shapes import parse_sides
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import check_target
@@ -251,13 +251,13 @@ def command(
     options = BenchOptions(grid, chosen_picture(image), method, profile, min_agreement)
     opening = ArtifactOptions(parse_choices(runtime, Runtime, "--runtime"), trust_engine, cuda_graph)
     forms = parse_choices(torch_forms, TorchForm, "--torch")
-    with download_bar("downloading the checkpoint") as downloaded:
+    with progress_bar() as downloaded:
         torch = None
         if config is not None:
             torch = TorchSource(config, chosen_checkpoint(checkpoint, Path(config).stem), device, downloaded)
         candidates = baseline_first(all_candidates(artifacts or [], opening, torch, forms), baseline)
         with progress_bar("timing") as progress:
-            run = bench(candidates, options, watch=lambda setting: progress)
+            run = bench(candidates, options, progress=progress)
     finish(run, outcome)
 
 

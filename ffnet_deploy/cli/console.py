@@ -5,31 +5,26 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import typer
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ffnet_deploy.core.errors import FFNetDeployError
+from ffnet_deploy.core.progress import Progress
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 TERMINATED = 143
 """Exit code after SIGTERM: 128 + SIGTERM."""
+
+_BYTES_FROM = 100_000
+"""A total from here on is a number of bytes: nobody waits for so many images or rounds."""
 
 console = Console(highlight=False)
 """Results: standard output."""
@@ -98,47 +93,33 @@ def report_note(message: str) -> None:
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error; yields what is to be called with (done, total)."""
-    with steps_bar(description) as bar:
-        yield bar.count
+def progress_bar(description: str = "") -> Iterator[Progress]:
+    """A progress bar on standard error that begins anew with each stage; yields what reports progress to it.
+
+    Args:
+        description: shown until the first stage begins; empty: the bar appears with the first stage.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeElapsedColumn(), TimeRemainingColumn())
+    with bars.Progress(*columns, console=error_console, transient=True) as bar:
+        task = bar.add_task(escape(description), total=None, visible=bool(description))
+
+        def report(stage: str, done: float = 0, total: float | None = None, /) -> None:
+            if escape(stage) != bar.tasks[0].description:
+                bar.reset(task, total=None, description=escape(stage), visible=True)
+            bar.update(task, completed=done, total=total)
+
+        yield report
 
 
-@dataclass(frozen=True)
-class StepsBar:
-    """A progress bar that begins anew with each step."""
+class _Amount(bars.ProgressColumn):
+    """How much is done: a share of 1 in percent, large totals as bytes, anything else as ``done/total``."""
 
-    progress: Progress
-    task: TaskID
-
-    def begin(self, step: str) -> None:
-        """Show the name of a step; the same name again changes nothing."""
-        if step != self.progress.tasks[self.task].description:
-            self.progress.reset(self.task, total=None, description=step)
-
-    def count(self, done: int, total: int) -> None:
-        """Show how far the step is."""
-        self.progress.update(self.task, completed=done, total=total)
-
-
-@contextmanager
-def steps_bar(description: str) -> Iterator[StepsBar]:
-    """A progress bar on standard error for one step after the other."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=error_console, transient=True) as progress:
-        yield StepsBar(progress, progress.add_task(description, total=None))
-
-
-@contextmanager
-def download_bar(description: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on standard error that appears with the first call of what it yields: (bytes done, bytes in all)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=error_console, transient=True) as progress:
-        task = progress.add_task(description, total=None, visible=False)
-        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+    def render(self, task: bars.Task) -> Text:
+        """The amount of `task`; empty while nobody knows the total."""
+        if task.total is None:
+            return Text("")
+        if task.total == 1:
+            return Text(f"{task.completed:.0%}")
+        if task.total >= _BYTES_FROM:
+            return Text(f"{task.completed / 1e6:.1f}/{task.total / 1e6:.1f} MB")
+        return Text(f"{task.completed:.0f}/{task.total:.0f}")

@@ -2,23 +2,21 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from ffnet_deploy.cli.console import console, error_console, report_error, report_note
+from ffnet_deploy.cli.console import console, progress_bar, report_error, report_note
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
-from ffnet_deploy.engines.tensorrt.make import Made, Watcher, make_engine
+from ffnet_deploy.engines.tensorrt.make import Made, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
 from ffnet_deploy.serving.triton import write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions
@@ -144,22 +142,6 @@ def with_profile(options: BuildOptions, shape: str | None, batch: str | None) ->
     return options if batch is None else replace(options, batch=parse_batch(batch, dynamic=False))
 
 
-@contextmanager
-def watching() -> Iterator[Watcher]:
-    """A watcher that shows steps and progress on standard error."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=error_console, transient=True) as bar:
-        task = bar.add_task("reading", total=1.0)
-
-        def stage(name: str) -> None:
-            bar.update(task, description=name, completed=0.0)
-
-        def progress(share: float, phase: str) -> None:
-            bar.update(task, description=f"building: {phase.lower()}", completed=share)
-
-        yield Watcher(stage, progress, report_note)
-
-
 def build_watched(
     graph: Path, out: Path, options: BuildOptions, verification: "EngineVerification | None" = None
 ) -> Made:
@@ -169,12 +151,12 @@ def build_watched(
         typer.Exit: there is no GPU to build on; one line has said so, and what to do on a machine that has one.
     """
     try:
-        with watching() as watcher:
+        with progress_bar("reading") as progress:
             if verification is None:
-                return make_engine(graph, out, options, watcher=watcher)
+                return make_engine(graph, out, options, progress=progress, notes=report_note)
             from ffnet_deploy.export.engine import export_engine
 
-            return export_engine(graph, out, options, verification, watcher)
+            return export_engine(graph, out, options, verification, progress, report_note)
     except UnusableDeviceError:
         raise
     except NoDeviceError as error:

@@ -184,7 +184,7 @@ def command(
             engine.contract.protocol, mode, parse_size(crop, "--crop"), parse_size(stride, "--stride")
         )
         scoring = EvaluateOptions(protocol, looks, limit, save_images)
-        with progress_bar(f"scoring with {engine.name}") as progress:
+        with progress_bar() as progress:
             result = comparison.score(engine, samples, scoring, source.artifact, progress, notes)
         show(result, save_images)
         described = about(engine, source)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ffnet_deploy.cli.console import console, download_bar, error_console, report_note
+from ffnet_deploy.cli.console import console, progress_bar, report_note
 from ffnet_deploy.cli.lowering import lower_watched, show_lowered
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
 from ffnet_deploy.core.contract import STRIDE, InputKind, OutputKind, TestProtocol
@@ -136,7 +136,7 @@ def open_for_export(config: "SegmentorConfig", checkpoint: str | None) -> "Segme
     from ffnet_deploy.segmentor.load import open_segmentor
 
     choice = chosen_checkpoint(checkpoint, config.name)
-    with download_bar("downloading the checkpoint") as progress:
+    with progress_bar() as progress:
         segmentor = open_segmentor(config, choice, progress)
     for note in segmentor.notes:
         report_note(note)
@@ -149,15 +149,8 @@ def export_watched(
     """The export, its steps shown as they go."""
     from ffnet_deploy.export.pipeline import export_onnx
 
-    with error_console.status("exporting") as status:
-        return export_onnx(
-            segmentor,
-            options,
-            out,
-            verification,
-            stage=status.update,
-            progress=lambda done, total: status.update(f"scoring image {done} of {total}"),
-        )
+    with progress_bar("exporting") as progress:
+        return export_onnx(segmentor, options, out, verification, progress)
 
 
 def verification_table(exported: "Exported") -> Table:

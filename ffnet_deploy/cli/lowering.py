@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ffnet_deploy.cli.console import console, report_note, steps_bar
+from ffnet_deploy.cli.console import console, progress_bar, report_note
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.precision import Precision, Target
 
@@ -162,12 +162,12 @@ def lower_watched(
     from ffnet_deploy.export.lower import lower
 
     with (
-        steps_bar("lowering") as bar,
+        progress_bar("lowering") as progress,
         TorchEngine(segmentor.model, exported.contract) as reference,
     ):
         if exported.verification.miou is not None:
             verification = replace(verification, reference_miou=exported.verification.miou[0])
-        return lower(exported.path, None, options, verification, reference, bar.begin, bar.count)
+        return lower(exported.path, None, options, verification, reference, progress)
 
 
 def precision_table(lowered: "Lowered") -> Table:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from ffnet_deploy.cli.console import download_bar
+from ffnet_deploy.cli.console import progress_bar
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
@@ -119,7 +119,7 @@ class Source:
 
         assert self.config is not None  # __post_init__ saw to it
         choice = chosen_checkpoint(self.checkpoint, Path(self.config).stem)
-        with download_bar("downloading the checkpoint") as progress:
+        with progress_bar() as progress:
             return TorchEngine.from_config(self.config, choice, self.device or "cpu", progress)
 
     def _open_onnx(self) -> Engine:

@@ -1,6 +1,5 @@
 """PyTorch as an engine: the segmentor as published, behind the same protocol as every artefact."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.contract import STRIDE, Contract, Extent, InputKind, Normalization, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import check_batch
 
 _ANY_SIDE = Extent(STRIDE, 512, 1 << 14)
@@ -47,7 +47,7 @@ class TorchEngine:
         config: str | Path,
         checkpoint: str | Path | None,
         device: str = "cpu",
-        progress: Callable[[int, int | None], None] | None = None,
+        progress: Progress = no_progress,
     ) -> "TorchEngine":
         """The engine of a config and checkpoint, with float input of any size and logits as output.
 

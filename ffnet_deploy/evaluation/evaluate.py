@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.contract import Contract, TestProtocol
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.files import make_folder, write_json
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
 from ffnet_deploy.evaluation.overlays import write_overlay
 from ffnet_deploy.evaluation.protocol import PredictOptions, check_protocol, predict
 from ffnet_deploy.evaluation.scores import Scores, confusion_matrix, scores
-
-Progress = Callable[[int, int], None]
-"""Called after each image with the number of images done and the number of all."""
 
 Watch = Callable[[Sample, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None], None]
 """Called with each sample, its image (BGR), the predicted labels, and the true ones where there are any."""
@@ -88,7 +86,7 @@ def evaluate(
     engine: Engine,
     dataset: Dataset,
     options: EvaluateOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     watch: Watch | None = None,
 ) -> Evaluation:
     """Predict every image of `dataset`, score what is labelled, and draw what is asked for.
@@ -116,8 +114,7 @@ def evaluate(
     begin = time.perf_counter()
     for done, sample in enumerate(samples, 1):
         _score_one(engine, dataset, sample, protocol, options, tally, watch)
-        if progress is not None:
-            progress(done, len(samples))
+        progress(f"scoring with {engine.name}", done, len(samples))
     return Evaluation(
         scores=_scores(tally, samples, contract),
         images=len(samples),

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ffnet_deploy.artifacts.manifest import manifest_path
 from ffnet_deploy.artifacts.staging import reject
 from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.tensorrt import make
-from ffnet_deploy.engines.tensorrt.make import Made, Watcher, make_engine
+from ffnet_deploy.engines.tensorrt.make import Made, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.export.verify import Tolerance, Verification, verify
 
@@ -43,8 +44,8 @@ def export_engine(
     out: Path,
     options: BuildOptions,
     verification: EngineVerification | None = None,
-    watcher: Watcher | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
+    notes: NoteSink = no_notes,
 ) -> Made:
     """Build the engine of an exported graph, or reuse the one in `out`; verify it where it can run.
 
@@ -53,8 +54,8 @@ def export_engine(
         out: the engine's file.
         options: how to build.
         verification: what to verify it on; None: it is not verified.
-        watcher: told what goes on.
-        progress: told of the images scored, as (done, all).
+        progress: told of steps, of how far the build is, and of the images scored.
+        notes: told what the user should know.
 
     Raises:
         VerificationError: the engine differs by more than the tolerance; it is kept as evidence. Or it is not in the
@@ -62,7 +63,7 @@ def export_engine(
         NoDeviceError, ArtifactError, OptionError, StorageError: as `make_engine`.
     """
     if verification is None:
-        return make_engine(graph, out, options, watcher=watcher)
+        return make_engine(graph, out, options, progress=progress, notes=notes)
 
     def check(engine: Path) -> Mapping[str, Any]:
         result = _verified(engine, options.device, verification, progress)
@@ -73,12 +74,10 @@ def export_engine(
             reject(engine, (manifest_path(engine).name,), out, content, result.failures, remedy, claim)
         return content
 
-    return make_engine(graph, out, options, make.Verification(verification.command, check), watcher)
+    return make_engine(graph, out, options, make.Verification(verification.command, check), progress, notes)
 
 
-def _verified(
-    engine: Path, device: int, verification: EngineVerification, progress: Callable[[int, int], None] | None
-) -> Verification:
+def _verified(engine: Path, device: int, verification: EngineVerification, progress: Progress) -> Verification:
     from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions  # needs a GPU's driver
 
     images = verification.images

@@ -1,6 +1,6 @@
 """From a verified FP32 graph to one of lower precision, verified against PyTorch as published and then published."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,16 @@ from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import make_folder
 from ffnet_deploy.core.precision import Precision, PrecisionRecord, Target
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.export.onnx import contract_in, write_graph
-from ffnet_deploy.export.pipeline import Stage, VerifyOptions
+from ffnet_deploy.export.pipeline import VerifyOptions
 from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
 from ffnet_deploy.export.verify import Tolerance, Verification, input_batch, usual_tolerance, verify
 from ffnet_deploy.precision import TypingOptions, TypingReport, assign_types, simulated
 from ffnet_deploy.precision.assign import recorded
 
-Progress = Callable[[int, int], None]
 Inputs = Sequence[NDArray[np.generic]]
 
 _OBSERVED = 8
@@ -111,8 +111,7 @@ def lower(
     options: LowerOptions,
     verification: VerifyOptions,
     reference: Engine,
-    stage: Stage = lambda name: None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Lowered:
     """Write the graph `fp32` in lower precision, with its manifest.
 
@@ -122,8 +121,7 @@ def lower(
         options: precision and gate.
         verification: images, and labelled data where there are any; its tolerance was for FP32 and is not used.
         reference: the segmentor as published, with the graph's contract.
-        stage: told the name of each step.
-        progress: told of images done, as (done, all).
+        progress: told of steps, and of the images done.
 
     Raises:
         VerificationError: the graph costs more than the gate allows; it is kept as evidence.
@@ -137,15 +135,15 @@ def lower(
     contract = contract_in(model)
     path = out or lowered_path(fp32, options.target)
     make_folder(path.parent)
-    made = _made(model, contract, options, verification, stage, progress)
+    made = _made(model, contract, options, verification, progress)
     with workshop(path) as draft:
         files = write_graph(made.model, draft)
-        stage(f"verifying {options.target.value}")
+        progress(f"verifying {options.target.value}")
         result = _verified(draft, made, options, verification, reference, progress)
         content = _manifest_content(contract, source, made, result, verification)
         if result.failures:
             reject(draft, files, path, content, result.failures, _remedy(options), _claim(options))
-        stage("writing")
+        progress("writing")
         manifest = write_manifest(draft, "onnx", content, files)
         move((*files, draft.name, manifest.name), draft.parent, path.parent)
     notes = (*made.notes, *result.notes)
@@ -167,20 +165,19 @@ def _made(
     contract: Contract,
     options: LowerOptions,
     verification: VerifyOptions,
-    stage: Stage,
-    progress: Progress | None,
+    progress: Progress,
 ) -> _Made:
     """The graph in its new precision: Q/DQ first, then the types of the rest."""
     target = options.target
     images = observed_inputs(verification, contract)
     if options.calibration is None:
-        stage("observing ranges")
+        progress("observing ranges")
         return _typed(_Made(model, recorded(model)), Precision(target.value), images, progress)
-    made, inputs = _quantized(model, contract, options, verification, stage, progress)
+    made, inputs = _quantized(model, contract, options, verification, progress)
     base = options.base or default_base(model)
     if base is Precision.FP32:
         return made
-    stage("observing ranges")
+    progress("observing ranges")
     return _typed(made, base, inputs[:_OBSERVED], progress)
 
 
@@ -189,20 +186,13 @@ def _quantized(
     contract: Contract,
     options: LowerOptions,
     verification: VerifyOptions,
-    stage: Stage,
-    progress: Progress | None,
+    progress: Progress,
 ) -> tuple[_Made, Inputs]:
     """The graph with Q/DQ nodes over FP32, and what it was calibrated on."""
-
-    def told(step: str, done: int, total: int) -> None:
-        stage(step)
-        if progress is not None:
-            progress(done, total)
-
     assert options.calibration is not None
-    stage("choosing images")
+    progress("choosing images")
     drop = options.tolerance.miou
-    made = quantized(model, contract, options.target, options.calibration, verification.labelled, drop, told)
+    made = quantized(model, contract, options.target, options.calibration, verification.labelled, drop, progress)
     report = {**made.report, "source": str(options.calibration.images)}
     notes = (*made.images.notes, *_left_notes(made.report["left_unquantized"]))
     return _Made(made.model, made.record, quantization=report, notes=notes), made.images
@@ -216,7 +206,7 @@ def _left_notes(left: Mapping[str, str]) -> Iterator[str]:
         yield f"{name}{others} stays unquantised. {reason}"
 
 
-def _typed(made: _Made, base: Precision, images: Inputs, progress: Progress | None) -> _Made:
+def _typed(made: _Made, base: Precision, images: Inputs, progress: Progress) -> _Made:
     typed = assign_types(made.model, TypingOptions(base), images, progress)
     return replace(made, model=typed.model, record=typed.record, typing=typed.report)
 
@@ -239,7 +229,7 @@ def _verified(
     options: LowerOptions,
     verification: VerifyOptions,
     reference: Engine,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Verification:
     """The comparison with `reference`, every 16-bit value rounded as on a device that computes in 16 bits."""
     onnx.checker.check_model(made.model, full_check=True)

@@ -11,6 +11,7 @@ from ffnet_deploy.artifacts.manifest import manifest_path, write_manifest
 from ffnet_deploy.artifacts.staging import move, reject, workshop
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.files import make_folder
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.datasets import Dataset
@@ -76,8 +77,7 @@ def export_onnx(
     options: ExportOptions,
     out: Path,
     verification: VerifyOptions,
-    stage: Stage = lambda name: None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Exported:
     """Write `segmentor` as a verified ONNX graph with its manifest.
 
@@ -86,8 +86,7 @@ def export_onnx(
         options: boundary and form of the graph.
         out: file ending in ``.onnx``, or folder.
         verification: images and tolerance.
-        stage: told the name of each step.
-        progress: told of the images scored, as (done, all).
+        progress: told of steps, and of the images scored.
 
     Raises:
         VerificationError: the file differs by more than the tolerance; it is kept beside `out` as evidence.
@@ -95,12 +94,12 @@ def export_onnx(
     """
     path = target_path(out, segmentor.config.name)
     make_folder(path.parent)
-    stage("re-parameterising")
+    progress("re-parameterising")
     blocks = _block_errors(segmentor, verification.images[0])
     with workshop(path) as draft:
-        stage("tracing and simplifying")
+        progress("tracing and simplifying")
         files = write_graph(build_graph(segmentor, options), draft)
-        stage("verifying")
+        progress("verifying")
         unsealed = OnnxRuntimeOptions(check_manifest=False)
         with (
             OnnxRuntimeEngine(draft, unsealed) as candidate,
@@ -114,7 +113,7 @@ def export_onnx(
         if failures:
             remedy = "report it with that folder; to accept the difference, raise --tolerance"
             reject(draft, files, path, content, failures, remedy)
-        stage("writing")
+        progress("writing")
         manifest = write_manifest(draft, "onnx", content, files)
         move((*files, draft.name, manifest.name), draft.parent, path.parent)
         if not files:

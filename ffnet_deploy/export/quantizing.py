@@ -1,6 +1,5 @@
 """Quantised graphs as an export asks for them: which images, whose ranges."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,11 @@ from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.files import check_target
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.precision import PrecisionRecord, Target
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 
 _SEARCHED_FALL = 0.5
 """Share of the fall of mIoU that a search may use up: other images, on which the graph is verified, may lose more."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the step, the number of images done and the number of all."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def quantized(
     request: CalibrationRequest,
     labelled: Dataset | None = None,
     max_drop: float = 0.3,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> QuantizedGraph:
     """`model` with Q/DQ nodes on all that can be quantised, or on what a search leaves.
 
@@ -213,7 +210,7 @@ def _ranges(
     images: CalibrationImages,
     options: CalibrationOptions,
     request: CalibrationRequest,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Calibration | None:
     """What an earlier calibration measured, or this one, written to its file; None where no file is asked for."""
     if request.ranges is None:

@@ -1,6 +1,6 @@
 """Proving that an exported file is the network it came from: both run on the same images, outputs are compared."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.contract import STRIDE, Contract, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.precision import Precision
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
@@ -172,7 +173,7 @@ def verify(
     images: Iterable[NamedImage],
     tolerance: Tolerance,
     labelled: Dataset | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
     reference_miou: float | None = None,
 ) -> Verification:
     """Run both engines on the same images, and on `labelled` where it is given.
@@ -185,7 +186,7 @@ def verify(
         images: to compare outputs on.
         tolerance: the gate.
         labelled: data to compare mIoU on.
-        progress: told of the labelled images scored, as (done, all), for each engine.
+        progress: told of the labelled images scored, for each engine.
         reference_miou: the reference's mIoU on `labelled`, percent, where it was scored before.
 
     Raises:

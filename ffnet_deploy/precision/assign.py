@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.contract import METADATA_KEY, Contract, InputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.precision.balance import spared
 from ffnet_deploy.precision.decide import Decision, Kept, Reason, relative_nodes
 from ffnet_deploy.precision.formats import Conversion, Format, format_of
-from ffnet_deploy.precision.measure import Measurement, Progress, measure
+from ffnet_deploy.precision.measure import Measurement, measure
 from ffnet_deploy.precision.opsets import upgraded
 from ffnet_deploy.precision.options import TypingOptions
 from ffnet_deploy.precision.rewrite import Rewriter
@@ -100,7 +101,7 @@ def assign_types(
     model: onnx.ModelProto,
     options: TypingOptions,
     images: Sequence[NDArray[np.generic]],
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Typed:
     """The graph with 16-bit types wherever `images` show that they suffice; inputs and outputs keep their types.
 
@@ -108,7 +109,7 @@ def assign_types(
         model: an FP32 graph, or one with Q/DQ nodes over FP32; it is left as it is.
         options: the format and its limits.
         images: network inputs (batch, ...) to observe ranges on, at least one.
-        progress: told of the images observed, as (done, all).
+        progress: told of the images observed.
 
     Raises:
         OptionError: the graph is typed already, or its operator set cannot be.

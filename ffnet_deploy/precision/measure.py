@@ -1,7 +1,7 @@
 """What the typing decides on: extremes and rounding errors of every node, observed on real images."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,11 +10,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ffnet_deploy.core.errors import ArtifactError, DataError
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.precision.formats import Format
 from ffnet_deploy.precision.probes import Probe, ProbeBuilder
 from ffnet_deploy.precision.view import View
 
-Progress = Callable[[int, int], None]
 _SOUND = ("largest", "smallest", "power")
 """Quantities of the network itself, which no rounding can make NaN."""
 
@@ -72,7 +72,7 @@ def measure(
     relative: frozenset[str],
     amplification: float,
     images: Sequence[NDArray[np.generic]],
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Measurement:
     """Observe the graph of `view` on `images`, each a network input (batch, ...).
 
@@ -82,7 +82,7 @@ def measure(
         relative: names of nodes whose error counts at each position.
         amplification: of `TypingOptions`.
         images: at least one.
-        progress: told of the images done, as (done, all).
+        progress: told of the images done.
 
     Raises:
         DataError: there are no images, or activations are not finite.
@@ -98,8 +98,7 @@ def measure(
     for done, image in enumerate(images, 1):
         values = session.run(names, {feed: np.ascontiguousarray(image)})
         _update(found, {builder.probes[name]: float(value) for name, value in zip(names, values, strict=True)}, view)
-        if progress is not None:
-            progress(done, len(images))
+        progress("observing ranges", done, len(images))
     return found
 
 

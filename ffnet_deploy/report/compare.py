@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ffnet_deploy.benchmark.record import BenchRun
 from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset
-from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, Progress, evaluate
+from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from ffnet_deploy.report.collect import Collector, GalleryOptions
 from ffnet_deploy.report.data import DEFAULT_MAX_DROP, Contender, Gallery, ReportData
 from ffnet_deploy.report.merge import check_one_set, environment, merged, scored_contender, timed_contenders
@@ -41,7 +42,7 @@ class Comparison:
         dataset: Dataset,
         options: EvaluateOptions,
         artifact: Path | None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
         notes: tuple[str, ...] = (),
     ) -> Evaluation:
         """Score `engine` as `evaluate` does, and keep what a report needs; the same `dataset` for all engines.

@@ -1,6 +1,5 @@
 """A folder of generated scenes in the layout that training and evaluation read."""
 
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import make_folder, write_bytes
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.scenes.dice import SEED_LIMIT
 from ffnet_deploy.scenes.options import SceneOptions
 from ffnet_deploy.scenes.scene import make_scene
@@ -17,8 +17,6 @@ from ffnet_deploy.scenes.scene import make_scene
 SPLITS = ("train", "val", "test")
 SPLIT_SIZE = 2**32  # seeds set aside for each split
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3]
-
-Progress = Callable[[int, int], None]
 
 
 def split_seed(split: str, seed: int) -> int:
@@ -36,13 +34,13 @@ def write_scenes(
     count: int,
     first_seed: int,
     options: SceneOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> None:
     """Write scenes `first_seed` .. `first_seed + count - 1` as one split of a data set.
 
     Makes `images/{split}/scene_00000.png`, `annotations/{split}/scene_00000.png` (labels 0..7) and so on, and
-    `classes.txt`. Each file is written whole or not at all; existing ones are replaced. `progress`, if given, is called
-    with (scenes written, `count`) after each scene.
+    `classes.txt`. Each file is written whole or not at all; existing ones are replaced. `progress`
+    is told of the scenes written.
 
     Raises:
         OptionError: `count` is not positive, or a seed is out of range.
@@ -59,8 +57,7 @@ def write_scenes(
         name = f"scene_{index:05d}.png"
         write_bytes(images / name, _png(scene.image))
         write_bytes(annotations / name, _png(scene.labels))
-        if progress:
-            progress(index + 1, count)
+        progress(f"rendering {split}", index + 1, count)
 
 
 def _class_list() -> bytes:

@@ -1,11 +1,11 @@
 """From a config and a checkpoint to a segmentor ready for inference."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.segmentor.building import build_segmentor
 from ffnet_deploy.segmentor.checkpoint import Checkpoint, read_checkpoint
 from ffnet_deploy.segmentor.config import SegmentorConfig, load_config
@@ -61,14 +61,14 @@ class Segmentor:
 def open_segmentor(
     config: str | Path | SegmentorConfig,
     checkpoint: str | Path | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Segmentor:
     """The segmentor of `config` with the weights of `checkpoint`, and how they were found.
 
     Args:
         config: name, file, or a config already read.
         checkpoint: file, ``"published"``, ``"bundled"``, or None for random weights.
-        progress: told of a download as (bytes done, bytes in all).
+        progress: told of the bytes of a download.
 
     Raises:
         ConfigError: the config cannot be found, read or built.

@@ -4,12 +4,12 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
 from ffnet_deploy.core.errors import CheckpointError, StorageError
 from ffnet_deploy.core.files import make_folder, sha256, storage_errors, write_bytes
+from ffnet_deploy.core.progress import Progress, no_progress
 
 RELEASE = "https://github.com/ysj9909/FFNet/releases/download/v1.0"
 PUBLISHED = {
@@ -33,9 +33,6 @@ BUNDLED_FOLDER = Path(__file__).parent / "checkpoints"
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30
 
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes done and the bytes in all (None: unknown)."""
-
 
 def cache_folder() -> Path:
     """Where downloads are kept: $FFNET_DEPLOY_CACHE, or `ffnet-deploy` in the user's cache folder."""
@@ -43,7 +40,7 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ffnet-deploy"
 
 
-def resolve_checkpoint(source: str | Path, config_name: str, progress: Progress | None = None) -> Path:
+def resolve_checkpoint(source: str | Path, config_name: str, progress: Progress = no_progress) -> Path:
     """The file meant by `source`: a path, ``"published"`` or ``"bundled"``.
 
     Raises:
@@ -81,7 +78,7 @@ def bundled_checkpoint(config_name: str) -> Path:
     raise CheckpointError(f"no checkpoint is bundled for config {config_name}.\n  bundled  {names}")
 
 
-def published_checkpoint(config_name: str, progress: Progress | None = None) -> Path:
+def published_checkpoint(config_name: str, progress: Progress = no_progress) -> Path:
     """The authors' checkpoint for `config_name`, downloaded once and checked by hash ever after."""
     if config_name not in PUBLISHED:
         raise CheckpointError(
@@ -90,7 +87,7 @@ def published_checkpoint(config_name: str, progress: Progress | None = None) -> 
     return fetch(PUBLISHED[config_name], progress=progress)
 
 
-def fetch(name: str, folder: Path | None = None, progress: Progress | None = None) -> Path:
+def fetch(name: str, folder: Path | None = None, progress: Progress = no_progress) -> Path:
     """The zoo's file `name`: from the cache when its hash still holds, else downloaded, resuming what is there.
 
     Raises:
@@ -100,7 +97,7 @@ def fetch(name: str, folder: Path | None = None, progress: Progress | None = Non
     path = make_folder(folder or cache_folder()) / name
     record = path.with_name(f"{name}.sha256")
     if not path.is_file():
-        _download(f"{os.environ.get('FFNET_DEPLOY_ZOO', RELEASE)}/{name}", path, progress or (lambda done, total: None))
+        _download(f"{os.environ.get('FFNET_DEPLOY_ZOO', RELEASE)}/{name}", path, progress)
     if not record.is_file():
         write_bytes(record, f"{sha256(path)}  {name}\n".encode())
     expected = (record.read_text(errors="replace").split() or ["(empty)"])[0]
@@ -182,5 +179,5 @@ def _copy(response: "object", partial: Path, done: int, total: int | None, progr
                 file.write(block)
                 file.flush()
             done += len(block)
-            progress(done, total)
+            progress("downloading the checkpoint", done, total)
     return done

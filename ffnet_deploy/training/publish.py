@@ -166,7 +166,7 @@ def score(config: str, checkpoint: Path, data: Path, split: str) -> Any:
     from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
 
     engine = TorchEngine.from_config(config, checkpoint)
-    with progress_bar("scoring") as progress:
+    with progress_bar() as progress:
         return evaluate(engine, open_dataset(data, engine.contract.dataset, None, split), EvaluateOptions(), progress)
 
 

@@ -197,7 +197,7 @@ def _without_traceback(message: str) -> str:
 
 
 class _OneStep(Hook):  # type: ignore[misc]
-    """Notes the loss and the time of a step."""
+    """NoteSink the loss and the time of a step."""
 
     def __init__(self) -> None:
         self.loss = float("nan")

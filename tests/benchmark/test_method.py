@@ -167,7 +167,7 @@ def test_progress_counts_rounds() -> None:
         [Entry("a", [clock.step(steady(5), 0)])],
         Method(seconds=0, samples=4, rounds=4),
         clock,
-        lambda done, total: told.append((done, total)),
+        lambda stage, done, total: told.append((done, total)),
     )
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 

@@ -100,7 +100,7 @@ def building(trt: TrtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
     """Engines that are built by writing down what they are of."""
     bundles: dict[Path, Bundle] = {}
 
-    def make_engine(graph: Path, out: Path, options: object, watcher: object) -> SimpleNamespace:
+    def make_engine(graph: Path, out: Path, options: object, progress: object, notes: object) -> SimpleNamespace:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(b"plan")
         manifest = {"precision": {"precision": "fp32"}, "build": {}, "proof": {}, "bytes": 4, "sha256": "0" * 64}

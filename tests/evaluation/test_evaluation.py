@@ -18,7 +18,7 @@ from tests.toy import CAMVID, ToyEngine, contract, fixed, write_pairs
 def test_scores_are_those_of_all_predictions_together(tmp_path: Path) -> None:
     dataset = open_dataset(write_pairs(tmp_path), "camvid")
     engine, seen = ToyEngine(contract()), []
-    found = evaluate(engine, dataset, progress=lambda done, total: seen.append((done, total)))
+    found = evaluate(engine, dataset, progress=lambda stage, done, total: seen.append((done, total)))
     total = np.zeros((11, 11), np.int64)
     for sample in dataset.samples:
         image, labels = dataset.read(sample, 11)

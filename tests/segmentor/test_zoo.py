@@ -143,7 +143,7 @@ def test_a_file_is_downloaded_once_and_its_hash_recorded(server: Zoo, cache: Pat
 def test_progress_is_told_in_bytes(server: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "_BLOCK", 100_000)
     seen: list[tuple[int, int | None]] = []
-    zoo.fetch(FILE, progress=lambda done, total: seen.append((done, total)))
+    zoo.fetch(FILE, progress=lambda stage, done, total: seen.append((done, total)))
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -165,7 +165,7 @@ def test_a_broken_download_leaves_no_file_and_is_resumed(server: Zoo, cache: Pat
 def test_progress_of_a_resumed_download_counts_what_is_there(server: Zoo, cache: Path) -> None:
     partial(cache, CONTENT[:200_000])
     seen: list[tuple[int, int | None]] = []
-    zoo.fetch(FILE, progress=lambda done, total: seen.append((done, total)))
+    zoo.fetch(FILE, progress=lambda stage, done, total: seen.append((done, total)))
     assert min(done for done, _ in seen) > 200_000 and seen[-1] == (len(CONTENT), len(CONTENT))
 
 
@@ -264,7 +264,7 @@ def test_a_file_put_there_by_hand_is_recorded(server: Zoo, cache: Path) -> None:
 
 
 def test_ctrl_c_keeps_the_part_and_no_file(server: Zoo, cache: Path) -> None:
-    def interrupt(done: int, total: int | None) -> None:
+    def interrupt(stage: str, done: float = 0, total: float | None = None, /) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,7 +1,6 @@
 """From TensorRT's network to the bytes of an engine."""
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +8,7 @@ from ffnet_deploy.core.contract import Contract, Extent, InputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
 from ffnet_deploy.core.files import check_target
 from ffnet_deploy.core.precision import PrecisionRecord
+from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
 from ffnet_deploy.engines.tensorrt.flavour import Flavour, feature, has, is_strongly_typed, listen
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.parse import Parsed
@@ -16,7 +16,7 @@ from ffnet_deploy.engines.tensorrt.permissions import permit
 from ffnet_deploy.engines.tensorrt.plain_words import explain_build
 from ffnet_deploy.engines.tensorrt.target import Target, capability_value
 from ffnet_deploy.engines.tensorrt.timing_cache import keep_times, use_times
-from ffnet_deploy.engines.tensorrt.watch import Progress, progress_monitor
+from ffnet_deploy.engines.tensorrt.watch import progress_monitor
 
 _MIB = 1 << 20
 _EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
@@ -37,7 +37,7 @@ class Build:
         options: how to build.
         target: the GPUs to build for.
         progress: told how far it is.
-        note: told what else to know.
+        notes: told what else to know.
         stop: calls it off when set.
     """
 
@@ -46,8 +46,8 @@ class Build:
     record: PrecisionRecord
     options: BuildOptions
     target: Target
-    progress: Progress = lambda share, phase: None
-    note: Callable[[str], None] = lambda text: None
+    progress: Progress = no_progress
+    notes: NoteSink = no_notes
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -64,7 +64,7 @@ def build_engine(parsed: Parsed, build: Build) -> bytes:
     if monitor is not None and has(config, "progress_monitor"):
         config.progress_monitor = monitor
     else:
-        build.note(f"TensorRT {parsed.trt.__version__} tells no progress: Ctrl-C takes effect when the build has ended")
+        build.notes(f"TensorRT {parsed.trt.__version__} reports no progress: Ctrl-C takes effect after the build")
     cache, gpu = build.options.timing_cache, build.target.gpu
     if cache is not None and gpu is not None:
         check_target(cache)
@@ -79,7 +79,7 @@ def build_engine(parsed: Parsed, build: Build) -> bytes:
         try:
             keep_times(config, cache, parsed.trt.__version__, gpu)
         except StorageError as error:  # it only saves time
-            build.note(f"the timing cache is not kept: {error}")
+            build.notes(f"the timing cache is not kept: {error}")
     return bytes(plan)
 
 

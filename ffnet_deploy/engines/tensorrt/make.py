@@ -15,6 +15,7 @@ from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.files import check_target, sha256
 from ffnet_deploy.core.precision import PrecisionRecord
+from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
 from ffnet_deploy.engines.bundle import (
     Bundle,
     drafting,
@@ -34,27 +35,12 @@ from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.parse import parse_onnx
 from ffnet_deploy.engines.tensorrt.proof import CONVOLUTIONS, NetworkProof, prove_network, require
 from ffnet_deploy.engines.tensorrt.target import Target, find_target
-from ffnet_deploy.engines.tensorrt.watch import Progress, run_stoppable
+from ffnet_deploy.engines.tensorrt.watch import run_stoppable
 
 NOT_RUN = "not run"
 """State of a verification that has not taken place."""
 STRONGLY_TYPED = "strongly typed"
 """How types bind from TensorRT 10 on."""
-
-
-@dataclass(frozen=True)
-class Watcher:
-    """Who is told what goes on.
-
-    Attributes:
-        stage: told the name of each step.
-        progress: told how far a build is, with the name of the phase.
-        note: told what the user should know, in words.
-    """
-
-    stage: Callable[[str], None] = lambda name: None
-    progress: Progress = lambda share, phase: None
-    note: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)
@@ -97,7 +83,8 @@ class _Work:
     digest: str
     out: Path
     verification: Verification
-    watcher: Watcher
+    progress: Progress
+    notes: NoteSink
 
     @property
     def key(self) -> str:
@@ -112,7 +99,8 @@ def make_engine(
     out: Path,
     options: BuildOptions,
     verification: Verification | None = None,
-    watcher: Watcher | None = None,
+    progress: Progress = no_progress,
+    notes: NoteSink = no_notes,
 ) -> Made:
     """Build the engine of an exported graph, or reuse the one in `out` that was built from the same things.
 
@@ -123,7 +111,8 @@ def make_engine(
         out: the engine's file.
         options: how to build.
         verification: of the engine before it is published, where it can run.
-        watcher: told what goes on.
+        progress: told of steps, and of how far the build is.
+        notes: told what the user should know.
 
     Raises:
         NoDeviceError: there is no GPU to build on, and none was named.
@@ -131,30 +120,29 @@ def make_engine(
         VerificationError: the network or the engine is not in the precision that was asked for.
         StorageError: there is no room, or the folder cannot be written.
     """
-    watcher = watcher or Watcher()
     contract, record = read_description(graph)
-    digest = _graph_digest(graph, watcher)
+    digest = _graph_digest(graph, notes)
     check_target(out)
     contract = options.narrowed(contract)
     target = find_target(options)
     version = str(load(options.flavour).__version__)
     verification = verification or Verification(options.command(graph, out, contract.network))
-    work = _Work(graph, contract, record, options, target, version, digest, out, verification, watcher)
-    with locked(out, lambda: watcher.stage("waiting for another process that builds this engine")):
-        found = reusable(out, work.key, lambda error: watcher.note(f"building anew: {error}"))
+    work = _Work(graph, contract, record, options, target, version, digest, out, verification, progress, notes)
+    with locked(out, lambda: progress("waiting for another process that builds this engine")):
+        found = reusable(out, work.key, lambda error: notes(f"building anew: {error}"))
         if found is not None:
             return Made(_checked_again(found, work), reused=True)
         with drafting(out) as draft:
             _build(work, draft)
-            watcher.stage("writing")
+            progress("writing")
             publish(draft, out)
     return Made(open_bundle(out), reused=False)
 
 
-def _graph_digest(graph: Path, watcher: Watcher) -> str:
+def _graph_digest(graph: Path, notes: NoteSink) -> str:
     """SHA-256 of the graph and its external weights, after a look at its manifest."""
     if not manifest_path(graph).is_file():
-        watcher.note(f"{graph.name} has no manifest beside it: nothing vouches for the file")
+        notes(f"{graph.name} has no manifest beside it: nothing vouches for the file")
         return sha256(graph)
     manifest = read_manifest(graph)
     return hashlib.sha256(json.dumps([manifest["sha256"], manifest["files"]]).encode()).hexdigest()
@@ -182,7 +170,7 @@ def _build(work: _Work, draft: Path) -> None:
     write_bundle(draft, planned.plan, content)
     check = work.verification.check
     if check is not None and _obstacle(work) is None:
-        work.watcher.stage("verifying")
+        work.progress("verifying")
         write_content(draft, {**content, "verification": dict(check(draft))})
 
 
@@ -191,21 +179,21 @@ def _plan(work: _Work) -> _Planned:
     named = bool(options.compute_capabilities)
 
     def run() -> _Planned:
-        work.watcher.stage("parsing")
+        work.progress("parsing")
         parsed = parse_onnx(options.flavour, work.graph, None if named else options.device)
         typed = is_strongly_typed(parsed.trt)
         layers = read_layers(parsed.trt, parsed.network)
         proof = prove_network(layers, work.record, typed)
         require(proof.violations, work.record, f"the graph {work.graph}, as TensorRT reads it,")
-        work.watcher.stage("building")
+        work.progress("building")
         build = Build(
             name=str(work.graph),
             contract=work.contract,
             record=work.record,
             options=options,
             target=work.target,
-            progress=work.watcher.progress,
-            note=work.watcher.note,
+            progress=work.progress,
+            notes=work.notes,
             stop=stop,
         )
         plan = build_engine(parsed, build)
@@ -219,7 +207,7 @@ def _inspect(work: _Work, planned: _Planned) -> EngineProof | None:
     """Proof on the built engine; None where no GPU at hand takes it, or it holds no weights yet."""
     if work.options.strip_weights or work.target.gpu is None:
         return None
-    work.watcher.stage("inspecting")
+    work.progress("inspecting")
     described = inspect_engine(work.options.flavour, planned.plan, work.contract, work.options.device)
     names = [layer.name for layer in planned.layers if layer.kind in CONVOLUTIONS]
     proof = prove_engine(described, names, work.record)
@@ -273,7 +261,7 @@ def _checked_again(found: Bundle, work: _Work) -> Bundle:
     state, check = found.manifest["verification"].get("state"), work.verification.check
     if check is None or state != NOT_RUN or _obstacle(work) is not None:
         return found
-    work.watcher.stage("verifying")
+    work.progress("verifying")
     write_content(work.out, {**found.manifest, "verification": dict(check(work.out))})
     return open_bundle(work.out)
 

@@ -5,10 +5,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ffnet_deploy.core.progress import Progress
 from ffnet_deploy.engines.tensorrt.flavour import has
 
-Progress = Callable[[float, str], None]
-"""Called with the share done, 0 to 1, and what is being done."""
 Result = TypeVar("Result")
 _PAUSE = 0.1
 
@@ -68,7 +67,7 @@ def progress_monitor(trt: Any, progress: Progress, stop: threading.Event) -> Any
             self.phases.step(name, step)
             self.furthest = max(self.furthest, self.phases.share)
             if not stop.is_set():
-                progress(self.furthest, self.phases.current)
+                progress(f"building: {self.phases.current.lower()}", self.furthest, 1.0)
             return not stop.is_set()
 
         def phase_finish(self, name: str) -> None:

@@ -10,7 +10,7 @@ from ffnet_deploy.core.contract import Extent
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.bundle import open_bundle
-from ffnet_deploy.engines.tensorrt.make import Watcher, make_engine
+from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from tests.engines.tensorrt.rtx import CAPABILITIES, OPTIONS, exported, in_precision
 from tests.engines.tensorrt.slow import PUBLISHED, published
@@ -170,9 +170,14 @@ def test_progress_rises_to_the_end(tmp_path: Path) -> None:
     path = save(exported("tiny_seg", False), tmp_path / "tiny.onnx")
     shares: list[float] = []
     stages: list[str] = []
-    watcher = Watcher(stages.append, lambda share, phase: shares.append(share) if phase else None)
-    make_engine(path, tmp_path / "tiny.rtx.engine", OPTIONS, watcher=watcher)
-    assert stages == ["parsing", "building", "writing"]
+
+    def progress(stage: str, done: float = 0, total: float | None = None, /) -> None:
+        stages.append(stage)
+        shares.extend([done] if total else [])
+
+    make_engine(path, tmp_path / "tiny.rtx.engine", OPTIONS, progress=progress)
+    kinds = list(dict.fromkeys(stage.partition(":")[0] for stage in stages))
+    assert kinds == ["parsing", "building", "writing"]
     assert shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1 and len(set(shares)) > 10
 
 

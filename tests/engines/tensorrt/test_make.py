@@ -16,7 +16,7 @@ from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError
 from ffnet_deploy.engines.tensorrt import make
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
-from ffnet_deploy.engines.tensorrt.make import Verification, Watcher, make_engine
+from ffnet_deploy.engines.tensorrt.make import Verification, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from tests.core.test_files import largest_file
 from tests.engines.tensorrt.rtx import OPTIONS, exported
@@ -29,26 +29,28 @@ ADA = CudaDevice(0, "NVIDIA L4", (8, 9), 1 << 34, 12040, 12040)
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from ffnet_deploy.engines.tensorrt.make import Watcher, make_engine
+from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 
 folder, name, act = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
-def stage(text):
+def note(text):
     print(text, flush=True)
 
-def progress(share, phase):
-    if act == "kill":
+def progress(stage, done=0, total=None, /):
+    if total is None:
+        note(stage)
+    elif act == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if act == "report" and not hasattr(progress, "told"):
+    elif act == "report" and not hasattr(progress, "told"):
         progress.told = True
-        stage("in the middle")
+        note("in the middle")
 
 try:
     made = make_engine(folder / name, folder / "toy.rtx.engine",
                        BuildOptions(flavour=Flavour.RTX, compute_capabilities=("8.9",)),
-                       watcher=Watcher(stage, progress, stage))
+                       progress=progress, notes=note)
     print("reused" if made.reused else "built", flush=True)
 except KeyboardInterrupt:
     print("called off", flush=True)
@@ -76,7 +78,7 @@ WRITTEN = ["toy.onnx", "toy.onnx.json", "toy.rtx.engine", "toy.rtx.engine.json"]
 def test_the_same_things_are_reused_and_others_built(toy: Path) -> None:
     out, stages = toy.with_name("toy.rtx.engine"), list[str]()
     first = make_engine(toy, out, TOY)
-    again = make_engine(toy, out, TOY, watcher=Watcher(stages.append))
+    again = make_engine(toy, out, TOY, progress=lambda stage, *_: stages.append(stage))
     assert not first.reused and again.reused and stages == []
     assert again.bundle.plan == first.bundle.plan
     assert not make_engine(toy, out, replace(TOY, aux_streams=0)).reused, "other options"
@@ -85,7 +87,7 @@ def test_the_same_things_are_reused_and_others_built(toy: Path) -> None:
     assert not make_engine(toy, out, replace(TOY, aux_streams=0)).reused, "another graph"
     out.write_bytes(out.read_bytes()[:-1])
     notes: list[str] = []
-    assert not make_engine(toy, out, replace(TOY, aux_streams=0), watcher=Watcher(note=notes.append)).reused, "damaged"
+    assert not make_engine(toy, out, replace(TOY, aux_streams=0), notes=notes.append).reused, "damaged"
     assert "its manifest says" in notes[0]
     assert names(toy.parent) == WRITTEN
 
@@ -157,7 +159,7 @@ def test_a_graph_that_its_manifest_does_not_describe_is_refused(toy: Path) -> No
 def test_a_graph_without_a_manifest_is_noted(toy: Path) -> None:
     manifest_path(toy).unlink()
     notes: list[str] = []
-    make_engine(toy, toy.with_name("toy.rtx.engine"), TOY, watcher=Watcher(note=notes.append))
+    make_engine(toy, toy.with_name("toy.rtx.engine"), TOY, notes=notes.append)
     assert notes == ["toy.onnx has no manifest beside it: nothing vouches for the file"]
 
 
