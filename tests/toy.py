@@ -12,7 +12,7 @@ from ffnet_deploy.artifacts.manifest import write_manifest
 from ffnet_deploy.core.contract import (
     METADATA_KEY,
     Contract,
-    Extent,
+    DimensionRange,
     InputKind,
     Normalization,
     OutputKind,
@@ -31,17 +31,21 @@ def contract(**changes: Any) -> Contract:
         dataset="camvid",
         classes=CAMVID.classes,
         palette=CAMVID.palette,
-        batch=Extent(1, 2, 4),
-        height=Extent(32, 64, 256),
-        width=Extent(32, 96, 256),
+        batch=DimensionRange(1, 2, 4),
+        height=DimensionRange(32, 64, 256),
+        width=DimensionRange(32, 96, 256),
         protocol=TestProtocol(scale=(96, 64)),
         sources={"checkpoint": "0" * 64},
     )
     return replace(base, **changes)
 
 
-def fixed(height: int, width: int, batch: int = 1) -> dict[str, Extent]:
-    return {"batch": Extent.fixed(batch), "height": Extent.fixed(height), "width": Extent.fixed(width)}
+def fixed(height: int, width: int, batch: int = 1) -> dict[str, DimensionRange]:
+    return {
+        "batch": DimensionRange.fixed(batch),
+        "height": DimensionRange.fixed(height),
+        "width": DimensionRange.fixed(width),
+    }
 
 
 def weights(classes: int, seed: int = 0) -> np.ndarray:
@@ -119,8 +123,8 @@ def write_onnx(path: Path, described: Contract, metadata: bool = True) -> Path:
     return path
 
 
-def _dimension(name: str, extent: Extent) -> int | str:
-    return extent.opt if extent.is_fixed else name
+def _dimension(name: str, dimension: DimensionRange) -> int | str:
+    return dimension.opt if dimension.is_fixed else name
 
 
 def _normalising_nodes(described: Contract, constants: dict[str, np.ndarray]) -> list[Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.benchmark.method import Step
 from ffnet_deploy.benchmark.outputs import label_maps
 from ffnet_deploy.benchmark.record import Content, Method, Setting
-from ffnet_deploy.core.contract import Contract, Extent, check_multiples
+from ffnet_deploy.core.contract import Contract, DimensionRange, check_multiples
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_image
@@ -55,18 +55,18 @@ class Picture:
 
 def check_setting(contract: Contract, setting: Setting, name: str) -> None:
     """Raise `OptionError`, naming what is accepted, unless a contender with `contract` takes inputs of `setting`."""
-    for what, extent, value in (
+    for what, dimension, value in (
         ("batch", contract.batch, setting.batch),
         ("height", contract.height, setting.height),
         ("width", contract.width, setting.width),
     ):
-        if value not in extent:
+        if value not in dimension:
             raise OptionError(
-                f"{name} accepts a {what} of {extent}, not {value}.\n"
+                f"{name} accepts a {what} of {dimension}, not {value}.\n"
                 "  to do    choose another --batch or --shape, or export it with a range that holds it"
             )
-    check_multiples("height", Extent.fixed(setting.height))
-    check_multiples("width", Extent.fixed(setting.width))
+    check_multiples("height", DimensionRange.fixed(setting.height))
+    check_multiples("width", DimensionRange.fixed(setting.width))
 
 
 def batch_of(picture: Picture, contract: Contract, setting: Setting) -> NDArray[np.generic]:

@@ -2,7 +2,7 @@
 
 import re
 
-from ffnet_deploy.core.contract import STRIDE, Extent
+from ffnet_deploy.core.contract import STRIDE, DimensionRange
 from ffnet_deploy.core.errors import OptionError
 
 ANY_SIDE = (STRIDE, 4096)
@@ -23,7 +23,7 @@ def parse_sides(text: str, option: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def parse_shape(text: str, dynamic: bool, option: str = "--shape") -> tuple[Extent, Extent]:
+def parse_shape(text: str, dynamic: bool, option: str = "--shape") -> tuple[DimensionRange, DimensionRange]:
     """Accepted heights and widths from ``HEIGHTxWIDTH`` or ``MIN:OPT:MAX`` of such sizes.
 
     Args:
@@ -41,7 +41,7 @@ def parse_shape(text: str, dynamic: bool, option: str = "--shape") -> tuple[Exte
     )
 
 
-def parse_batch(text: str, dynamic: bool, option: str = "--batch") -> Extent:
+def parse_batch(text: str, dynamic: bool, option: str = "--batch") -> DimensionRange:
     """Accepted batch sizes from ``N`` or ``MIN:OPT:MAX``.
 
     Raises:
@@ -60,12 +60,12 @@ def _parts(text: str, option: str) -> list[str]:
     return parts
 
 
-def _extent(values: list[int], around: tuple[int, int] | None, option: str) -> Extent:
+def _extent(values: list[int], around: tuple[int, int] | None, option: str) -> DimensionRange:
     try:
         if len(values) == 3:
-            return Extent(*values)
+            return DimensionRange(*values)
         if around is None:
-            return Extent.fixed(values[0])
-        return Extent(min(around[0], values[0]), values[0], max(around[1], values[0]))
+            return DimensionRange.fixed(values[0])
+        return DimensionRange(min(around[0], values[0]), values[0], max(around[1], values[0]))
     except OptionError as error:
         raise OptionError(f"{option}: {error}") from error

@@ -53,7 +53,7 @@ def nearest_multiples(size: int, divisor: int = STRIDE) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Extent:
+class DimensionRange:
     """Values that one input dimension accepts: min <= opt <= max; fixed when min == max."""
 
     min: int
@@ -65,8 +65,8 @@ class Extent:
             raise OptionError(f"a range must rise from at least 1: got min {self.min}, opt {self.opt}, max {self.max}")
 
     @classmethod
-    def fixed(cls, value: int) -> "Extent":
-        """The extent that accepts `value` alone."""
+    def fixed(cls, value: int) -> "DimensionRange":
+        """The range that accepts `value` alone."""
         return cls(value, value, value)
 
     @property
@@ -81,9 +81,9 @@ class Extent:
         return str(self.opt) if self.is_fixed else f"{self.min}..{self.max}"
 
 
-def check_multiples(name: str, extent: Extent) -> None:
-    """Raise `OptionError`, naming the nearest sizes, unless all of `extent` are multiples of `STRIDE` pixels."""
-    for size in (extent.min, extent.opt, extent.max):
+def check_multiples(name: str, dimension: DimensionRange) -> None:
+    """Raise `OptionError`, naming the nearest sizes, unless all of `dimension` are multiples of `STRIDE` pixels."""
+    for size in (dimension.min, dimension.opt, dimension.max):
         if size % STRIDE:
             below, above = nearest_multiples(size)
             raise OptionError(f"{name} {size} is not a multiple of {STRIDE}; the nearest are {below} and {above}")
@@ -159,9 +159,9 @@ class Contract:
     palette: tuple[tuple[int, int, int], ...]
     input: InputKind = InputKind.FLOAT
     output: OutputKind = OutputKind.LOGITS
-    batch: Extent = Extent(1, 1, 1)
-    height: Extent = Extent(512, 512, 512)
-    width: Extent = Extent(512, 512, 512)
+    batch: DimensionRange = DimensionRange(1, 1, 1)
+    height: DimensionRange = DimensionRange(512, 512, 512)
+    width: DimensionRange = DimensionRange(512, 512, 512)
     normalization: Normalization = Normalization()
     protocol: TestProtocol = TestProtocol()
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -176,6 +176,13 @@ class Contract:
     def is_dynamic(self) -> bool:
         """Whether any input dimension accepts more than one value."""
         return not (self.batch.is_fixed and self.height.is_fixed and self.width.is_fixed)
+
+    @property
+    def input_ranges(self) -> list[tuple[str, DimensionRange]]:
+        """Name and accepted sizes of each dimension of the input tensor, in its order."""
+        batch, channels = ("batch", self.batch), ("channels", DimensionRange.fixed(3))
+        sides = [("height", self.height), ("width", self.width)]
+        return [batch, channels, *sides] if self.input is InputKind.FLOAT else [batch, *sides, channels]
 
     def to_json(self) -> str:
         """The contract as JSON text, the same text for the same contract."""
@@ -197,9 +204,9 @@ class Contract:
                 palette=tuple((int(r), int(g), int(b)) for r, g, b in raw["palette"]),
                 input=InputKind(raw["input"]),
                 output=OutputKind(raw["output"]),
-                batch=Extent(**raw["batch"]),
-                height=Extent(**raw["height"]),
-                width=Extent(**raw["width"]),
+                batch=DimensionRange(**raw["batch"]),
+                height=DimensionRange(**raw["height"]),
+                width=DimensionRange(**raw["width"]),
                 normalization=Normalization(**{key: tuple(value) for key, value in raw["normalization"].items()}),
                 protocol=TestProtocol(**{key: _tupled(value) for key, value in raw["protocol"].items()}),
                 sources=dict(raw["sources"]),

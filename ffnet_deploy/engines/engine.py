@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import Contract, Extent, InputKind, check_multiples
+from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, check_multiples
 from ffnet_deploy.core.errors import OptionError
 
 
@@ -47,17 +47,11 @@ def check_batch(batch: NDArray[np.generic], contract: Contract) -> None:
     dtype = np.float32 if contract.input is InputKind.FLOAT else np.uint8
     if batch.dtype != dtype:
         raise OptionError(f"the network takes {np.dtype(dtype)} images ({contract.input.value}), not {batch.dtype}")
-    expected = _dimensions(contract)
+    expected = contract.input_ranges
     if batch.ndim != len(expected):
         raise OptionError(f"the network takes ({', '.join(name for name, _ in expected)}), not shape {batch.shape}")
-    for (name, extent), size in zip(expected, batch.shape, strict=True):
-        if size not in extent:
-            raise OptionError(f"the network accepts a {name} of {extent}, not {size} (shape {batch.shape})")
+    for (name, dimension), size in zip(expected, batch.shape, strict=True):
+        if size not in dimension:
+            raise OptionError(f"the network accepts a {name} of {dimension}, not {size} (shape {batch.shape})")
         if name in ("height", "width"):
-            check_multiples(name, Extent.fixed(size))
-
-
-def _dimensions(contract: Contract) -> list[tuple[str, Extent]]:
-    batch, channels = ("batch", contract.batch), ("channels", Extent.fixed(3))
-    sides = [("height", contract.height), ("width", contract.width)]
-    return [batch, channels, *sides] if contract.input is InputKind.FLOAT else [batch, *sides, channels]
+            check_multiples(name, DimensionRange.fixed(size))

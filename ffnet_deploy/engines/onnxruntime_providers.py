@@ -88,7 +88,9 @@ def _profile(contract: Contract) -> dict[str, str]:
 
 
 def _shape(contract: Contract, which: str) -> str:
-    batch, height, width = (getattr(extent, which) for extent in (contract.batch, contract.height, contract.width))
+    batch, height, width = (
+        getattr(dimension, which) for dimension in (contract.batch, contract.height, contract.width)
+    )
     planes = (batch, 3, height, width) if contract.input is InputKind.FLOAT else (batch, height, width, 3)
     return "x".join(map(str, planes))
 

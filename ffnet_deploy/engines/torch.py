@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import STRIDE, Contract, Extent, InputKind, Normalization, OutputKind
+from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, InputKind, Normalization, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import check_batch
 
-_ANY_SIDE = Extent(STRIDE, 512, 1 << 14)
-_ANY_BATCH = Extent(1, 1, 1 << 10)
+_ANY_SIDE = DimensionRange(STRIDE, 512, 1 << 14)
+_ANY_BATCH = DimensionRange(1, 1, 1 << 10)
 
 
 class TorchEngine:

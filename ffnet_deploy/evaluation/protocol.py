@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import STRIDE, Contract, Extent, OutputKind, TestProtocol, check_multiples
+from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, OutputKind, TestProtocol, check_multiples
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
@@ -122,11 +122,11 @@ def check_protocol(contract: Contract, protocol: TestProtocol, options: PredictO
 
 def _check_crop(contract: Contract, crop: tuple[int, int]) -> None:
     sides = ("height", contract.height, crop[0]), ("width", contract.width, crop[1])
-    for name, extent, side in sides:
-        check_multiples(f"window {name}", Extent.fixed(side))
-        if side not in extent:
+    for name, sizes, side in sides:
+        check_multiples(f"window {name}", DimensionRange.fixed(side))
+        if side not in sizes:
             raise OptionError(
-                f"windows of {_size(crop)} (height x width) do not fit the artefact: it accepts a {name} of {extent}.\n"
+                f"windows of {_size(crop)} (height x width) do not fit the artefact: it accepts a {name} of {sizes}.\n"
                 f"  to do    give --crop {contract.height.opt}x{contract.width.opt}, "
                 f"or export it with --shape {_size(crop)}"
             )
@@ -178,15 +178,15 @@ def _accepted_size(contract: Contract, wanted: tuple[int, int]) -> tuple[int, in
     return _accepted_side("height", contract.height, wanted[0]), _accepted_side("width", contract.width, wanted[1])
 
 
-def _accepted_side(name: str, extent: Extent, side: int) -> int:
-    if extent.is_fixed:
-        return extent.opt
+def _accepted_side(name: str, sizes: DimensionRange, side: int) -> int:
+    if sizes.is_fixed:
+        return sizes.opt
     enlarged = -(-side // STRIDE) * STRIDE
     for candidate in (side, enlarged):
-        if candidate in extent and candidate % STRIDE == 0:
+        if candidate in sizes and candidate % STRIDE == 0:
             return candidate
     raise OptionError(
-        f"the protocol shows an image at a {name} of {side}, and the artefact accepts {extent}.\n"
+        f"the protocol shows an image at a {name} of {side}, and the artefact accepts {sizes}.\n"
         f"  to do    export it with a range of {name}s that holds {enlarged}, or score it with --mode slide"
     )
 

@@ -14,7 +14,7 @@ from ffnet_deploy.core.contract import (
     METADATA_KEY,
     STRIDE,
     Contract,
-    Extent,
+    DimensionRange,
     InputKind,
     OutputKind,
     check_multiples,
@@ -48,9 +48,9 @@ class ExportOptions:
         output: what it gives.
     """
 
-    height: Extent = Extent(512, 512, 512)  # noqa: RUF009  frozen
-    width: Extent = Extent(512, 512, 512)  # noqa: RUF009  frozen
-    batch: Extent = Extent(1, 1, 1)  # noqa: RUF009  frozen
+    height: DimensionRange = DimensionRange(512, 512, 512)  # noqa: RUF009  frozen
+    width: DimensionRange = DimensionRange(512, 512, 512)  # noqa: RUF009  frozen
+    batch: DimensionRange = DimensionRange(1, 1, 1)  # noqa: RUF009  frozen
     opset: int = NEWEST_OPSET
     input: InputKind = InputKind.FLOAT
     output: OutputKind = OutputKind.LOGITS
@@ -110,8 +110,8 @@ def example_input(contract: Contract) -> torch.Tensor:
     """An input of the kind and of the smallest traceable size that `contract` accepts."""
     batch = contract.batch.min
     height, width = (
-        extent.opt if extent.is_fixed else max(extent.min, min(extent.opt, 4 * STRIDE))
-        for extent in (contract.height, contract.width)
+        dimension.opt if dimension.is_fixed else max(dimension.min, min(dimension.opt, 4 * STRIDE))
+        for dimension in (contract.height, contract.width)
     )
     if contract.input is InputKind.FLOAT:
         return torch.zeros(batch, 3, height, width)
@@ -124,12 +124,12 @@ def _dynamic_axes(contract: Contract) -> dict[str, dict[int, str]]:
     out_rows, out_columns = (1, 2) if contract.output is OutputKind.LABELS else (2, 3)
     prefix = "out_" if contract.output is OutputKind.LOGITS else ""
     axes: dict[str, dict[int, str]] = {INPUT_NAME: {}, contract.output.value: {}}
-    for extent, name, at, out_at in (
+    for dimension, name, at, out_at in (
         (contract.batch, "batch", 0, 0),
         (contract.height, "height", rows, out_rows),
         (contract.width, "width", columns, out_columns),
     ):
-        if not extent.is_fixed:
+        if not dimension.is_fixed:
             axes[INPUT_NAME][at] = name
             axes[contract.output.value][out_at] = name if name == "batch" else prefix + name
     return axes

@@ -16,7 +16,7 @@ from ffnet_deploy.benchmark.contenders import (
 )
 from ffnet_deploy.benchmark.record import BenchRun, Content, Method, Setting, Verdict
 from ffnet_deploy.benchmark.settings import Grid
-from ffnet_deploy.core.contract import Contract, Extent, OutputKind
+from ffnet_deploy.core.contract import Contract, DimensionRange, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError
 from tests.benchmark.simulated import SimulatedClock
 from tests.benchmark.toy_picture import PICTURE
@@ -325,5 +325,5 @@ def test_an_artefact_that_is_not_the_verified_one_is_refused(tmp_path: Path) -> 
 
 
 def test_batches_that_only_one_takes_are_found() -> None:
-    described = [contract(batch=Extent(2, 3, 4)), contract(batch=Extent(1, 1, 8))]
+    described = [contract(batch=DimensionRange(2, 3, 4)), contract(batch=DimensionRange(1, 1, 8))]
     assert [one.batch for one in Grid(sizes=((32, 32),)).settings(described, 0, 1)] == [2]

@@ -9,7 +9,7 @@ import pytest
 from ffnet_deploy.calib import choose_images
 from ffnet_deploy.calib.images import labelled_samples, order_samples, shown_to_network, spread_over_classes
 from ffnet_deploy.calib.lists import read_image_list
-from ffnet_deploy.core.contract import Extent, InputKind, TestProtocol
+from ffnet_deploy.core.contract import DimensionRange, InputKind, TestProtocol
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from tests.conftest import REPOSITORY
@@ -74,9 +74,11 @@ def test_inputs_are_read_when_asked_for_and_look_as_the_network_expects(tmp_path
 
 def test_the_protocol_decides_how_an_image_is_shown() -> None:
     image = picture(120, 200)
-    dynamic = contract(height=Extent(32, 64, 256), width=Extent(32, 96, 256), protocol=TestProtocol(scale=(96, 64)))
+    dynamic = contract(
+        height=DimensionRange(32, 64, 256), width=DimensionRange(32, 96, 256), protocol=TestProtocol(scale=(96, 64))
+    )
     assert shown_to_network(image, dynamic).shape == (1, 3, 64, 96)
-    batched = contract(batch=Extent.fixed(3), **{k: v for k, v in fixed(64, 96).items() if k != "batch"})
+    batched = contract(batch=DimensionRange.fixed(3), **{k: v for k, v in fixed(64, 96).items() if k != "batch"})
     assert shown_to_network(image, batched).shape == (3, 3, 64, 96)
     rgb = shown_to_network(image, contract(input=InputKind.RGB, **fixed(64, 96)))
     assert rgb.shape == (1, 64, 96, 3)

@@ -20,7 +20,7 @@ from ffnet_deploy.calib.sensitivity import Sensitivity, ranked, sensitivities
 from ffnet_deploy.calib.simulate import sqnr
 from ffnet_deploy.calib.timings import Timings, read_timings
 from ffnet_deploy.calib.trials import blocks_of
-from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
@@ -41,7 +41,7 @@ FRAGILE = "/decode_head/head_blocks/head_blocks.0/channel_mixer"
 def model(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     """A tiny network; one channel within `FRAGILE` is 300 times as large as the others, and divided out again."""
     config, checkpoint = write_checkpoint(tmp_path_factory.mktemp("tiny"), "tiny_seg")
-    size = {"height": Extent.fixed(64), "width": Extent.fixed(128)}
+    size = {"height": DimensionRange.fixed(64), "width": DimensionRange.fixed(128)}
     graph = build_graph(open_segmentor(config, checkpoint), ExportOptions(**size))
     convs = {conv.name: conv for conv in Graph(graph).convs}
     first, second = (convs[f"{FRAGILE}/main/{name}/Conv"] for name in ("fc1", "fc2"))

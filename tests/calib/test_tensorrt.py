@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
-from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.precision import TypingOptions, assign_types
@@ -56,7 +56,7 @@ def test_both_families_have_the_structure(name: str, opset: int, tmp_path: Path)
     from ffnet_deploy.segmentor.load import open_segmentor
 
     segmentor = open_segmentor(*write_checkpoint(tmp_path, name))
-    model = build_graph(segmentor, ExportOptions(Extent.fixed(32), Extent.fixed(64), opset=opset))
+    model = build_graph(segmentor, ExportOptions(DimensionRange.fixed(32), DimensionRange.fixed(64), opset=opset))
     result = quantize_graph(model, images(1), FAST)
     check_structure(result.model)
     assert result.report["mac_share_percent"] == 100.0
@@ -79,7 +79,7 @@ def test_published_networks_build_as_they_are_lowered(name: str, quantize: bool,
 
     segmentor = open_segmentor(load_config(name))
     golden.fill(segmentor.model)
-    model = build_graph(segmentor, ExportOptions(Extent.fixed(32), Extent.fixed(64)))
+    model = build_graph(segmentor, ExportOptions(DimensionRange.fixed(32), DimensionRange.fixed(64)))
     shown, sums = [golden.network_input(32, 64)], 0
     if quantize:
         result = quantize_graph(model, shown)

@@ -15,7 +15,7 @@ from ffnet_deploy.cli.evaluate import app as evaluate_app
 from ffnet_deploy.cli.export import app
 from ffnet_deploy.cli.graphs import default_shape
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
-from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.scenes import SceneOptions
 from ffnet_deploy.scenes.dataset import write_scenes
@@ -157,11 +157,14 @@ def test_quantised_graphs_by_the_command_line(files: tuple[Path, Path], tmp_path
 
 
 def test_shapes_and_batches_as_typed() -> None:
-    assert parse_shape("512", dynamic=False) == (Extent.fixed(512), Extent.fixed(512))
-    assert parse_shape("256x512", dynamic=True) == (Extent(32, 256, 4096), Extent(32, 512, 4096))
-    assert parse_shape("32x64:64x96:128x160", dynamic=False) == (Extent(32, 64, 128), Extent(64, 96, 160))
-    assert parse_batch("2", dynamic=False) == Extent.fixed(2)
-    assert parse_batch("1:4:8", dynamic=True) == Extent(1, 4, 8)
+    assert parse_shape("512", dynamic=False) == (DimensionRange.fixed(512), DimensionRange.fixed(512))
+    assert parse_shape("256x512", dynamic=True) == (DimensionRange(32, 256, 4096), DimensionRange(32, 512, 4096))
+    assert parse_shape("32x64:64x96:128x160", dynamic=False) == (
+        DimensionRange(32, 64, 128),
+        DimensionRange(64, 96, 160),
+    )
+    assert parse_batch("2", dynamic=False) == DimensionRange.fixed(2)
+    assert parse_batch("1:4:8", dynamic=True) == DimensionRange(1, 4, 8)
     with pytest.raises(OptionError):
         parse_batch("1:8", dynamic=False)
 

@@ -6,7 +6,7 @@ import pytest
 
 from ffnet_deploy.core.contract import (
     Contract,
-    Extent,
+    DimensionRange,
     InputKind,
     Normalization,
     OutputKind,
@@ -69,27 +69,27 @@ def test_errors_name_the_nearest_sizes(size: int, near: tuple[int, int]) -> None
     with pytest.raises(
         OptionError, match=f"height {size} is not a multiple of 32; the nearest are {near[0]} and {near[1]}"
     ):
-        check_multiples("height", Extent(size, size, size))
+        check_multiples("height", DimensionRange(size, size, size))
 
 
 def test_every_size_of_a_range_is_checked() -> None:
-    check_multiples("width", Extent(32, 64, 96))
+    check_multiples("width", DimensionRange(32, 64, 96))
     with pytest.raises(OptionError, match="width 97"):
-        check_multiples("width", Extent(32, 64, 97))
+        check_multiples("width", DimensionRange(32, 64, 97))
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1), (2, 1, 3), (1, 4, 3), (-1, -1, -1)])
 def test_ranges_rise_from_at_least_one(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(OptionError, match="must rise"):
-        Extent(*sizes)
+        DimensionRange(*sizes)
 
 
 def test_ranges_know_what_they_accept() -> None:
-    extent = Extent(32, 64, 128)
-    assert 32 in extent and 128 in extent and 31 not in extent and 129 not in extent
-    assert (str(extent), str(Extent.fixed(7))) == ("32..128", "7")
+    dimension = DimensionRange(32, 64, 128)
+    assert 32 in dimension and 128 in dimension and 31 not in dimension and 129 not in dimension
+    assert (str(dimension), str(DimensionRange.fixed(7))) == ("32..128", "7")
     assert contract().is_dynamic
-    assert not replace(contract(), **dict.fromkeys(("batch", "height", "width"), Extent.fixed(32))).is_dynamic
+    assert not replace(contract(), **dict.fromkeys(("batch", "height", "width"), DimensionRange.fixed(32))).is_dynamic
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ffnet_deploy.core.contract import METADATA_KEY, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import METADATA_KEY, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.engines.onnx_metadata import node_at, read_description, read_metadata, tensor_shape
@@ -33,7 +33,7 @@ def test_nodes_and_shapes_are_those_of_the_file(tmp_path: Path) -> None:
         assert node_at(path, index) == f"{node.name or f'node {index}'} ({node.op_type})"
     assert node_at(path, 99) == node_at(path, -1) == "the graph"
     assert tensor_shape(path, "image") == (1, 64, 96, 3)
-    dynamic = write_onnx(tmp_path / "dynamic.onnx", contract(width=Extent.fixed(96)))
+    dynamic = write_onnx(tmp_path / "dynamic.onnx", contract(width=DimensionRange.fixed(96)))
     assert tensor_shape(dynamic, "image") == (-1, 3, -1, 96)
     with pytest.raises(ArtifactError, match="has no input or output 'labels'"):
         tensor_shape(dynamic, "labels")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.artifacts.manifest import manifest_path, write_manifest
-from ffnet_deploy.core.contract import METADATA_KEY, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import METADATA_KEY, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.engines.engine import check_batch
@@ -157,7 +157,7 @@ def test_quantised_graphs_run_as_written_unless_told_otherwise(
 def test_a_graph_that_fails_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_onnx(tmp_path / "toy.onnx", contract(**fixed(64, 96)))
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {METADATA_KEY: contract(height=Extent(32, 64, 128)).to_json()})
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract(height=DimensionRange(32, 64, 128)).to_json()})
     onnx.save(model, path)
     write_manifest(path, "onnx", {})
     with pytest.raises(ArtifactError, match=r"failed on an input of shape \(1, 3, 128, 96\)"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffnet_deploy.core.contract import Extent, InputKind
+from ffnet_deploy.core.contract import DimensionRange, InputKind
 from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError, StorageError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
@@ -141,13 +141,15 @@ def test_tensorrt_may_use_the_types_of_the_graph_alone(record: PrecisionRecord, 
 
 
 def test_tensorrt_is_told_the_range_of_shapes() -> None:
-    wide = contract(batch=Extent(1, 2, 4), height=Extent(32, 64, 128), width=Extent(32, 96, 256))
+    wide = contract(
+        batch=DimensionRange(1, 2, 4), height=DimensionRange(32, 64, 128), width=DimensionRange(32, 96, 256)
+    )
     told = provider_options((TENSORRT,), 0, Path("x.onnx"), (wide, FP32), None)[0]
     assert told["trt_profile_min_shapes"] == "image:1x3x32x32"
     assert told["trt_profile_opt_shapes"] == "image:2x3x64x96"
     assert told["trt_profile_max_shapes"] == "image:4x3x128x256"
     flat = contract(
-        input=InputKind.BGR, batch=Extent(1, 1, 2), **{k: v for k, v in fixed(64, 96).items() if k != "batch"}
+        input=InputKind.BGR, batch=DimensionRange(1, 1, 2), **{k: v for k, v in fixed(64, 96).items() if k != "batch"}
     )
     told = provider_options((TENSORRT,), 0, Path("x.onnx"), (flat, FP32), None)[0]
     assert told["trt_profile_max_shapes"] == "image:2x64x96x3"

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.protocol import predict
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmseg")
 
-SIDES = Extent(32, 512, 8192)
+SIDES = DimensionRange(32, 512, 8192)
 
 
 @pytest.mark.slow

@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from ffnet_deploy.core.contract import Extent, InputKind, OutputKind, TestProtocol
+from ffnet_deploy.core.contract import DimensionRange, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions, predict
 from tests.toy import ToyEngine, contract, fixed, logits, picture, weights
 
 WHOLE = TestProtocol(scale=(192, 128))
 SLIDE = TestProtocol(scale=(192, 128), mode="slide", crop=(64, 96), stride=(43, 50))
-WIDE = {"height": Extent(32, 64, 512), "width": Extent(32, 96, 1024)}
+WIDE = {"height": DimensionRange(32, 64, 512), "width": DimensionRange(32, 96, 1024)}
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +135,7 @@ def test_labels_equal_mmsegs(
     ],
 )
 def test_labels_equal_mmsegs_on_real_images(shared_data: Path, pattern: str, protocol: TestProtocol) -> None:
-    described = contract(height=Extent(32, 512, 2048), width=Extent(32, 512, 2048))
+    described = contract(height=DimensionRange(32, 512, 2048), width=DimensionRange(32, 512, 2048))
     for path in sorted(shared_data.glob(pattern))[:3]:
         found = predict(ToyEngine(described), cv2.imread(str(path)), protocol).labels
         agreement = float((found == MmsegReference(protocol).predict(path, PredictOptions())).mean())
@@ -170,22 +170,22 @@ def test_uint8_inputs_give_the_same_labels(kind: InputKind) -> None:
 
 def test_windows_are_batched_as_the_artefact_allows() -> None:
     image, protocol = picture(128, 192), replace(SLIDE, divisor=1)
-    engine = ToyEngine(contract(batch=Extent(1, 2, 4)))
+    engine = ToyEngine(contract(batch=DimensionRange(1, 2, 4)))
     expected = predict(engine, image, protocol)
     assert [shape[0] for shape in engine.shapes] == [4, 4, 1]
-    for extent, batch, seen in (
-        (Extent.fixed(1), 4, [1] * 9),
-        (Extent.fixed(2), 4, [2] * 5),
-        (Extent(1, 1, 8), 3, [3] * 3),
+    for dimension, batch, seen in (
+        (DimensionRange.fixed(1), 4, [1] * 9),
+        (DimensionRange.fixed(2), 4, [2] * 5),
+        (DimensionRange(1, 1, 8), 3, [3] * 3),
     ):
-        engine = ToyEngine(contract(batch=extent))
+        engine = ToyEngine(contract(batch=dimension))
         found = predict(engine, image, protocol, PredictOptions(batch=batch))
         assert [shape[0] for shape in engine.shapes] == seen
         assert np.array_equal(found.labels, expected.labels)
 
 
 def test_a_fixed_batch_is_filled_up() -> None:
-    engine = ToyEngine(contract(batch=Extent.fixed(3)))
+    engine = ToyEngine(contract(batch=DimensionRange.fixed(3)))
     found = predict(engine, picture(60, 90))
     assert engine.shapes[0][0] == 3
     assert np.array_equal(found.labels, predict(ToyEngine(contract()), picture(60, 90)).labels)
@@ -206,7 +206,9 @@ def test_a_static_artefact_of_the_protocols_size_has_nothing_to_note() -> None:
 
 def test_sizes_out_of_range_are_an_error_that_names_them() -> None:
     with pytest.raises(OptionError, match=r"height of 160, and the artefact accepts 32\.\.128"):
-        predict(ToyEngine(contract(height=Extent(32, 64, 128))), picture(60, 90), TestProtocol(scale=(400, 150)))
+        predict(
+            ToyEngine(contract(height=DimensionRange(32, 64, 128))), picture(60, 90), TestProtocol(scale=(400, 150))
+        )
 
 
 def test_windows_must_fit_the_artefact() -> None:

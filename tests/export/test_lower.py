@@ -10,7 +10,7 @@ import pytest
 
 from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.calib.search import SearchOptions
-from ffnet_deploy.core.contract import Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, DataError, OptionError, StorageError, VerificationError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord, Target
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
@@ -26,7 +26,7 @@ from ffnet_deploy.scenes import SceneOptions
 from ffnet_deploy.scenes.dataset import write_scenes
 from ffnet_deploy.segmentor.load import Segmentor
 
-SIZE = (Extent.fixed(64), Extent.fixed(96))
+SIZE = (DimensionRange.fixed(64), DimensionRange.fixed(96))
 IMAGES = VerifyOptions(generated_images(2), "generated street scenes")
 HALF = LowerOptions(Target.FP16, agreement=95.0)
 """Of random weights, a label more flips than of trained ones."""

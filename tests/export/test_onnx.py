@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from ffnet_deploy.core.contract import METADATA_KEY, Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import METADATA_KEY, Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
@@ -18,9 +18,9 @@ from ffnet_deploy.segmentor.load import Segmentor, open_segmentor
 from tests.conftest import GraphOf
 from tests.tiny import FAMILIES, randomize
 
-SIDES = Extent(32, 256, 2048)
-DYNAMIC = ExportOptions(SIDES, SIDES, Extent(1, 1, 8))
-STATIC = ExportOptions(Extent.fixed(96), Extent.fixed(160))
+SIDES = DimensionRange(32, 256, 2048)
+DYNAMIC = ExportOptions(SIDES, SIDES, DimensionRange(1, 1, 8))
+STATIC = ExportOptions(DimensionRange.fixed(96), DimensionRange.fixed(160))
 UNEVEN = [(32, 32), (96, 160), (224, 352), (32, 416), (160, 64)]
 """Sizes whose thirty-seconds are not multiples of 6, the finest pooling grid."""
 PUBLISHED = [
@@ -67,7 +67,7 @@ def test_dynamic_graph_is_exact_at_every_size(
 def test_static_graph_is_exact(
     name: str, opset: int, batch: int, tiny: dict[str, Segmentor], graph_of: GraphOf, tmp_path: Path
 ) -> None:
-    options = replace(STATIC, opset=opset, batch=Extent.fixed(batch))
+    options = replace(STATIC, opset=opset, batch=DimensionRange.fixed(batch))
     error = worst_error(tiny[name], graph_of(name, options), [(96, 160)], tmp_path)
     assert error < 1e-4, f"{name}, opset {opset}: {error:.1e}"
 
@@ -205,7 +205,7 @@ def test_external_weights_travel_beside_the_graph(graph_of: GraphOf, tmp_path: P
 
 def test_size_that_is_no_multiple_of_32_names_the_nearest() -> None:
     with pytest.raises(OptionError, match="height 500 is not a multiple of 32; the nearest are 480 and 512"):
-        ExportOptions(Extent.fixed(500), Extent.fixed(512))
+        ExportOptions(DimensionRange.fixed(500), DimensionRange.fixed(512))
 
 
 @pytest.mark.parametrize("opset", [16, 21])

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from ffnet_deploy.artifacts.manifest import read_manifest
-from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import StorageError, VerificationError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.export import pipeline
@@ -22,7 +22,7 @@ from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx, target_path
 from ffnet_deploy.segmentor.load import Segmentor
 from tests.conftest import GraphOf
 
-OPTIONS = ExportOptions(Extent.fixed(64), Extent.fixed(96))
+OPTIONS = ExportOptions(DimensionRange.fixed(64), DimensionRange.fixed(96))
 VERIFY = VerifyOptions(generated_images(2), "generated street scenes")
 
 

@@ -5,14 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ffnet_deploy.core.contract import Contract, Extent, OutputKind
+from ffnet_deploy.core.contract import Contract, DimensionRange, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.label_sets import label_set
 from ffnet_deploy.export.images import generated_images
 from ffnet_deploy.export.verify import Comparison, Tolerance, Verification, compare, verification_sizes, verify
 
 LABELS = label_set("scenes")
-CONTRACT = Contract("toy", "scenes", LABELS.classes, LABELS.palette, height=Extent.fixed(64), width=Extent.fixed(96))
+CONTRACT = Contract(
+    "toy", "scenes", LABELS.classes, LABELS.palette, height=DimensionRange.fixed(64), width=DimensionRange.fixed(96)
+)
 
 
 class Slopes:
@@ -86,7 +88,7 @@ def test_pooled_agreement_weighs_images_by_their_positions() -> None:
 
 
 def test_dynamic_sizes_are_verified_at_the_extremes_and_off_the_square() -> None:
-    contract = replace(CONTRACT, height=Extent(32, 64, 128), width=Extent(64, 96, 128))
+    contract = replace(CONTRACT, height=DimensionRange(32, 64, 128), width=DimensionRange(64, 96, 128))
     assert verification_sizes(contract) == [(64, 96), (96, 128), (32, 96), (64, 64), (32, 64)]
     sizes = [
         row.size
@@ -106,7 +108,7 @@ class Mixer(Slopes):
 
 
 def test_images_mixed_up_within_a_batch_are_found() -> None:
-    contract = replace(CONTRACT, batch=Extent(1, 1, 8))
+    contract = replace(CONTRACT, batch=DimensionRange(1, 1, 8))
     images = generated_images(2)
     assert not verify(Slopes(contract=contract), Mixer(contract=contract), images, Tolerance()).passed
     assert verify(Slopes(contract=contract), Slopes(contract=contract), images, Tolerance()).passed

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from ffnet_deploy.core.contract import METADATA_KEY, Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import METADATA_KEY, Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.export.images import generated_images
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_of
@@ -21,8 +21,8 @@ from tests import golden
 from tests.conftest import GraphOf
 from tests.export.planted import Builder, run
 
-FIXED = (Extent.fixed(64), Extent.fixed(96), Extent.fixed(1))
-DYNAMIC = (Extent(32, 64, 128), Extent(32, 96, 128), Extent(1, 1, 2))
+FIXED = (DimensionRange.fixed(64), DimensionRange.fixed(96), DimensionRange.fixed(1))
+DYNAMIC = (DimensionRange(32, 64, 128), DimensionRange(32, 96, 128), DimensionRange(1, 1, 2))
 CASES = [
     ("tiny_seg", ExportOptions(*FIXED, 20), Precision.FP16),
     ("tiny_seg", ExportOptions(*DYNAMIC, 17, InputKind.BGR, OutputKind.LABELS), Precision.FP16),
@@ -163,7 +163,7 @@ def test_tensorrt_takes_a_quantised_graph_strongly_typed() -> None:
 def test_published_network_in_fp16_keeps_its_labels_and_builds(name: str) -> None:
     trt: Any = pytest.importorskip("tensorrt_rtx")
     segmentor = Segmentor(load_config(name), golden.build(name).eval())
-    options = ExportOptions(Extent.fixed(512), Extent.fixed(512))
+    options = ExportOptions(DimensionRange.fixed(512), DimensionRange.fixed(512))
     graph, contract = build_graph(segmentor, options), contract_of(segmentor, options)
     x = input_batch(generated_images(1), (512, 512), contract)
     typed = assign_types(graph, TypingOptions(Precision.FP16), [x])

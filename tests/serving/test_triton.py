@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from ffnet_deploy.artifacts.manifest import write_manifest
-from ffnet_deploy.core.contract import Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
 from ffnet_deploy.engines.bundle import write_bundle
 from ffnet_deploy.evaluation.preprocessing import network_input
@@ -51,11 +51,11 @@ def tree(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-CAMERA = {"input": InputKind.BGR, "output": OutputKind.LABELS, "batch": Extent(1, 2, 4)}
+CAMERA = {"input": InputKind.BGR, "output": OutputKind.LABELS, "batch": DimensionRange(1, 2, 4)}
 
 
 def test_a_graph_becomes_a_model(tmp_path: Path) -> None:
-    described = contract(**CAMERA, height=Extent.fixed(64), width=Extent.fixed(96))
+    described = contract(**CAMERA, height=DimensionRange.fixed(64), width=DimensionRange.fixed(96))
     graph = write_onnx(tmp_path / "toy.onnx", described)
     repository = write_repository(graph, tmp_path / "models")
     assert repository.models == ("toy",)
@@ -102,7 +102,7 @@ def test_names_with_quotes_and_accents_survive(tmp_path: Path) -> None:
 
 
 def test_an_ensemble_takes_bytes_and_computes_the_same(tmp_path: Path) -> None:
-    described = contract(batch=Extent(1, 1, 4), height=Extent.fixed(64), width=Extent.fixed(96))
+    described = contract(batch=DimensionRange(1, 1, 4), height=DimensionRange.fixed(64), width=DimensionRange.fixed(96))
     graph = write_onnx(tmp_path / "toy.onnx", described)
     repository = write_repository(graph, tmp_path / "models", TritonOptions(ensemble=True))
     assert repository.models == ("toy_ensemble", "toy", "toy_preprocessing")
@@ -141,7 +141,7 @@ def test_what_a_server_cannot_run_is_refused(tmp_path: Path) -> None:
         write_repository(camera, tmp_path / "models", TritonOptions(ensemble=True))
     with pytest.raises(OptionError, match="does not run engines of TensorRT for RTX"):
         write_repository(tmp_path / "toy.rtx.engine", tmp_path / "models")
-    pairs = write_onnx(tmp_path / "pairs.onnx", contract(batch=Extent(2, 2, 4)))
+    pairs = write_onnx(tmp_path / "pairs.onnx", contract(batch=DimensionRange(2, 2, 4)))
     with pytest.raises(OptionError, match=r"fills batches from single requests[\s\S]*--batch 1:2:4"):
         write_repository(pairs, tmp_path / "models")
     with pytest.raises(ArtifactError, match="does not say which shape 'logits' has"):

@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from ffnet_deploy.core.contract import Contract, Extent, InputKind
+from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
 from ffnet_deploy.core.files import check_target
 from ffnet_deploy.core.precision import PrecisionRecord
@@ -160,22 +160,17 @@ def _leave_out_external_tactics(trt: Any, config: Any) -> None:
 def _add_profile(parsed: Parsed, config: Any, contract: Contract) -> None:
     """One optimisation profile with the contract's ranges, where the network's input is dynamic."""
     tensor = parsed.network.get_input(0)
-    extents = input_extents(contract)
-    for size, (name, extent) in zip(tensor.shape, extents, strict=True):
-        if size != -1 and (not extent.is_fixed or extent.opt != size):
+    ranges = contract.input_ranges
+    for size, (name, dimension) in zip(tensor.shape, ranges, strict=True):
+        if size != -1 and (not dimension.is_fixed or dimension.opt != size):
             raise OptionError(
-                f"the graph's {name} is fixed at {size}, not {extent}.\n  to do    export it with --dynamic"
+                f"the graph's {name} is fixed at {size}, not {dimension}.\n  to do    export it with --dynamic"
             )
     if -1 not in tuple(tensor.shape):
         return
     profile = parsed.builder.create_optimization_profile()
-    smallest, usual, largest = (tuple(getattr(extent, part) for _, extent in extents) for part in ("min", "opt", "max"))
+    smallest, usual, largest = (
+        tuple(getattr(dimension, part) for _, dimension in ranges) for part in ("min", "opt", "max")
+    )
     profile.set_shape(tensor.name, smallest, usual, largest)
     config.add_optimization_profile(profile)
-
-
-def input_extents(contract: Contract) -> list[tuple[str, Extent]]:
-    """Name and accepted sizes of each dimension of the input tensor."""
-    batch, channels = ("batch", contract.batch), ("channels", Extent.fixed(3))
-    sides = [("height", contract.height), ("width", contract.width)]
-    return [batch, channels, *sides] if contract.input is InputKind.FLOAT else [batch, *sides, channels]

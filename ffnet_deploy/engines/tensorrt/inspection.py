@@ -15,7 +15,6 @@ from typing import Any
 from ffnet_deploy.core.contract import INPUT_NAME, Contract
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
-from ffnet_deploy.engines.tensorrt.build import input_extents
 from ffnet_deploy.engines.tensorrt.flavour import Flavour, has, listen, logger
 from ffnet_deploy.engines.tensorrt.parse import open_builder
 from ffnet_deploy.engines.tensorrt.plain_words import errors_of
@@ -88,7 +87,7 @@ def inspect_engine(flavour: Flavour, plan: bytes, contract: Contract, device: in
     context = engine.create_execution_context()
     if context is None:
         raise ArtifactError("the engine that was just built cannot run: there is no memory left for its layers")
-    context.set_input_shape(INPUT_NAME, tuple(extent.opt for _, extent in input_extents(contract)))
+    context.set_input_shape(INPUT_NAME, tuple(dimension.opt for _, dimension in contract.input_ranges))
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
     described: dict[str, Any] = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.core.contract import Contract, Extent, check_multiples
+from ffnet_deploy.core.contract import Contract, DimensionRange, check_multiples
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 
@@ -49,9 +49,9 @@ class BuildOptions:
     """
 
     flavour: Flavour = Flavour.TENSORRT
-    batch: Extent | None = None
-    height: Extent | None = None
-    width: Extent | None = None
+    batch: DimensionRange | None = None
+    height: DimensionRange | None = None
+    width: DimensionRange | None = None
     workspace: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
@@ -64,9 +64,9 @@ class BuildOptions:
     device: int = 0
 
     def __post_init__(self) -> None:
-        for name, extent in (("height", self.height), ("width", self.width)):
-            if extent is not None:
-                check_multiples(name, extent)
+        for name, dimension in (("height", self.height), ("width", self.width)):
+            if dimension is not None:
+                check_multiples(name, dimension)
         if self.workspace is not None and self.workspace < 1:
             raise OptionError(f"the workspace is given in MiB, from 1: got {self.workspace}")
         if self.optimization_level is not None and self.optimization_level not in OPTIMIZATION_LEVELS:
@@ -103,11 +103,11 @@ class BuildOptions:
             OptionError: a range goes beyond what the graph accepts.
         """
         chosen = {name: getattr(self, name) or getattr(contract, name) for name in ("batch", "height", "width")}
-        for name, extent in chosen.items():
+        for name, dimension in chosen.items():
             accepted = getattr(contract, name)
-            if extent.min not in accepted or extent.max not in accepted:
+            if dimension.min not in accepted or dimension.max not in accepted:
                 raise OptionError(
-                    f"the graph accepts a {name} of {accepted}, not {extent}.\n"
+                    f"the graph accepts a {name} of {accepted}, not {dimension}.\n"
                     f"  to do    choose a {name} within {accepted}, or export the graph again with that range"
                 )
         return replace(contract, **chosen)
@@ -143,10 +143,10 @@ class BuildOptions:
         return shlex.join([*words, "--out", str(out)])
 
 
-def _written(extent: Extent) -> str:
-    return str(extent.opt) if extent.is_fixed else f"{extent.min}:{extent.opt}:{extent.max}"
+def _written(dimension: DimensionRange) -> str:
+    return str(dimension.opt) if dimension.is_fixed else f"{dimension.min}:{dimension.opt}:{dimension.max}"
 
 
-def _written_sides(height: Extent, width: Extent) -> str:
+def _written_sides(height: DimensionRange, width: DimensionRange) -> str:
     sizes = [f"{getattr(height, part)}x{getattr(width, part)}" for part in ("min", "opt", "max")]
     return sizes[0] if len(set(sizes)) == 1 else ":".join(sizes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ffnet_deploy.core.contract import INPUT_NAME, Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import INPUT_NAME, Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 
 Shape = tuple[int, ...]
@@ -29,10 +29,10 @@ class Profile:
         return all(low <= size <= high for low, size, high in zip(self.least, shape, self.most, strict=True))
 
     def __str__(self) -> str:
-        return "x".join(f"({low}..{high})" if low < high else str(low) for low, high in self.extents)
+        return "x".join(f"({low}..{high})" if low < high else str(low) for low, high in self.ranges)
 
     @property
-    def extents(self) -> list[tuple[int, int]]:
+    def ranges(self) -> list[tuple[int, int]]:
         """(least, most) of each dimension."""
         return list(zip(self.least, self.most, strict=True))
 
@@ -66,10 +66,10 @@ class Tensors:
                 f"none of the engine's profiles accepts the input shape {shape}; they take "
                 f"{', '.join(map(str, self.profiles))} ({', '.join(self.dimensions)})"
             )
-        for name, size, (low, high) in zip(self.dimensions, shape, self.profiles[0].extents, strict=True):
+        for name, size, (low, high) in zip(self.dimensions, shape, self.profiles[0].ranges, strict=True):
             if not low <= size <= high:
-                extent = Extent(low, low, high)
-                raise OptionError(f"the engine was built for a {name} of {extent}, not {size} (shape {shape})")
+                dimension = DimensionRange(low, low, high)
+                raise OptionError(f"the engine was built for a {name} of {dimension}, not {size} (shape {shape})")
 
 
 def read_tensors(trt: Any, engine: Any, contract: Contract, path: Path) -> Tensors:

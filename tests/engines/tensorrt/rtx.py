@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from ffnet_deploy.core.contract import Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
@@ -33,9 +33,9 @@ def export_options(dynamic: bool, opset: int) -> Any:
     from ffnet_deploy.export.onnx import ExportOptions
 
     if dynamic:
-        sides = Extent(64, 128, 256)
-        return ExportOptions(sides, sides, Extent(1, 1, 4), opset, InputKind.RGB, OutputKind.LABELS)
-    return ExportOptions(Extent.fixed(64), Extent.fixed(128), opset=opset)
+        sides = DimensionRange(64, 128, 256)
+        return ExportOptions(sides, sides, DimensionRange(1, 1, 4), opset, InputKind.RGB, OutputKind.LABELS)
+    return ExportOptions(DimensionRange.fixed(64), DimensionRange.fixed(128), opset=opset)
 
 
 def in_precision(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:

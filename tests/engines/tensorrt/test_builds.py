@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.bundle import open_bundle
@@ -69,7 +69,9 @@ def test_dynamic_fp32_of_opset_17_builds(tmp_path: Path) -> None:
 
 
 def test_the_profile_can_be_narrower_than_the_graph(tmp_path: Path) -> None:
-    options = replace(OPTIONS, height=Extent(64, 96, 128), width=Extent.fixed(128), batch=Extent(1, 2, 2))
+    options = replace(
+        OPTIONS, height=DimensionRange(64, 96, 128), width=DimensionRange.fixed(128), batch=DimensionRange(1, 2, 2)
+    )
     build(exported("tiny_seg", True), tmp_path, options)
     contract = open_bundle(tmp_path / "tiny.rtx.engine").contract
     assert (contract.height, contract.width, contract.batch) == (options.height, options.width, options.batch)
@@ -78,13 +80,13 @@ def test_the_profile_can_be_narrower_than_the_graph(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dynamic", "changes", "message"),
     [
-        (True, {"height": Extent(32, 64, 128)}, "accepts a height of 64..256, not 32..128"),
-        (True, {"batch": Extent(1, 1, 8)}, "accepts a batch of 1..4, not 1..8"),
-        (False, {"width": Extent.fixed(256)}, "accepts a width of 128, not 256"),
+        (True, {"height": DimensionRange(32, 64, 128)}, "accepts a height of 64..256, not 32..128"),
+        (True, {"batch": DimensionRange(1, 1, 8)}, "accepts a batch of 1..4, not 1..8"),
+        (False, {"width": DimensionRange.fixed(256)}, "accepts a width of 128, not 256"),
     ],
 )
 def test_a_profile_beyond_the_graph_is_named(
-    dynamic: bool, changes: dict[str, Extent], message: str, tmp_path: Path
+    dynamic: bool, changes: dict[str, DimensionRange], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(OptionError, match=message):
         build(exported("tiny_seg", dynamic), tmp_path, replace(OPTIONS, **changes))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.cuda import NoDeviceError
@@ -187,7 +187,9 @@ def test_a_build_that_gives_nothing_is_an_error() -> None:
 
 
 def test_a_fixed_input_must_be_the_contracts() -> None:
-    build = Build("a", contract(batch=Extent.fixed(1)), PrecisionRecord(), BuildOptions(), Target(("9.0",), "GPU"))
+    build = Build(
+        "a", contract(batch=DimensionRange.fixed(1)), PrecisionRecord(), BuildOptions(), Target(("9.0",), "GPU")
+    )
     network = SimpleNamespace(get_input=lambda index: SimpleNamespace(name="image", shape=(2, 3, -1, -1)))
     with pytest.raises(OptionError, match="the graph's batch is fixed at 2, not 1"):
         build_engine(Parsed(stand_in(), Builder(b""), network, None), build)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
@@ -14,7 +14,7 @@ from tests.toy import contract
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"height": Extent.fixed(100)}, "height 100 is not a multiple of 32; the nearest are 96 and 128"),
+        ({"height": DimensionRange.fixed(100)}, "height 100 is not a multiple of 32; the nearest are 96 and 128"),
         ({"workspace": 0}, "in MiB, from 1"),
         ({"optimization_level": 6}, "0 to 5"),
         ({"optimization_level": -1}, "0 to 5"),
@@ -36,13 +36,13 @@ def test_options_that_cannot_be_carried_out(given: dict[str, Any], told: str) ->
 
 def test_a_profile_must_rise() -> None:
     with pytest.raises(OptionError, match="must rise"):
-        BuildOptions(batch=Extent(4, 2, 1))
+        BuildOptions(batch=DimensionRange(4, 2, 1))
 
 
 def test_the_profile_defaults_to_the_graphs_ranges() -> None:
     assert BuildOptions().narrowed(contract()) == contract()
-    narrowed = BuildOptions(batch=Extent.fixed(2)).narrowed(contract())
-    assert narrowed.batch == Extent.fixed(2) and narrowed.height == contract().height
+    narrowed = BuildOptions(batch=DimensionRange.fixed(2)).narrowed(contract())
+    assert narrowed.batch == DimensionRange.fixed(2) and narrowed.height == contract().height
 
 
 def test_what_shapes_the_engine_is_compared_and_what_does_not_is_not() -> None:
@@ -52,9 +52,9 @@ def test_what_shapes_the_engine_is_compared_and_what_does_not_is_not() -> None:
 
 def test_the_command_repeats_every_option() -> None:
     options = BuildOptions(
-        batch=Extent(1, 2, 4),
-        height=Extent(64, 96, 128),
-        width=Extent(64, 128, 256),
+        batch=DimensionRange(1, 2, 4),
+        height=DimensionRange(64, 96, 128),
+        width=DimensionRange(64, 128, 256),
         hardware_compatibility=HardwareCompatibility.AMPERE_PLUS,
         version_compatible=True,
         refit=True,
@@ -65,6 +65,6 @@ def test_the_command_repeats_every_option() -> None:
         "--shape 64x64:96x128:128x256 --hardware-compatible ampere-plus --version-compatible --refit --strip-weights "
         "--out a.engine"
     )
-    assert "--shape 64x128 " in BuildOptions(height=Extent.fixed(64), width=Extent.fixed(128)).command(
+    assert "--shape 64x128 " in BuildOptions(height=DimensionRange.fixed(64), width=DimensionRange.fixed(128)).command(
         Path("a"), Path("b")
     )

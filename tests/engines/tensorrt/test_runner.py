@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnet_deploy.core.contract import Contract, Extent, InputKind, OutputKind
+from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, FFNetDeployError, OptionError
 from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.bundle import write_bundle
@@ -20,7 +20,7 @@ from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.engines.tensorrt.trt_standin import DataType, TensorFormat, TrtStandIn, network
 from tests.toy import contract, fixed
 
-SMALL = contract(height=Extent(32, 32, 96), width=Extent(32, 32, 96))
+SMALL = contract(height=DimensionRange(32, 32, 96), width=DimensionRange(32, 32, 96))
 
 
 def batch(size: tuple[int, int, int] = (1, 32, 64), seed: int = 0) -> np.ndarray:

@@ -39,8 +39,8 @@ class Network:
 
 def network(contract: Contract, **changes: Any) -> Network:
     """The toy network of `contract`, with one profile of all that the contract accepts."""
-    extents = [getattr(contract, name) for name in ("batch", "height", "width")]
-    least, most = ([extent.min for extent in extents], [extent.max for extent in extents])
+    ranges = [getattr(contract, name) for name in ("batch", "height", "width")]
+    least, most = ([dimension.min for dimension in ranges], [dimension.max for dimension in ranges])
     kernel = weights(len(contract.classes))
 
     def function(batch: np.ndarray) -> np.ndarray:
