@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m ffnet_deploy.scenes $(DEMO)/data --train 0 --val 16 --size 256x512 --seed 1000
+	$(BIN)/python -m scenes $(DEMO)/data --train 0 --val 16 --size 256x512 --seed 1000
 	$(BIN)/ffnet-export --config $(MODEL) --checkpoint bundled --shape 288x576 --data $(DEMO)/data --out $(DEMO)
 	$(BIN)/ffnet-bench $(DEMO)/$(MODEL).onnx --config $(MODEL) --checkpoint bundled --seconds 2 --samples 20 --rounds 10 --profile --json $(DEMO)/bench.json
 	$(BIN)/ffnet-eval --config $(MODEL) --checkpoint bundled --against $(DEMO)/$(MODEL).onnx --data $(DEMO)/data --bench $(DEMO)/bench.json --json $(DEMO)/scores.json --html $(DEMO)/report.html
@@ -27,8 +27,8 @@ slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)
-	$(BIN)/ruff check ffnet_deploy tests benchmarks
-	$(BIN)/ruff format --check ffnet_deploy tests benchmarks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:

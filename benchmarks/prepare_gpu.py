@@ -30,7 +30,7 @@ from ffnet_deploy.evaluation.datasets import Dataset, Sample, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_image
-from ffnet_deploy.export.images import generated_images
+from ffnet_deploy.export.images import packaged_images
 from ffnet_deploy.export.verify import NamedImage, verification_sizes
 
 
@@ -119,7 +119,7 @@ def prepare(
 
 def _images(dataset: Dataset | None, count: int) -> list[NamedImage]:
     if dataset is None:
-        return generated_images(count)
+        return packaged_images(count)
     return [NamedImage(sample.name, read_image(sample.image)) for sample in dataset.limited(count).samples]
 
 

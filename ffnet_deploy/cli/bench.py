@@ -29,18 +29,15 @@ from ffnet_deploy.cli.console import INTERRUPTED, console, progress_bar, report_
 from ffnet_deploy.cli.shapes import parse_sides
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import check_target
-from ffnet_deploy.evaluation.images import read_whole
+from ffnet_deploy.evaluation.images import read_image, read_whole
+from ffnet_deploy.evaluation.packaged import packaged_scenes
 from ffnet_deploy.report import ReportData, write_report
 from ffnet_deploy.report.merge import environment, timed_contenders
 from ffnet_deploy.report.write import check_report_target
-from ffnet_deploy.scenes import SceneOptions, make_scene
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 Choice = TypeVar("Choice", bound=Enum)
-
-_SCENE = 1_000_000
-"""Seed of the generated street scene that is timed with where no image is given."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +100,15 @@ def parse_choices(text: str, kind: type[Choice], option: str) -> tuple[Choice, .
 
 
 def chosen_picture(path: Path | None) -> Picture:
-    """The image to time with: the user's, or a generated street scene of 384 x 512 pixels.
+    """The image to time with: the user's, or a packaged street scene of 384 x 512 pixels.
 
     Raises:
         DataError: the file is no whole image.
     """
     if path is None:
-        scene = make_scene(_SCENE, SceneOptions(height=384, width=512)).image
-        return Picture(cv2.imencode(".jpg", scene)[1].tobytes(), f"generated street scene {_SCENE}")
+        scene = packaged_scenes().samples[0]
+        jpeg = cv2.imencode(".jpg", read_image(scene.image))[1].tobytes()
+        return Picture(jpeg, f"packaged street scene {scene.name}")
     picture = Picture(read_whole(path, "image"), str(path))
     picture.decoded()
     return picture
@@ -229,7 +227,7 @@ def command(
     trust_engine: Annotated[
         bool, typer.Option("--trust-engine", help="Run engines that no manifest vouches for: they are code.")
     ] = False,
-    image: Annotated[Path | None, typer.Option(help="Image to time with; by default a generated scene.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Image to time with; by default a packaged street scene.")] = None,
     min_agreement: Annotated[
         float | None, typer.Option(help="Pixels, percent, that must have the baseline's label.")
     ] = None,

@@ -84,12 +84,12 @@ class GraphFlags:
         return ExportOptions(height, width, batch, self.opset, self.input_kind, self.output_kind)
 
     def verification(self, settings: "SegmentorConfig") -> "VerifyOptions":
-        """What the graph is verified on: labelled data, other images, or generated ones.
+        """What the graph is verified on: labelled data, other images, or the packaged scenes.
 
         Raises:
             DataError: the images cannot be used.
         """
-        from ffnet_deploy.export.images import generated_images, images_of
+        from ffnet_deploy.export.images import images_of, packaged_images
         from ffnet_deploy.export.pipeline import VerifyOptions
         from ffnet_deploy.export.verify import Tolerance
 
@@ -98,8 +98,8 @@ class GraphFlags:
             labelled = open_dataset(self.data, settings.dataset, self.dataset, self.split).limited(self.limit)
         source = labelled or (open_images(self.images) if self.images else None)
         return VerifyOptions(
-            images=images_of(source, _IMAGES) if source else generated_images(2),
-            source=str(self.data or self.images or "generated street scenes"),
+            images=images_of(source, _IMAGES) if source else packaged_images(2),
+            source=str(self.data or self.images or "packaged street scenes"),
             labelled=labelled,
             tolerance=Tolerance(relative=self.tolerance),
         )

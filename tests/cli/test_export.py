@@ -17,9 +17,9 @@ from ffnet_deploy.cli.graphs import default_shape
 from ffnet_deploy.cli.shapes import parse_batch, parse_shape
 from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.scenes import SceneOptions
-from ffnet_deploy.scenes.dataset import write_scenes
 from ffnet_deploy.segmentor.config import load_config
+from scenes import SceneOptions
+from scenes.dataset import write_scenes
 from tests.tiny import write_checkpoint, write_config
 
 

@@ -17,17 +17,17 @@ from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.export import lower as lowering
-from ffnet_deploy.export.images import generated_images
+from ffnet_deploy.export.images import packaged_images
 from ffnet_deploy.export.lower import Lowered, LowerOptions, lower, lowered_path
 from ffnet_deploy.export.onnx import ExportOptions
 from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx
 from ffnet_deploy.export.quantizing import CalibrationRequest, labels_to_search_with
-from ffnet_deploy.scenes import SceneOptions
-from ffnet_deploy.scenes.dataset import write_scenes
 from ffnet_deploy.segmentor.load import Segmentor
+from scenes import SceneOptions
+from scenes.dataset import write_scenes
 
 SIZE = (DimensionRange.fixed(64), DimensionRange.fixed(96))
-IMAGES = VerifyOptions(generated_images(2), "generated street scenes")
+IMAGES = VerifyOptions(packaged_images(2), "packaged street scenes")
 HALF = LowerOptions(Target.FP16, agreement=95.0)
 """Of random weights, a label more flips than of trained ones."""
 

@@ -16,14 +16,14 @@ from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import StorageError, VerificationError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.export import pipeline
-from ffnet_deploy.export.images import generated_images
+from ffnet_deploy.export.images import packaged_images
 from ffnet_deploy.export.onnx import ExportOptions
 from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx, target_path
 from ffnet_deploy.segmentor.load import Segmentor
 from tests.conftest import GraphOf
 
 OPTIONS = ExportOptions(DimensionRange.fixed(64), DimensionRange.fixed(96))
-VERIFY = VerifyOptions(generated_images(2), "generated street scenes")
+VERIFY = VerifyOptions(packaged_images(2), "packaged street scenes")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_exported_file_comes_with_a_manifest_that_vouches_for_it(tiny: dict[str,
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tiny_seg.onnx", "tiny_seg.onnx.json"]
     assert steps == ["re-parameterising", "tracing and simplifying", "verifying", "writing"]
     assert manifest["verification"]["passed"] is True
-    assert manifest["verification"]["images"] == "generated street scenes"
+    assert manifest["verification"]["images"] == "packaged street scenes"
     assert manifest["contract"]["sources"] == tiny["tiny_seg"].sources
     assert manifest["reparameterisation"]["worst_relative"] < 1e-4
     assert {"torch", "onnx", "onnxruntime", "ffnet-deploy"} <= set(manifest["tools"])

@@ -8,7 +8,7 @@ import pytest
 from ffnet_deploy.core.contract import Contract, DimensionRange, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.label_sets import label_set
-from ffnet_deploy.export.images import generated_images
+from ffnet_deploy.export.images import packaged_images
 from ffnet_deploy.export.verify import Comparison, Tolerance, Verification, compare, verification_sizes, verify
 
 LABELS = label_set("scenes")
@@ -42,27 +42,27 @@ class Slopes:
 
 
 def test_equal_engines_pass() -> None:
-    result = verify(Slopes(), Slopes(), generated_images(2), Tolerance())
+    result = verify(Slopes(), Slopes(), packaged_images(2), Tolerance())
     assert result.passed
     assert [row.largest for row in result.comparisons] == [0, 0]
     assert [row.agreement for row in result.comparisons] == [100, 100]
 
 
 def test_planted_error_is_measured_and_refused() -> None:
-    result = verify(Slopes(), Slopes(error=0.5), generated_images(1), Tolerance())
+    result = verify(Slopes(), Slopes(error=0.5), packaged_images(1), Tolerance())
     assert result.comparisons[0].largest == pytest.approx(0.5, rel=1e-3)
     assert not result.passed
     assert "relative error" in result.failures[0]
-    assert "scene 1000000 at 64x96" in result.failures[0]
+    assert "scene_1000000 at 64x96" in result.failures[0]
 
 
 def test_nan_is_refused() -> None:
-    assert not verify(Slopes(), Slopes(error=float("nan")), generated_images(1), Tolerance()).passed
+    assert not verify(Slopes(), Slopes(error=float("nan")), packaged_images(1), Tolerance()).passed
 
 
 def test_label_maps_are_compared_by_agreement() -> None:
     contract = replace(CONTRACT, output=OutputKind.LABELS)
-    images = generated_images(1)
+    images = packaged_images(1)
     row = compare(Slopes(contract=contract), Slopes(error=1e6, contract=contract), images, (64, 96))
     assert row.agreement == pytest.approx(100 * (1 - 1 / 96), rel=1e-6)
     strict = Verification("a", "b", OutputKind.LABELS, (row,), Tolerance(agreement=99.9))
@@ -93,7 +93,7 @@ def test_dynamic_sizes_are_verified_at_the_extremes_and_off_the_square() -> None
     sizes = [
         row.size
         for row in verify(
-            Slopes(contract=contract), Slopes(contract=contract), generated_images(1), Tolerance()
+            Slopes(contract=contract), Slopes(contract=contract), packaged_images(1), Tolerance()
         ).comparisons
     ]
     assert sizes == verification_sizes(contract)
@@ -109,13 +109,13 @@ class Mixer(Slopes):
 
 def test_images_mixed_up_within_a_batch_are_found() -> None:
     contract = replace(CONTRACT, batch=DimensionRange(1, 1, 8))
-    images = generated_images(2)
+    images = packaged_images(2)
     assert not verify(Slopes(contract=contract), Mixer(contract=contract), images, Tolerance()).passed
     assert verify(Slopes(contract=contract), Slopes(contract=contract), images, Tolerance()).passed
 
 
 def test_record_tells_everything() -> None:
-    record = verify(Slopes(), Slopes(), generated_images(1), Tolerance()).to_dict()
+    record = verify(Slopes(), Slopes(), packaged_images(1), Tolerance()).to_dict()
     assert record["passed"] is True
     assert record["comparisons"][0]["relative"] == 0
     assert record["tolerance"]["relative"] == 1e-4

@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from ffnet_deploy.core.contract import METADATA_KEY, Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.precision import Precision
-from ffnet_deploy.export.images import generated_images
+from ffnet_deploy.export.images import packaged_images
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_of
 from ffnet_deploy.export.verify import input_batch
 from ffnet_deploy.precision import Typed, TypingOptions, assign_types, simulated
@@ -51,7 +51,7 @@ def case(request: pytest.FixtureRequest, graph_of: GraphOf) -> Case:
     graph = graph_of(family, options)
     contract = Contract.from_json(next(entry.value for entry in graph.metadata_props if entry.key == METADATA_KEY))
     size = (contract.height.opt, contract.width.opt)
-    images = [input_batch([scene], size, contract) for scene in generated_images(1)]
+    images = [input_batch([scene], size, contract) for scene in packaged_images(1)]
     return graph, assign_types(graph, TypingOptions(precision), images), images[0], options
 
 
@@ -165,7 +165,7 @@ def test_published_network_in_fp16_keeps_its_labels_and_builds(name: str) -> Non
     segmentor = Segmentor(load_config(name), golden.build(name).eval())
     options = ExportOptions(DimensionRange.fixed(512), DimensionRange.fixed(512))
     graph, contract = build_graph(segmentor, options), contract_of(segmentor, options)
-    x = input_batch(generated_images(1), (512, 512), contract)
+    x = input_batch(packaged_images(1), (512, 512), contract)
     typed = assign_types(graph, TypingOptions(Precision.FP16), [x])
     squares = [node for node in typed.report.kept if "/norm" in node and node.endswith("Mul")]
     assert bool(squares) == ("upernet" in name), "the golden weights' features square beyond FP16 in layer norms"

@@ -10,8 +10,8 @@ import pytest
 
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.label_sets import label_set
-from ffnet_deploy.scenes import Scene, SceneOptions, make_scene
-from ffnet_deploy.scenes.canvas import Canvas, Label, matter
+from scenes import Scene, SceneOptions, make_scene
+from scenes.canvas import Canvas, Label, matter
 
 PINNED_LABELS = "7e8cbadb79fbeb2b038b912ff74a4e91b9738e522bf0018c56f37a626b44ea69"
 SHARES = {
@@ -37,7 +37,7 @@ def scenes() -> list[Scene]:
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process() -> None:
     code = (
-        "import hashlib; from ffnet_deploy.scenes import make_scene; scene = make_scene(7); "
+        "import hashlib; from scenes import make_scene; scene = make_scene(7); "
         "print(hashlib.sha256(scene.image.tobytes() + scene.labels.tobytes()).hexdigest())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import make_folder, write_bytes
 from ffnet_deploy.core.progress import Progress, no_progress
-from ffnet_deploy.scenes.dice import SEED_LIMIT
-from ffnet_deploy.scenes.options import SceneOptions
-from ffnet_deploy.scenes.scene import make_scene
+from scenes.options import SceneOptions
+from scenes.rng import SEED_LIMIT
+from scenes.scene import make_scene
 
 SPLITS = ("train", "val", "test")
 SPLIT_SIZE = 2**32  # seeds set aside for each split

@@ -1,4 +1,4 @@
-"""Random choices that are the same on every machine, from the raw 64-bit stream of Philox."""
+"""Random numbers that are the same on every machine, from the raw 64-bit stream of Philox."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -15,7 +15,7 @@ SEED_LIMIT = 2**64
 _BATCH = 1024
 
 
-class Dice:
+class Rng:
     """A stream of random choices fixed by `seed` (0 .. 2**64 - 1).
 
     Only the raw words of the bit generator are used, which numpy keeps stable between versions.

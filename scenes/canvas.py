@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.scenes.dice import Colour
+from scenes.rng import Colour
 
 Pixel = tuple[int, int]
 

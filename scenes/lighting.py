@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from ffnet_deploy.scenes.dice import Colour, Dice
+from scenes.rng import Colour, Rng
 
 
 @dataclass(frozen=True)
-class Mood:
+class Lighting:
     """How a scene is lit.
 
     Colours are BGR; `gain` scales the channels of the finished picture; `facing` is the brightness of surfaces that
@@ -49,21 +49,21 @@ _HOURS = (
 )
 
 
-def choose_mood(dice: Dice) -> Mood:
+def choose_lighting(rng: Rng) -> Lighting:
     """A time of day, weather and light direction."""
-    hour = dice.pick(_HOURS)
-    exposure = dice.between(0.88, 1.18)
-    blue, green, red = (value * exposure * dice.between(0.95, 1.05) for value in hour.gain)
-    sun = dice.between(-1, 1)
-    return Mood(
-        sky_top=dice.near(hour.sky_top, 25),
-        sky_bottom=dice.near(hour.sky_bottom, 15),
-        clouds=dice.between(-0.2, 1),
-        cloud=dice.near(hour.cloud, 12),
+    hour = rng.pick(_HOURS)
+    exposure = rng.between(0.88, 1.18)
+    blue, green, red = (value * exposure * rng.between(0.95, 1.05) for value in hour.gain)
+    sun = rng.between(-1, 1)
+    return Lighting(
+        sky_top=rng.near(hour.sky_top, 25),
+        sky_bottom=rng.near(hour.sky_bottom, 15),
+        clouds=rng.between(-0.2, 1),
+        cloud=rng.near(hour.cloud, 12),
         gain=(blue, green, red),
-        facing=(0.9 - hour.shadow * 0.5 * sun, dice.between(0.7, 1.05), 0.9 + hour.shadow * 0.5 * sun),
-        shadow=hour.shadow * dice.between(0.7, 1.1),
-        shadow_direction=(sun * dice.between(0.3, 1.1), dice.between(-0.4, 0.5)),
-        fog_depth=dice.between(35, 90) if dice.chance(0.2) else dice.between(150, 700),
-        lit=hour.lit * dice.between(0.3, 1.3),
+        facing=(0.9 - hour.shadow * 0.5 * sun, rng.between(0.7, 1.05), 0.9 + hour.shadow * 0.5 * sun),
+        shadow=hour.shadow * rng.between(0.7, 1.1),
+        shadow_direction=(sun * rng.between(0.3, 1.1), rng.between(-0.4, 0.5)),
+        fog_depth=rng.between(35, 90) if rng.chance(0.2) else rng.between(150, 700),
+        lit=hour.lit * rng.between(0.3, 1.3),
     )

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ffnet_deploy.scenes.canvas import Label, matter
-from ffnet_deploy.scenes.dice import Colour, Dice, shade
-from ffnet_deploy.scenes.faces import Face
-from ffnet_deploy.scenes.stage import Stage, box, circle
+from scenes.canvas import Label, matter
+from scenes.facades import Facade
+from scenes.render_context import RenderContext, box, circle
+from scenes.rng import Colour, Rng, shade
 
 _PAINTS: tuple[Colour, ...] = (
     (225, 225, 225),
@@ -38,56 +38,58 @@ class _Car:
     glass: Colour
 
 
-def _choose_car(dice: Dice) -> _Car:
-    kind = dice.pick(("saloon", "hatch", "hatch", "van"))
-    length = {"saloon": 4.5, "hatch": 3.9, "van": 5.2}[kind] * dice.between(0.95, 1.06)
+def _choose_car(rng: Rng) -> _Car:
+    kind = rng.pick(("saloon", "hatch", "hatch", "van"))
+    length = {"saloon": 4.5, "hatch": 3.9, "van": 5.2}[kind] * rng.between(0.95, 1.06)
     return _Car(
         length=length,
-        width=dice.between(1.68, 1.95),
-        waist=dice.between(0.85, 0.98) + (0.2 if kind == "van" else 0),
-        top=dice.between(1.38, 1.58) + (0.65 if kind == "van" else 0),
+        width=rng.between(1.68, 1.95),
+        waist=rng.between(0.85, 0.98) + (0.2 if kind == "van" else 0),
+        top=rng.between(1.38, 1.58) + (0.65 if kind == "van" else 0),
         cabin={"saloon": (0.18, 0.72), "hatch": (0.05, 0.7), "van": (0.01, 0.84)}[kind],
-        paint=dice.near(dice.pick(_PAINTS), 25),
-        glass=dice.near(dice.pick(((60, 55, 50), (100, 90, 80), (45, 42, 40))), 15),
+        paint=rng.near(rng.pick(_PAINTS), 25),
+        glass=rng.near(rng.pick(((60, 55, 50), (100, 90, 80), (45, 42, 40))), 15),
     )
 
 
-def paint_car(stage: Stage, x: float, z: float, along_street: bool = True) -> None:
+def paint_car(context: RenderContext, x: float, z: float, along_street: bool = True) -> None:
     """A car whose nearest face is centred at (x, z), pointing along the street or across it."""
-    car = _choose_car(stage.dice)
+    car = _choose_car(context.rng)
     across, deep = (car.width, car.length) if along_street else (car.length, car.width)
     left, right = x - across / 2, x + across / 2
-    _paint_ground_shadow(stage, (left, right), (z, z + deep))
-    _paint_hull(stage, car, (left, right), (z, z + deep), along_street)
-    side_x = left if left > stage.camera.offset - stage.camera.bend * z * z else right
-    front = Face(stage, (left, z), (right, z), Label.CAR)
-    side = Face(stage, (side_x, z), (side_x, z + deep), Label.CAR)
-    lights = stage.mood.facing
+    _paint_ground_shadow(context, (left, right), (z, z + deep))
+    _paint_hull(context, car, (left, right), (z, z + deep), along_street)
+    side_x = left if left > context.camera.offset - context.camera.bend * z * z else right
+    front = Facade(context, (left, z), (right, z), Label.CAR)
+    side = Facade(context, (side_x, z), (side_x, z + deep), Label.CAR)
+    lights = context.lighting.facing
     side_light = lights[0] if side_x == left else lights[2]
-    if left <= stage.camera.offset - stage.camera.bend * z * z <= right:
-        _paint_faces(stage.dice, car, front, lights[1], along_street)
+    if left <= context.camera.offset - context.camera.bend * z * z <= right:
+        _paint_faces(context.rng, car, front, lights[1], along_street)
         return
-    _paint_faces(stage.dice, car, side, side_light * 0.9, not along_street)
-    _paint_faces(stage.dice, car, front, lights[1], along_street)
+    _paint_faces(context.rng, car, side, side_light * 0.9, not along_street)
+    _paint_faces(context.rng, car, front, lights[1], along_street)
 
 
-def _paint_faces(dice: Dice, car: _Car, face: Face, light: float, is_end: bool) -> None:
+def _paint_faces(rng: Rng, car: _Car, face: Facade, light: float, is_end: bool) -> None:
     if is_end:
-        _paint_end(dice, car, face, light)
+        _paint_end(rng, car, face, light)
     else:
         _paint_side(car, face, light)
 
 
-def _paint_ground_shadow(stage: Stage, xs: tuple[float, float], zs: tuple[float, float]) -> None:
+def _paint_ground_shadow(context: RenderContext, xs: tuple[float, float], zs: tuple[float, float]) -> None:
     """The dark under the car, on whatever lies there."""
     (left, right), (near, far) = xs, zs
     corners = [(left - 0.1, near - 0.15), (right + 0.1, near - 0.15), (right + 0.1, far), (left - 0.1, far)]
-    stage.canvas.darken(np.array([stage.camera.pixel(x, 0, z) for x, z in corners], np.int32), 0.55)
+    context.canvas.darken(np.array([context.camera.pixel(x, 0, z) for x, z in corners], np.int32), 0.55)
 
 
-def _paint_hull(stage: Stage, car: _Car, xs: tuple[float, float], zs: tuple[float, float], along: bool) -> None:
+def _paint_hull(
+    context: RenderContext, car: _Car, xs: tuple[float, float], zs: tuple[float, float], along: bool
+) -> None:
     """The silhouettes of body and cabin, in the colours of bonnet and roof."""
-    _paint_block(stage, xs, zs, (0.22, car.waist), shade(car.paint, 0.95))
+    _paint_block(context, xs, zs, (0.22, car.waist), shade(car.paint, 0.95))
     start, stop = car.cabin
     inset = 0.09 * car.width
     if along:
@@ -96,18 +98,18 @@ def _paint_hull(stage: Stage, car: _Car, xs: tuple[float, float], zs: tuple[floa
     else:
         cabin_x = (xs[0] + (0.05 + start) * car.length, xs[0] + stop * car.length)
         cabin_z = (zs[0] + inset, zs[1] - inset)
-    _paint_block(stage, cabin_x, cabin_z, (car.waist, car.top), shade(car.paint, 1.08))
+    _paint_block(context, cabin_x, cabin_z, (car.waist, car.top), shade(car.paint, 1.08))
 
 
 def _paint_block(
-    stage: Stage, xs: tuple[float, float], zs: tuple[float, float], ys: tuple[float, float], colour: Colour
+    context: RenderContext, xs: tuple[float, float], zs: tuple[float, float], ys: tuple[float, float], colour: Colour
 ) -> None:
     corners = np.array([(x, y, z) for x in xs for y in ys for z in zs], np.float64)
-    outline = cv2.convexHull(stage.camera.pixels(corners))[:, 0]
-    stage.canvas.paint([outline], colour, matter(Label.CAR, zs[0]))
+    outline = cv2.convexHull(context.camera.pixels(corners))[:, 0]
+    context.canvas.paint([outline], colour, matter(Label.CAR, zs[0]))
 
 
-def _paint_end(dice: Dice, car: _Car, face: Face, light: float) -> None:
+def _paint_end(rng: Rng, car: _Car, face: Facade, light: float) -> None:
     """Rear or front: window, lamps, plate, bumper and the tyres below."""
     width, paint = face.length, shade(car.paint, light)
     inset = 0.09 * width
@@ -127,7 +129,7 @@ def _paint_end(dice: Dice, car: _Car, face: Face, light: float) -> None:
         car.glass, [(1.2 * inset, low), (width - 1.2 * inset, low), (width - 1.9 * inset, high), (1.9 * inset, high)]
     )
     face.fill(shade(paint, 0.6), box(0, 0.22, width, 0.42))
-    lamp = dice.pick(((40, 35, 190), (50, 40, 150), (215, 225, 230)))
+    lamp = rng.pick(((40, 35, 190), (50, 40, 150), (215, 225, 230)))
     tall = car.waist - 0.28
     face.fill(
         lamp, box(0.03 * width, tall, 0.2 * width, tall + 0.16), box(0.8 * width, tall, 0.97 * width, tall + 0.16)
@@ -135,7 +137,7 @@ def _paint_end(dice: Dice, car: _Car, face: Face, light: float) -> None:
     face.fill((210, 215, 215), box(0.37 * width, 0.46, 0.63 * width, 0.58))
 
 
-def _paint_side(car: _Car, face: Face, light: float) -> None:
+def _paint_side(car: _Car, face: Facade, light: float) -> None:
     """Doors, side windows and wheels."""
     length, paint = face.length, shade(car.paint, light)
     start, stop = (part * length for part in car.cabin)

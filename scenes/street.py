@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ffnet_deploy.scenes.dice import Dice
+from scenes.rng import Rng
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,22 @@ class Street:
         return self.left_front if side < 0 else self.right_front
 
 
-def plan_street(dice: Dice) -> Street:
+def plan_street(rng: Rng) -> Street:
     """A street with one to four lanes, straight or bending."""
-    lanes = dice.pick((1, 2, 2, 2, 3, 4))
-    half_road = lanes * dice.between(1.5, 1.9) + dice.between(0, 1.8)
-    end = dice.between(55, 150)
-    start = dice.between(14, 32)
-    crossing = (start, start + dice.between(6, 11)) if dice.chance(0.35) else None
-    zebra = start - 4.5 if crossing else dice.between(7, 18)
+    lanes = rng.pick((1, 2, 2, 2, 3, 4))
+    half_road = lanes * rng.between(1.5, 1.9) + rng.between(0, 1.8)
+    end = rng.between(55, 150)
+    start = rng.between(14, 32)
+    crossing = (start, start + rng.between(6, 11)) if rng.chance(0.35) else None
+    zebra = start - 4.5 if crossing else rng.between(7, 18)
     narrowest = half_road + 1.8
     return Street(
         half_road=half_road,
-        left_front=-half_road - dice.between(1.8, 5.5),
-        right_front=half_road + dice.between(1.8, 5.5),
+        left_front=-half_road - rng.between(1.8, 5.5),
+        right_front=half_road + rng.between(1.8, 5.5),
         end=end,
         lanes=lanes,
         crossing=crossing,
-        zebra=zebra if dice.chance(0.45) else None,
-        bend=dice.between(-1, 1) * 1.4 * narrowest / (end * end) if dice.chance(0.5) else 0.0,
+        zebra=zebra if rng.chance(0.45) else None,
+        bend=rng.between(-1, 1) * 1.4 * narrowest / (end * end) if rng.chance(0.5) else 0.0,
     )

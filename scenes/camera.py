@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.scenes.canvas import Pixel
-from ffnet_deploy.scenes.dice import Dice
-from ffnet_deploy.scenes.options import SceneOptions
+from scenes.canvas import Pixel
+from scenes.options import SceneOptions
+from scenes.rng import Rng
 
 NEAR = 0.9  # metres: nothing closer is projected
 
@@ -60,15 +60,15 @@ class Camera:
         return metres * self.focal / (share * self.size)
 
 
-def place_camera(dice: Dice, options: SceneOptions, half_road: float, bend: float) -> Camera:
+def place_camera(rng: Rng, options: SceneOptions, half_road: float, bend: float) -> Camera:
     """A camera somewhere above a road `half_road` metres wide to each side of its middle."""
     return Camera(
         height=options.height,
         width=options.width,
-        focal=dice.between(0.62, 1.0) * (options.height + options.width) / 2,
-        centre=dice.between(0.3, 0.7) * options.width,
-        horizon=dice.between(0.33, 0.58) * options.height,
-        eye=dice.between(1.3, 2.9),
-        offset=dice.between(-0.7, 0.7) * half_road,
+        focal=rng.between(0.62, 1.0) * (options.height + options.width) / 2,
+        centre=rng.between(0.3, 0.7) * options.width,
+        horizon=rng.between(0.33, 0.58) * options.height,
+        eye=rng.between(1.3, 2.9),
+        offset=rng.between(-0.7, 0.7) * half_road,
         bend=bend,
     )

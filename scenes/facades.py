@@ -1,4 +1,4 @@
-"""Upright flat faces in the street, addressed along and up: what houses and cars are made of."""
+"""Upright flat facades in the street, addressed along and up: what houses and cars are made of."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,26 +6,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.scenes.camera import NEAR
-from ffnet_deploy.scenes.canvas import Label, matter
-from ffnet_deploy.scenes.dice import Colour
-from ffnet_deploy.scenes.stage import Outline, Point, Stage
+from scenes.camera import NEAR
+from scenes.canvas import Label, matter
+from scenes.render_context import Outline, Point, RenderContext
+from scenes.rng import Colour
 
 _CORNERS = [0, 1, 2, 1, 2, 3, 0, 3]  # left, bottom, right, top -> four (along, up) corners
 
 
 @dataclass(frozen=True)
-class Face:
+class Facade:
     """An upright face from the ground line (x0, z0) to (x1, z1), in metres; points on it are (along, up) in metres."""
 
-    stage: Stage
+    context: RenderContext
     start: Point
     stop: Point
     label: Label
 
     @property
     def length(self) -> float:
-        """Metres along the ground; faces lie along x or along z."""
+        """Metres along the ground; facades lie along x or along z."""
         return abs(self.stop[0] - self.start[0]) + abs(self.stop[1] - self.start[1])
 
     def fill(self, colour: Colour, *outlines: Outline) -> None:
@@ -47,7 +47,7 @@ class Face:
 
     def columns_in_view(self) -> int:
         """How many columns of the picture the face's ground line spans; 0 out of view."""
-        camera = self.stage.camera
+        camera = self.context.camera
         ends = [camera.pixel(x, 0, max(z, NEAR))[0] for x, z in (self.start, self.stop)]
         return max(min(max(ends), camera.width) - max(min(ends), 0), 0)
 
@@ -60,9 +60,9 @@ class Face:
         places[..., 2] = self.start[1] + (self.stop[1] - self.start[1]) * part
         seen = places[:, 0, 2] > NEAR
         np.maximum(places[..., 2], NEAR, out=places[..., 2])
-        return self.stage.camera.pixels(places), seen
+        return self.context.camera.pixels(places), seen
 
     def _paint(self, outlines: NDArray[np.int32], colour: Colour) -> None:
         if len(outlines):
             distance = max(self.start[1] + self.stop[1], 0.0) / 2
-            self.stage.canvas.paint(list(outlines), colour, matter(self.label, distance))
+            self.context.canvas.paint(list(outlines), colour, matter(self.label, distance))

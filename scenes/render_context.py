@@ -6,23 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.scenes.camera import Camera
-from ffnet_deploy.scenes.canvas import Canvas, Label, matter
-from ffnet_deploy.scenes.dice import Colour, Dice
-from ffnet_deploy.scenes.mood import Mood
+from scenes.camera import Camera
+from scenes.canvas import Canvas, Label, matter
+from scenes.lighting import Lighting
+from scenes.rng import Colour, Rng
 
 Point = tuple[float, float]
 Outline = Sequence[Point] | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The canvas under way, the camera, the light and the dice of one scene."""
+class RenderContext:
+    """The canvas under way, the camera, the lighting and the random numbers of one scene."""
 
     canvas: Canvas
     camera: Camera
-    mood: Mood
-    dice: Dice
+    lighting: Lighting
+    rng: Rng
 
     def paint(self, corners: Sequence[tuple[float, float, float]], colour: Colour, label: Label) -> None:
         """Fill a polygon given by (x, y, z) corners in metres; its distance is the mean of theirs."""
@@ -32,16 +32,16 @@ class Stage:
 
     def shadow(self, corners: Sequence[Point]) -> None:
         """Darken the ground inside (x, z) corners, in metres."""
-        if self.mood.shadow > 0.02:
+        if self.lighting.shadow > 0.02:
             outline = [self.camera.pixel(x, 0, max(z, 1.5)) for x, z in corners]
-            self.canvas.darken(np.array(outline, np.int32), self.mood.shadow)
+            self.canvas.darken(np.array(outline, np.int32), self.lighting.shadow)
 
 
 @dataclass(frozen=True)
 class Cutout:
     """A flat shape at (x, z) metres facing the camera; points are (to the right, up) in metres from its foot."""
 
-    stage: Stage
+    context: RenderContext
     x: float
     z: float
     label: Label
@@ -49,22 +49,22 @@ class Cutout:
     @property
     def scale(self) -> float:
         """Pixels per metre."""
-        return self.stage.camera.focal / self.z
+        return self.context.camera.focal / self.z
 
     def fill(self, colour: Colour, *outlines: Outline) -> None:
         """Fill the polygons in one colour."""
-        self.stage.canvas.paint([self.pixels(outline) for outline in outlines], colour, matter(self.label, self.z))
+        self.context.canvas.paint([self.pixels(outline) for outline in outlines], colour, matter(self.label, self.z))
 
     def fill_each(self, colours: Sequence[Colour], outlines: NDArray[np.float64]) -> None:
         """Fill polygons (n, corners, 2) one after the other, each in its own colour."""
         what = matter(self.label, self.z)
         for colour, outline in zip(colours, self.pixels(outlines), strict=True):
-            self.stage.canvas.paint([outline], colour, what)
+            self.context.canvas.paint([outline], colour, what)
 
     def pixels(self, points: Outline) -> NDArray[np.int32]:
         """The (column, row) of points (..., 2), int32."""
         scale = self.scale
-        column, row = self.stage.camera.pixel(self.x, 0, self.z)
+        column, row = self.context.camera.pixel(self.x, 0, self.z)
         return np.rint(np.asarray(points) * (scale, -scale) + (column, row)).astype(np.int32)
 
 
@@ -73,13 +73,13 @@ class Standing:
     """Something that stands in the street at z metres, what paints it, and the (x, z) corners of its shadow."""
 
     z: float
-    paint: Callable[[Stage], None]
+    paint: Callable[[RenderContext], None]
     shadow: tuple[Point, ...] = ()
 
-    def cast_shadow(self, stage: Stage) -> None:
+    def cast_shadow(self, context: RenderContext) -> None:
         """Darken the ground where its shadow falls."""
         if self.shadow:
-            stage.shadow(self.shadow)
+            context.shadow(self.shadow)
 
 
 # cosines of 32 steps in 1/1024, rounded: free of the last-digit differences between mathematical libraries
