@@ -1,18 +1,30 @@
-"""Writing that leaves nothing half-written, and the hashes that identify files."""
+"""Writing that leaves nothing half-written or lying about, and the hashes that identify files.
+
+Everything is made in a hidden staging folder beside its target, held by a lock that ends with its process. A killed
+process leaves its folder behind, unlocked: that is how `sweep` tells it from one that is still in use.
+"""
 
 import errno
 import hashlib
 import json
 import os
+import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from ffnet_deploy.core import stopping
 from ffnet_deploy.core.errors import StorageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LOCK = ".ffnet.lock"
+_STAGING = ".staging"
+_PAUSE = 0.1
 
 
 def sha256(path: Path) -> str:
@@ -60,38 +72,111 @@ def check_target(path: Path) -> None:
         raise StorageError(f"cannot write {path}: it is {what}.\n  to do    name a file")
 
 
+def lock_path(path: Path) -> Path:
+    """The lock file of `path`: hidden, beside it, and there only while someone holds the lock."""
+    return path.with_name(f".{path.name}{_LOCK}")
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of `path` while the block runs; `waiting` is called once when another process has it.
+
+    The system takes the lock back when its process ends, however it ends.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    make_folder(path.parent)
+    lock = FileLock(lock_path(path))
+    try:
+        with storage_errors(lock_path(path)):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                waiting()
+                while not lock.is_locked:
+                    stopping.check()
+                    with suppress(Timeout):
+                        lock.acquire(timeout=_PAUSE, poll_interval=_PAUSE / 4)
+        yield
+    finally:
+        if lock.is_locked:
+            _remove(lock, path)
+
+
+def _remove(lock: FileLock, path: Path) -> None:
+    """Give `lock` back and remove its file, unless a staging folder that could not be removed still needs it."""
+    with stopping.deferred():
+        if not (path.name.endswith(_STAGING) and path.exists()):
+            with suppress(
+                OSError
+            ):  # while it is held, so that nobody is in between; Windows refuses and does it itself
+                lock_path(path).unlink()
+        lock.release()
+
+
+@contextmanager
+def staging_folder(path: Path) -> Iterator[Path]:
+    """An empty hidden folder beside `path`, on the same disk; removed at the end, whatever happens.
+
+    Raises:
+        StorageError: the folder of `path` cannot be written.
+    """
+    folder = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{_STAGING}")
+    with locked(folder):
+        try:
+            with storage_errors(path):
+                folder.mkdir()
+            yield folder
+        finally:
+            with stopping.deferred():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A staging folder in the system's folder of temporary files, where what killed processes left is swept first.
+
+    Raises:
+        StorageError: that folder cannot be written.
+    """
+    place = Path(tempfile.gettempdir()) / "ffnet-deploy"
+    sweep(place.parent)
+    with staging_folder(place) as folder:
+        yield folder
+
+
+def sweep(folder: Path) -> None:
+    """Remove the locks and staging folders that killed processes left in `folder`; those in use stay."""
+    for mark in folder.glob(f".*{_LOCK}"):
+        target = folder / mark.name[1 : -len(_LOCK)]
+        lock = FileLock(mark)
+        with suppress(OSError, Timeout):  # in use, or another user's
+            lock.acquire(blocking=False)
+            if target.name.endswith(_STAGING):
+                shutil.rmtree(target, ignore_errors=True)
+            _remove(lock, target)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to, renamed to `path` at the end; removed when anything fails.
+    """A temporary path of the same name to write to, renamed to `path` at the end; removed when anything fails.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
     path = path.resolve()  # a link keeps pointing where it did
     check_target(path)
-    with storage_errors(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-    temporary = Path(name)
-    try:
-        with storage_errors(path):
-            yield temporary
-            _flush_to_disk(temporary)
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with staging_folder(path) as folder, storage_errors(path):
+        temporary = folder / path.name
+        yield temporary
+        _flush_to_disk(temporary)
+        temporary.replace(path)
 
 
 def _flush_to_disk(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ffnet_deploy import __version__
-from ffnet_deploy.artifacts.lock import locked
+from ffnet_deploy.core.files import locked
 from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.files import check_target, sha256

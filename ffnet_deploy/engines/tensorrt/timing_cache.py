@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.artifacts.lock import locked
+from ffnet_deploy.core.files import locked
 from ffnet_deploy.core.files import write_bytes
 
 _KIND = "ffnet-deploy timing cache"

@@ -4,7 +4,7 @@ import signal
 import time
 from pathlib import Path
 
-from ffnet_deploy.artifacts.lock import lock_path, locked
+from ffnet_deploy.core.files import lock_path, locked, staging_folder, sweep
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -54,3 +54,39 @@ def test_a_killed_process_gives_its_lock_back(tmp_path: Path) -> None:
         assert waited == [True]
     holder.join(60)
     assert not lock_path(path).exists()
+
+
+def stage(target: str, ready: str) -> None:
+    with staging_folder(Path(target)) as folder:
+        (folder / "half").write_bytes(b"written")
+        Path(ready).touch()
+        time.sleep(600)
+
+
+def test_what_killed_processes_left_is_swept_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    workers = [SPAWN.Process(target=stage, args=(str(folder / f"a{i}"), str(tmp_path / str(i)))) for i in range(2)]
+    workers.append(SPAWN.Process(target=hold, args=(str(folder / "a2"), str(tmp_path / "2"))))
+    for worker in workers:
+        worker.start()
+    while not all((tmp_path / str(i)).exists() for i in range(3)):
+        assert all(worker.is_alive() for worker in workers)
+        time.sleep(0.02)
+    try:
+        before = {path.name for path in folder.iterdir()}
+        sweep(folder)
+        assert {path.name for path in folder.iterdir()} == before and len(before) == 5
+        for worker in workers[1:]:
+            worker.kill()
+            worker.join(60)
+        (folder / ".others.lock").touch()
+        sweep(folder)
+        left = sorted(path.name for path in folder.iterdir())
+        assert [name[:4] for name in left] == ["..a0", ".a0.", ".oth"]
+        assert (folder / left[1] / "half").read_bytes() == b"written"
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join(60)
+    sweep(folder)
+    assert [path.name for path in folder.iterdir()] == [".others.lock"]

@@ -1,0 +1,92 @@
+"""Stopping a command: SIGTERM and Ctrl-C set a mark and raise; every stage checks the mark, so that no stop is lost.
+
+An exception raised by a signal handler can vanish in a callback of C code, a finaliser or an ``except`` of another
+package. The mark stays: the next call of `check` raises again, and nothing is published after a stop was asked for.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""The signals that ask a command to stop."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where the command is, so that it cleans up as after Ctrl-C."""
+
+
+_asked: signal.Signals | None = None
+_deferrals = 0
+
+
+def requested() -> signal.Signals | None:
+    """The signal that asked this process to stop; None while nobody did."""
+    return _asked
+
+
+def exit_code(number: signal.Signals) -> int:
+    """Exit code of a command that `number` stopped, as shells have it: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + number
+
+
+def ask(number: int) -> None:
+    """Set the mark, as a signal does; for handlers that do not raise (training saves a checkpoint first)."""
+    global _asked
+    _asked = _asked or signal.Signals(number)
+
+
+def check() -> None:
+    """Raise if a stop was asked for: called by every stage, and once for each image, sample or phase of long ones.
+
+    Raises:
+        Terminated: SIGTERM came.
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+    if _asked is not None and not _deferrals:
+        raise (Terminated if _asked is signal.SIGTERM else KeyboardInterrupt)
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Handle `SIGNALS` while the block runs: set the mark, and raise where the main thread is.
+
+    In other threads than the main one, which alone receives signals, the block runs as it is.
+    """
+    global _asked
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _asked = None
+    before = {number: signal.signal(number, _receive) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    ask(number)
+    check()
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let the block run to its end before a signal raises: for steps that belong together, such as two renames.
+
+    Raises:
+        Terminated, KeyboardInterrupt: after the block, where a stop was asked for.
+    """
+    global _deferrals
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _deferrals += 1
+    try:
+        yield
+    finally:
+        _deferrals -= 1
+    check()
