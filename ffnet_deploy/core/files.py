@@ -108,9 +108,7 @@ def _remove(lock: FileLock, path: Path) -> None:
     """Give `lock` back and remove its file, unless a staging folder that could not be removed still needs it."""
     with stopping.deferred():
         if not (path.name.endswith(_STAGING) and path.exists()):
-            with suppress(
-                OSError
-            ):  # while it is held, so that nobody is in between; Windows refuses and does it itself
+            with suppress(OSError):  # while it is held, so that nobody is in between
                 lock_path(path).unlink()
         lock.release()
 

@@ -9,8 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.core.files import locked
-from ffnet_deploy.core.files import write_bytes
+from ffnet_deploy.core.files import locked, write_bytes
 
 _KIND = "ffnet-deploy timing cache"
 
