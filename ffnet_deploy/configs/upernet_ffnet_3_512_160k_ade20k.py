@@ -11,4 +11,4 @@ model = dict(
     decode_head=dict(in_channels=dims, num_classes=150),
     auxiliary_head=dict(in_channels=dims[2], num_classes=150),
 )
-optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9, decay_type="stage_wise", num_layers=12))
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9, decay_type="layer_wise", num_layers=12))

@@ -50,12 +50,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, damaged, holds no tensors, or holds a type that could run code.
     """
+    _check_present(path)
+    content, meta = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    return Checkpoint(path, _tensors(content, path), meta, sha256(path))
+
+
+def read_training_state(path: Path) -> dict[str, Any]:
+    """Everything that a training run saved in the file `path`: weights, optimiser, schedules, log histories.
+
+    Tensors lie on the CPU, log histories are `LogHistory`; as with `read_checkpoint`, code never runs.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds a type that could run code.
+    """
+    _check_present(path)
+    content, _ = _read_pickle(path)
+    return content
+
+
+def _check_present(path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint file {path}.\n  to do    check the path, or use --checkpoint published")
     if path.stat().st_size == 0:
         raise CheckpointError(f"checkpoint {path} is empty (0 bytes).\n  to do    copy or download it again")
-    content, meta = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    return Checkpoint(path, _tensors(content, path), meta, sha256(path))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,6 +7,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import Tensor, nn
 
+from ffnet_deploy.core.errors import ConfigError
+
 _STAGE = re.compile(r"backbone\.stages\.(\d+)\.(\d+)\.")
 BLOCKS_PER_LAYER = 3
 """Children of the third stage that share one layer number."""
@@ -33,8 +35,17 @@ def is_decayed(name: str, parameter: Tensor) -> bool:
 class FFNetLearningRateDecayOptimizerConstructor(DefaultOptimWrapperConstructor):  # type: ignore[misc]
     """Gives layer i of N the rate `lr` * `decay_rate` ** (N + 1 - i).
 
-    `paramwise_cfg` holds `num_layers` (N) and `decay_rate`.
+    `paramwise_cfg` holds `num_layers` (N), `decay_rate` and `decay_type`, of which only ``"layer_wise"`` exists.
     """
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None):
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        kind = self.paramwise_cfg.get("decay_type", "layer_wise")
+        if kind != "layer_wise":
+            raise ConfigError(
+                f"paramwise_cfg.decay_type is {kind!r}; the recipes of FFNet decay rates layer by layer.\n"
+                "  to do    --set optim_wrapper.paramwise_cfg.decay_type=layer_wise"
+            )
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, **_: Any) -> None:
         """Append one group per layer and kind of decay to `params`."""

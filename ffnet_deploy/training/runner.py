@@ -10,6 +10,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ffnet_deploy.core.errors import CheckpointError
 from ffnet_deploy.training.initial import InitialWeights
 from ffnet_deploy.training.memory import recompute_activations
 from ffnet_deploy.training.synchronised import synchronise_batch_norm
@@ -55,8 +56,17 @@ class TrainRunner(Runner):  # type: ignore[misc]
     def resume(self, filename: str, **options: Any) -> None:
         """Go on from `filename`; the schedule ends where the config of this run has it, be it sooner or later."""
         ends = [(scheduler.end, scheduler.total_iters) for scheduler in self.param_schedulers]
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints where it loads from, past the logger
-            super().resume(filename, **options)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints where it loads from, past the logger
+                super().resume(filename, **options)
+        except CheckpointError:
+            raise
+        except Exception as error:  # parts of the wrong kind raise nearly anything; what they raise is told
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise CheckpointError(
+                f"checkpoint {filename} does not fit this run: {type(error).__name__}: {reason}.\n"
+                "  to do    resume with the options of the run that wrote it, or start anew with --load"
+            ) from error
         for scheduler, (end, total) in zip(self.param_schedulers, ends, strict=True):
             scheduler.end, scheduler.total_iters = end, total
 
@@ -95,7 +105,18 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Set all generators to what `random_state` gave."""
+    """Set all generators to what `random_state` gave.
+
+    Raises:
+        CheckpointError: `state` is none.
+    """
+    try:
+        _restore(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint's state of the random number generators is unusable: {error}") from error
+
+
+def _restore(state: dict[str, Any]) -> None:
     random.setstate(_tupled(state["python"]))
     algorithm, keys, *rest = state["numpy"]
     np.random.set_state((algorithm, keys.cpu().numpy().astype(np.uint32), *rest))

@@ -7,6 +7,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
+from ffnet_deploy.core.errors import ConfigError
 from ffnet_deploy.segmentor.building import build_segmentor
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.training import rates
@@ -108,3 +109,18 @@ def test_num_layers_cover_the_third_stage() -> None:
     assert rates.layer_of("backbone.stages.2.27.x", 12) == 12
     assert rates.layer_of("backbone.stages.3.0.x", 12) == 12
     assert rates.layer_of("backbone.patch_embed.0.c.weight", 12) == 13
+
+
+@pytest.mark.parametrize("kind", ["stage_wise", "layerwise"])
+def test_another_decay_than_layer_by_layer_is_refused(kind: str) -> None:
+    config = load_config("upernet_ffnet_3_512_160k_ade20k")
+    assert config.cfg.optim_wrapper.paramwise_cfg.decay_type == "layer_wise"
+    config.cfg.optim_wrapper.paramwise_cfg.decay_type = kind
+    with pytest.raises(ConfigError, match=f"{kind}.*layer by layer"), DefaultScope.overwrite_default_scope("mmseg"):
+        build_optim_wrapper(nn.Linear(1, 1), config.cfg.optim_wrapper)
+
+
+@pytest.mark.parametrize("name", [*DECAYED, *HEAD_FASTER])
+def test_every_4000_iterations_and_the_best_are_kept(name: str) -> None:
+    hook = load_config(name).cfg.default_hooks.checkpoint
+    assert (hook.interval, hook.max_keep_ckpts, hook.save_best) == (4000, -1, "mIoU")

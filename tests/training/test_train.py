@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from rich.console import Console
 
 from ffnet_deploy.core.errors import CheckpointError, OptionError, StorageError
-from ffnet_deploy.segmentor.checkpoint import read_checkpoint
+from ffnet_deploy.segmentor.checkpoint import read_checkpoint, read_training_state
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.segmentor.load import load_segmentor
 from ffnet_deploy.training import saving
@@ -86,7 +85,7 @@ def test_predictions_and_scalars_are_recorded(finished: Path) -> None:
 
 
 def test_checkpoints_hold_random_states(finished: Path) -> None:
-    content = torch.load(finished / "iter_4.pth", weights_only=False)
+    content = read_training_state(finished / "iter_4.pth")
     assert {"python", "numpy", "torch"} <= set(content["random_state"])
 
 

@@ -14,7 +14,7 @@ default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(
-        type="CheckpointHook", by_epoch=False, interval=2000, max_keep_ckpts=2, save_best="mIoU", rule="greater"
+        type="CheckpointHook", by_epoch=False, interval=4000, max_keep_ckpts=-1, save_best="mIoU", rule="greater"
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
