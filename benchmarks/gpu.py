@@ -36,10 +36,10 @@ from ffnet_deploy.core.errors import FFNetDeployError, OptionError, Verification
 from ffnet_deploy.core.files import make_folder, write_json
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError, find_device
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.images import image_files, read_whole
 from ffnet_deploy.evaluation.preprocessing import network_input
 
@@ -57,7 +57,7 @@ class Plan:
     Attributes:
         engines: folder for the engines; those that are there and fit are reused.
         out: folder for the records.
-        flavour: TensorRT or TensorRT for RTX.
+        variant: TensorRT or TensorRT for RTX.
         device: number of the GPU.
         seconds: time each contender for at least this long,
         samples: and at least this often,
@@ -71,7 +71,7 @@ class Plan:
 
     engines: Path
     out: Path
-    flavour: Flavour = Flavour.TENSORRT
+    variant: Variant = Variant.TENSORRT
     device: int = 0
     seconds: float = 3.0
     samples: int = 100
@@ -104,7 +104,7 @@ def measure(reference: Reference, plan: Plan, device: CudaDevice) -> tuple[Path,
         The record's file, and what is out of tolerance.
     """
     findings = Findings()
-    path = make_folder(plan.out) / f"{reference.network}.{_slug(device.name)}.{plan.flavour.value}.json"
+    path = make_folder(plan.out) / f"{reference.network}.{_slug(device.name)}.{plan.variant.value}.json"
     for graph in reference.graphs:
         _measure_graph(graph, reference, plan, findings)
         write_json(path, _record(reference, device, findings))
@@ -134,12 +134,12 @@ def _record(reference: Reference, device: CudaDevice, findings: Findings) -> dic
 
 def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Findings) -> None:
     """One graph: its engine, the proof of it, its comparison with PyTorch, and its stream of batches."""
-    engine_path = plan.engines / f"{graph.name.removesuffix('.onnx')}{plan.flavour.suffix}"
+    engine_path = plan.engines / f"{graph.name.removesuffix('.onnx')}{plan.variant.suffix}"
     entry: dict[str, Any] = {"graph": graph.name}
     findings.entries.append(entry)
     try:
         with progress_bar(f"building {engine_path.name}") as progress:
-            options = BuildOptions(flavour=plan.flavour, device=plan.device)
+            options = BuildOptions(variant=plan.variant, device=plan.device)
             made = make_engine(graph, engine_path, options, progress=progress, notes=report_note)
         manifest = made.bundle.manifest
         entry.update(engine=engine_path.name, precision=manifest["precision"]["precision"], build=manifest["build"])
@@ -273,7 +273,7 @@ def command(
     folder: Annotated[Path, typer.Argument(help="Made by benchmarks/prepare_gpu.py.")],
     out: Annotated[Path, typer.Option(help="Folder for the records.")] = Path("engines/records"),
     engines: Annotated[Path, typer.Option(help="Folder for the engines.")] = Path("engines"),
-    flavour: Annotated[Flavour, typer.Option(help="Which TensorRT.")] = Flavour.TENSORRT,
+    variant: Annotated[Variant, typer.Option(help="Which TensorRT.")] = Variant.TENSORRT,
     device: Annotated[int, typer.Option(help="Number of the GPU.")] = 0,
     seconds: Annotated[float, typer.Option(help="Time each contender for at least this long.")] = 3.0,
     samples: Annotated[int, typer.Option(help="And at least this often.")] = 100,
@@ -284,7 +284,7 @@ def command(
     """Build, compare and time everything that FOLDER holds, on this machine's GPU."""
     references = find_references(folder)
     found = find_device(device)
-    plan = Plan(engines, out, flavour, device, seconds, samples, batch=batch, profile=profile, checkpoint=checkpoint)
+    plan = Plan(engines, out, variant, device, seconds, samples, batch=batch, profile=profile, checkpoint=checkpoint)
     failures: list[str] = []
     for reference in references:
         path, failed = measure(reference, plan, found)

@@ -134,7 +134,7 @@ def profile_tensorrt(path: Path, batch: NDArray[np.generic], options: Any) -> Ti
 
     Costs come from the ONNX file that lies beside the engine, where there is one.
     """
-    from ffnet_deploy.engines.tensorrt.profile import layer_times
+    from ffnet_deploy.engines.tensorrt.runner import layer_times
 
     times = layer_times(path, batch, repeats=RUNS, warmup=_WARM, options=options)
     graph = path.with_name(f"{path.name.removesuffix('.engine').removesuffix('.rtx')}.onnx")

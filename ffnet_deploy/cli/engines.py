@@ -15,9 +15,9 @@ from ffnet_deploy.cli.shapes import parse_batch, parse_shape
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
 from ffnet_deploy.engines.onnx_metadata import read_description
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
-from ffnet_deploy.engines.tensorrt.make import Made, make_engine
+from ffnet_deploy.engines.tensorrt.make import BuildResult, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.serving.triton import write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions
 
@@ -101,13 +101,13 @@ class EngineFlags:
         if self.backend is Backend.ONNX:
             self._refuse_lone_flags()
             return None
-        flavour = Flavour(self.backend.value)
+        variant = Variant(self.backend.value)
         listed = tuple(part.strip() for part in (self.compute_capability or "").split(",") if part.strip())
         return BuildOptions(
-            flavour=flavour,
+            variant=variant,
             workspace=self.workspace,
             optimization_level=self.optimization_level,
-            timing_cache=self._times(flavour, out),
+            timing_cache=self._times(variant, out),
             version_compatible=self.version_compatible,
             hardware_compatibility=self.hardware_compatible,
             aux_streams=self.aux_streams,
@@ -117,11 +117,11 @@ class EngineFlags:
             device=self.device,
         )
 
-    def _times(self, flavour: Flavour, out: Path) -> Path | None:
+    def _times(self, variant: Variant, out: Path) -> Path | None:
         if self.timing_cache == _OFF:
             return None
         if self.timing_cache is None:
-            return out.parent / _TIMES if flavour is Flavour.TENSORRT else None
+            return out.parent / _TIMES if variant is Variant.TENSORRT else None
         return Path(self.timing_cache)
 
     def _refuse_lone_flags(self) -> None:
@@ -144,7 +144,7 @@ def with_profile(options: BuildOptions, shape: str | None, batch: str | None) ->
 
 def build_watched(
     graph: Path, out: Path, options: BuildOptions, verification: "EngineVerification | None" = None
-) -> Made:
+) -> BuildResult:
     """The engine of `graph`, its steps shown as they go.
 
     Raises:
@@ -170,13 +170,13 @@ def this_command() -> str:
     return shlex.join(["ffnet-export", *sys.argv[1:]])
 
 
-def show_engine(made: Made) -> None:
+def show_engine(made: BuildResult) -> None:
     """Print what an engine was proved and measured to be, and where it is."""
     manifest = made.bundle.manifest
     build, proof, verification = manifest["build"], manifest["proof"], manifest["verification"]
     target = build["target"]["gpu"] or f"compute capability {', '.join(build['target']['capabilities'])}"
     how = "reused: built before from the same graph, options and tools" if made.reused else f"{build['seconds']} s"
-    console.print(f"{made.bundle.flavour.label} {build['version']} for {target} ({how})", soft_wrap=True)
+    console.print(f"{made.bundle.variant.label} {build['version']} for {target} ({how})", soft_wrap=True)
     seen = proof["engine"] if proof["engine"] and proof["engine"]["convolutions"] else proof["network"]
     counted = ", ".join(f"{count} in {name}" for name, count in seen["convolutions"].items())
     console.print(f"convolutions: {counted}; proof rests on {proof['rests on']}", soft_wrap=True)
@@ -254,7 +254,7 @@ class Ending:
             raise OptionError(
                 "--onnx gives an exported graph: say what for, with --backend trt, trt-rtx or --triton DIR"
             )
-        if self.out.suffix == Flavour.TENSORRT.suffix and self.onnx is None:
+        if self.out.suffix == Variant.TENSORRT.suffix and self.onnx is None:
             raise OptionError(f"--out {self.out} names an engine; the graph needs a place too: give a folder")
         if self.ensemble and self.triton is None:
             raise OptionError("--ensemble goes with --triton DIR")
@@ -285,7 +285,7 @@ class Ending:
 
     def _engine(self, graph: Path) -> Path:
         """Where the engine goes: ``--out`` if it names one; else a folder, `ENGINES` unless ``--out`` says where."""
-        if self.out.suffix == Flavour.TENSORRT.suffix:
+        if self.out.suffix == Variant.TENSORRT.suffix:
             return self.out
         folder = ENGINES if self.is_default else self.out.parent if self.out.suffix == ".onnx" else self.out
-        return folder / f"{graph.stem}{Flavour(self.flags.backend.value).suffix}"
+        return folder / f"{graph.stem}{Variant(self.flags.backend.value).suffix}"

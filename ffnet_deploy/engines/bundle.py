@@ -22,8 +22,8 @@ from ffnet_deploy.core.files import check_target, storage_errors, write_bytes
 from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.cuda import CudaDevice, find_device
 from ffnet_deploy.engines.onnx_metadata import read_description
-from ffnet_deploy.engines.tensorrt.flavour import Flavour, load
 from ffnet_deploy.engines.tensorrt.options import HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.variant import Variant, load
 
 KIND = "engine"
 _DRAFT = ".building"
@@ -38,7 +38,7 @@ class Bundle:
         plan: its bytes, as TensorRT serialised them.
         contract: what the network takes and gives.
         record: the precision that was asked for.
-        flavour: which TensorRT it belongs to.
+        variant: which TensorRT it belongs to.
         manifest: content of the manifest; empty for an engine that the user vouches for.
     """
 
@@ -46,7 +46,7 @@ class Bundle:
     plan: bytes
     contract: Contract
     record: PrecisionRecord
-    flavour: Flavour
+    variant: Variant
     manifest: Mapping[str, Any]
 
     @property
@@ -71,7 +71,7 @@ def read_bundle(path: Path, trust: bool = False, device: int = 0) -> Bundle:
         MissingPackageError: its TensorRT is not installed.
     """
     bundle = open_bundle(path, trust)
-    check_host(bundle, str(load(bundle.flavour).__version__), find_device(device))
+    check_host(bundle, str(load(bundle.variant).__version__), find_device(device))
     return bundle
 
 
@@ -97,7 +97,7 @@ def open_bundle(path: Path, trust: bool = False) -> Bundle:
         raise ArtifactError(f"{path} has changed since its manifest was written.\n  {_remedy(path, manifest)}")
     contract = Contract.from_json(json.dumps(manifest["contract"]))
     record = PrecisionRecord.from_json(json.dumps(manifest["precision"]))
-    return Bundle(path, plan, contract, record, Flavour(manifest["build"]["flavour"]), manifest)
+    return Bundle(path, plan, contract, record, Variant(manifest["build"]["flavour"]), manifest)
 
 
 def _trusted(path: Path, plan: bytes, trust: bool) -> Bundle:
@@ -107,7 +107,7 @@ def _trusted(path: Path, plan: bytes, trust: bool) -> Bundle:
             f"{path} has no manifest ({manifest_path(path).name}): an engine is code, and nothing says where this one "
             f"is from.\n  {_remedy(path)}; or, if you trust its origin, give --trust-engine"
         )
-    flavour = Flavour.RTX if path.name.endswith(Flavour.RTX.suffix) else Flavour.TENSORRT
+    variant = Variant.RTX if path.name.endswith(Variant.RTX.suffix) else Variant.TENSORRT
     graph = graph_of(path)
     if not graph.is_file():
         raise ArtifactError(
@@ -115,14 +115,14 @@ def _trusted(path: Path, plan: bytes, trust: bool) -> Bundle:
             f"  to do    put the graph that it was built from beside it, as {graph.name}"
         )
     contract, record = read_description(graph)
-    return Bundle(path, plan, contract, record, flavour, {})
+    return Bundle(path, plan, contract, record, variant, {})
 
 
 def graph_of(engine: Path) -> Path:
     """The ONNX file that an engine of this name is built from: ``a.fp16.onnx`` of ``a.fp16.engine``."""
     stem = engine.name
-    for flavour in (Flavour.RTX, Flavour.TENSORRT):
-        stem = stem.removesuffix(flavour.suffix)
+    for variant in (Variant.RTX, Variant.TENSORRT):
+        stem = stem.removesuffix(variant.suffix)
     return engine.with_name(f"{stem}.onnx")
 
 
@@ -145,7 +145,7 @@ def check_host(bundle: Bundle, version: str, device: CudaDevice) -> None:
             f"{bundle.path} was built without its weights (--strip-weights) and computes nothing before a refit.\n"
             "  to do    refit it with TensorRT's OnnxParserRefitter, or build it again without --strip-weights"
         )
-    title, built = bundle.flavour.label, str(build["version"])
+    title, built = bundle.variant.label, str(build["version"])
     if not _version_fits(built, version, bool(build["options"]["version_compatible"])):
         raise ArtifactError(f"{bundle.path} was built with {title} {built}, here is {version}.\n  {remedy}")
     here, target = ".".join(map(str, device.compute_capability)), build["target"]
@@ -155,7 +155,7 @@ def check_host(bundle: Bundle, version: str, device: CudaDevice) -> None:
             f"{here}.\n  {remedy}"
         )
     anywhere = build["options"]["hardware_compatibility"] != HardwareCompatibility.NONE.value
-    if bundle.flavour is Flavour.TENSORRT and not anywhere and target["gpu"] != device.name:
+    if bundle.variant is Variant.TENSORRT and not anywhere and target["gpu"] != device.name:
         raise ArtifactError(f"{bundle.path} was built on {target['gpu']}, here is {device.name}.\n  {remedy}")
 
 
@@ -173,8 +173,8 @@ def _capability_fits(here: str, built: list[str], compatibility: str) -> bool:
 
 
 def _remedy(path: Path, manifest: Mapping[str, Any] | None = None) -> str:
-    flavour = Flavour.RTX if path.name.endswith(Flavour.RTX.suffix) else Flavour.TENSORRT
-    usual = f"ffnet-export --onnx {graph_of(path)} --backend {flavour.value} --out {path}"
+    variant = Variant.RTX if path.name.endswith(Variant.RTX.suffix) else Variant.TENSORRT
+    usual = f"ffnet-export --onnx {graph_of(path)} --backend {variant.value} --out {path}"
     return f"to do    build it again: {(manifest or {}).get('rebuild', usual)}"
 
 

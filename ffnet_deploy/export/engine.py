@@ -11,7 +11,7 @@ from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.tensorrt import make
-from ffnet_deploy.engines.tensorrt.make import Made, make_engine
+from ffnet_deploy.engines.tensorrt.make import BuildResult, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.export.verify import Tolerance, Verification, verify
 
@@ -46,7 +46,7 @@ def export_engine(
     verification: EngineVerification | None = None,
     progress: Progress = no_progress,
     notes: NoteSink = no_notes,
-) -> Made:
+) -> BuildResult:
     """Build the engine of an exported graph, or reuse the one in `out`; verify it where it can run.
 
     Args:

@@ -12,7 +12,7 @@ from ffnet_deploy.core.files import make_folder, storage_errors, write_bytes
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.onnx_file import vouch
 from ffnet_deploy.engines.onnx_metadata import read_description, tensor_shape
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.serving.preprocessing import NORMALIZED, write_preprocessing
 from ffnet_deploy.serving.triton_config import (
     LABELS_FILE,
@@ -96,18 +96,18 @@ def write_repository(artifact: Path, folder: Path, options: TritonOptions | None
 
 def _stem(artifact: Path) -> str:
     name = artifact.name
-    for suffix in (Flavour.RTX.suffix, Flavour.TENSORRT.suffix, ".onnx"):
+    for suffix in (Variant.RTX.suffix, Variant.TENSORRT.suffix, ".onnx"):
         name = name.removesuffix(suffix)
     return name
 
 
 def _read(artifact: Path) -> _Source:
-    if artifact.name.endswith(Flavour.RTX.suffix):
+    if artifact.name.endswith(Variant.RTX.suffix):
         raise OptionError(
             "Triton's TensorRT backend does not run engines of TensorRT for RTX.\n"
             "  to do    give the ONNX file, or an engine of --backend trt"
         )
-    if artifact.suffix == Flavour.TENSORRT.suffix:
+    if artifact.suffix == Variant.TENSORRT.suffix:
         bundle = open_bundle(artifact)
         if bundle.manifest["build"]["options"].get("strip_weights"):
             raise OptionError(

@@ -21,7 +21,7 @@ from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.bundle import Bundle
 from ffnet_deploy.engines.cuda import find_device
 from ffnet_deploy.engines.tensorrt import runner
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.datasets import open_dataset
 from tests.conftest import REPOSITORY
 from tests.engines.tensorrt.conftest import cuda, trt  # noqa: F401  # fixtures
@@ -105,7 +105,7 @@ def building(trt: TrtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
         out.write_bytes(b"plan")
         manifest = {"precision": {"precision": "fp32"}, "build": {}, "proof": {}, "bytes": 4, "sha256": "0" * 64}
         plan = trt.plan(network(contract()))
-        bundles[out] = Bundle(out, plan, contract(), PrecisionRecord(), Flavour.TENSORRT, manifest)
+        bundles[out] = Bundle(out, plan, contract(), PrecisionRecord(), Variant.TENSORRT, manifest)
         return SimpleNamespace(bundle=bundles[out])
 
     monkeypatch.setattr(gpu, "make_engine", make_engine)

@@ -45,7 +45,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(index: int) -> CudaDevice:
         raise NoDeviceError("there is no CUDA device here: no NVIDIA driver is installed.\n  to do    buy one")
 
-    monkeypatch.setattr("ffnet_deploy.engines.tensorrt.target.find_device", none)
+    monkeypatch.setattr("ffnet_deploy.engines.tensorrt.options.find_device", none)
 
 
 def test_an_engine_is_built_where_no_conversion_layer_is(toy: Path) -> None:

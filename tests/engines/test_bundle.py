@@ -24,9 +24,8 @@ from ffnet_deploy.engines.bundle import (
     write_content,
 )
 from ffnet_deploy.engines.cuda import CudaDevice
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
-from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
-from ffnet_deploy.engines.tensorrt.target import Target
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from tests.core.test_files import largest_file
 from tests.toy import contract, write_onnx
 
@@ -36,15 +35,15 @@ RECORD = PrecisionRecord(Precision.INT8, Precision.FP16, quantized=("/a/Conv",),
 REBUILD = "ffnet-export --onnx toy.int8.onnx --backend trt --out toy.int8.engine"
 
 
-def content(options: BuildOptions | None = None, target: Target | None = None, version: str = "8.5.3.1") -> dict:
+def content(options: BuildOptions | None = None, target: BuildTarget | None = None, version: str = "8.5.3.1") -> dict:
     options = options or BuildOptions()
-    target = target or Target(("9.0",), "NVIDIA H200", 12040)
+    target = target or BuildTarget(("9.0",), "NVIDIA H200", 12040)
     return {
         "contract": json.loads(contract().to_json()),
         "precision": json.loads(RECORD.to_json()),
         "key": "k1",
         "build": {
-            "flavour": options.flavour.value,
+            "flavour": options.variant.value,
             "version": version,
             "options": options.to_dict(),
             "target": asdict(target),
@@ -69,7 +68,7 @@ def refusal(path: Path, trust: bool = False) -> str:
 
 def test_what_is_written_is_read(engine: Path) -> None:
     read = open_bundle(engine)
-    assert (read.plan, read.contract, read.record, read.flavour) == (PLAN, contract(), RECORD, Flavour.TENSORRT)
+    assert (read.plan, read.contract, read.record, read.variant) == (PLAN, contract(), RECORD, Variant.TENSORRT)
     assert read.notes == () and read.manifest["key"] == "k1"
 
 
@@ -208,15 +207,15 @@ def test_an_engine_runs_where_it_was_made_for(
 
 def test_rtx_engines_run_on_every_gpu_that_they_name(tmp_path: Path) -> None:
     path = tmp_path / "toy.rtx.engine"
-    options = BuildOptions(flavour=Flavour.RTX, compute_capabilities=("8.6", "8.9"))
-    write_bundle(path, PLAN, content(options, Target(("8.6", "8.9")), "1.7.1.116"))
+    options = BuildOptions(variant=Variant.RTX, compute_capabilities=("8.6", "8.9"))
+    write_bundle(path, PLAN, content(options, BuildTarget(("8.6", "8.9")), "1.7.1.116"))
     check_host(open_bundle(path), "1.7.1.116", other(name="NVIDIA L4", compute_capability=(8, 9)))
     with pytest.raises(ArtifactError, match=r"was built for compute capability 8\.6, 8\.9; NVIDIA H200 has 9\.0"):
         check_host(open_bundle(path), "1.7.1.116", H200)
 
 
 def test_reading_asks_the_machine(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundles, "load", lambda flavour: type("Trt", (), {"__version__": "8.5.3.1"}))
+    monkeypatch.setattr(bundles, "load", lambda variant: type("Trt", (), {"__version__": "8.5.3.1"}))
     monkeypatch.setattr(bundles, "find_device", lambda index: H200)
     assert read_bundle(engine).plan == PLAN
     monkeypatch.setattr(bundles, "find_device", lambda index: other(name="NVIDIA A100", compute_capability=(8, 0)))

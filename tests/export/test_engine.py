@@ -15,14 +15,14 @@ from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.cuda import CudaDevice
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.tensorrt import make, runner
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.export.engine import EngineVerification, export_engine
 from ffnet_deploy.export.pipeline import VerifyOptions
 from ffnet_deploy.export.verify import NamedImage, usual_tolerance
 from tests.toy import ToyEngine, contract, logits, picture, weights, write_onnx
 
-OPTIONS = BuildOptions(flavour=Flavour.RTX, compute_capabilities=("8.9",))
+OPTIONS = BuildOptions(variant=Variant.RTX, compute_capabilities=("8.9",))
 ADA = CudaDevice(0, "NVIDIA L4", (8, 9), 1 << 34, 12040, 12040)
 IMAGES = VerifyOptions([NamedImage(f"{seed}.png", picture(64, 96, seed)) for seed in range(2)], "pictures")
 

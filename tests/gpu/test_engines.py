@@ -16,9 +16,8 @@ from ffnet_deploy.core.contract import Contract, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import Cuda, DeviceArray
-from ffnet_deploy.engines.tensorrt.flavour import load
-from ffnet_deploy.engines.tensorrt.profile import layer_times
-from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
+from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions, layer_times
+from ffnet_deploy.engines.tensorrt.variant import load
 from ffnet_deploy.evaluation.preprocessing import network_input
 
 Engines = list[tuple[Path, Reference]]
@@ -84,7 +83,7 @@ def test_threads_get_their_own_results(engines: Engines) -> None:
     for path, _ in engines:
         with TensorRTEngine(path, TensorRTOptions(contexts=3)) as engine:
             fewer = [note for note in engine.notes if "contexts" in note]
-            assert not fewer or load(engine.flavour).__version__.startswith("8.5"), fewer
+            assert not fewer or load(engine.variant).__version__.startswith("8.5"), fewer
             batches = [inputs(engine.contract, seed) for seed in range(4)]
             expected = [engine.run(batch) for batch in batches]
 

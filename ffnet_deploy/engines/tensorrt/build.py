@@ -1,4 +1,4 @@
-"""From TensorRT's network to the bytes of an engine."""
+"""TensorRT's builder: from a parsed network to the bytes of an engine."""
 
 import threading
 from dataclasses import dataclass, field
@@ -7,16 +7,15 @@ from typing import Any
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
 from ffnet_deploy.core.files import check_target
-from ffnet_deploy.core.precision import PrecisionRecord
+from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
-from ffnet_deploy.engines.tensorrt.flavour import Flavour, feature, has, is_strongly_typed, listen
-from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
-from ffnet_deploy.engines.tensorrt.parse import Parsed
-from ffnet_deploy.engines.tensorrt.permissions import permit
-from ffnet_deploy.engines.tensorrt.plain_words import explain_build
-from ffnet_deploy.engines.tensorrt.target import Target, capability_value
-from ffnet_deploy.engines.tensorrt.timing_cache import keep_times, use_times
-from ffnet_deploy.engines.tensorrt.watch import progress_monitor
+from ffnet_deploy.engines.tensorrt.build_progress import progress_monitor
+from ffnet_deploy.engines.tensorrt.diagnostics import explain_build, listen
+from ffnet_deploy.engines.tensorrt.network import ParsedNetwork, node_name
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, HardwareCompatibility, capability_value
+from ffnet_deploy.engines.tensorrt.precision_check import conv_precision
+from ffnet_deploy.engines.tensorrt.timing_cache import keep_timing_cache, use_timing_cache
+from ffnet_deploy.engines.tensorrt.variant import Variant, feature, has, is_strongly_typed
 
 _MIB = 1 << 20
 _EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
@@ -45,13 +44,13 @@ class Build:
     contract: Contract
     record: PrecisionRecord
     options: BuildOptions
-    target: Target
+    target: BuildTarget
     progress: Progress = no_progress
     notes: NoteSink = no_notes
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def build_engine(parsed: Parsed, build: Build) -> bytes:
+def build_engine(parsed: ParsedNetwork, build: Build) -> bytes:
     """The engine of a parsed network, as TensorRT serialises it.
 
     Raises:
@@ -68,22 +67,22 @@ def build_engine(parsed: Parsed, build: Build) -> bytes:
     cache, gpu = build.options.timing_cache, build.target.gpu
     if cache is not None and gpu is not None:
         check_target(cache)
-        use_times(config, cache, parsed.trt.__version__, gpu)
+        use_timing_cache(config, cache, parsed.trt.__version__, gpu)
     with listen(parsed.trt) as messages:
         plan = parsed.builder.build_serialized_network(parsed.network, config)
     if build.stop.is_set():
         raise KeyboardInterrupt
     if plan is None:
-        raise ArtifactError(explain_build(build.options.flavour.label, build.name, messages))
+        raise ArtifactError(explain_build(build.options.variant.label, build.name, messages))
     if cache is not None and gpu is not None:
         try:
-            keep_times(config, cache, parsed.trt.__version__, gpu)
+            keep_timing_cache(config, cache, parsed.trt.__version__, gpu)
         except StorageError as error:  # it only saves time
             build.notes(f"the timing cache is not kept: {error}")
     return bytes(plan)
 
 
-def _configure(parsed: Parsed, build: Build) -> Any:
+def _configure(parsed: ParsedNetwork, build: Build) -> Any:
     trt, options = parsed.trt, build.options
     config = parsed.builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the proof reads every layer's types
@@ -99,8 +98,8 @@ def _configure(parsed: Parsed, build: Build) -> Any:
     if sharing is not None:  # 8.6: several contexts over one profile; from 10 on they always can
         config.set_preview_feature(sharing, True)
     if not is_strongly_typed(trt):
-        permit(trt, config, parsed.network, build.record)
-    if options.flavour is Flavour.RTX:
+        set_precision_flags(trt, config, parsed.network, build.record)
+    if options.variant is Variant.RTX:
         _name_capabilities(trt, config, build.target)
     else:
         _leave_out_external_tactics(trt, config)
@@ -136,7 +135,7 @@ def _set_flags(trt: Any, config: Any, options: BuildOptions) -> None:
         _set(config, "hardware_compatibility_level", value, trt)
 
 
-def _name_capabilities(trt: Any, config: Any, target: Target) -> None:
+def _name_capabilities(trt: Any, config: Any, target: BuildTarget) -> None:
     if has(config, "num_compute_capabilities") and has(config, "set_compute_capability"):
         config.num_compute_capabilities = len(target.capabilities)
         for index, capability in enumerate(target.capabilities):
@@ -157,7 +156,7 @@ def _leave_out_external_tactics(trt: Any, config: Any) -> None:
         config.set_preview_feature(core, True)
 
 
-def _add_profile(parsed: Parsed, config: Any, contract: Contract) -> None:
+def _add_profile(parsed: ParsedNetwork, config: Any, contract: Contract) -> None:
     """One optimisation profile with the contract's ranges, where the network's input is dynamic."""
     tensor = parsed.network.get_input(0)
     ranges = contract.input_ranges
@@ -174,3 +173,55 @@ def _add_profile(parsed: Parsed, config: Any, contract: Contract) -> None:
     )
     profile.set_shape(tensor.name, smallest, usual, largest)
     config.add_optimization_profile(profile)
+
+
+_FLAGS = {Precision.FP16: "FP16", Precision.BF16: "BF16", Precision.INT8: "INT8", Precision.FP8: "FP8"}
+_DATA_TYPES = {Precision.FP32: "FLOAT", Precision.FP16: "HALF", Precision.BF16: "BF16"}
+
+
+def set_precision_flags(trt: Any, config: Any, network: Any, record: PrecisionRecord) -> None:
+    """Set the flags that allow the lower types of `record`, and hold the other layers to theirs.
+
+    With a flag alone the builder is free to run any layer in that type, also those that the graph keeps in FP32.
+
+    Raises:
+        OptionError: this version does not know a type.
+    """
+    for precision in {record.precision, record.base} - {Precision.FP32}:
+        flag = feature(trt, f"BuilderFlag.{_FLAGS[precision]}")
+        if flag is None:
+            raise OptionError(
+                f"this TensorRT ({trt.__version__}) knows no {precision.value}.\n"
+                "  to do    choose --precision fp16 or int8, or use a newer TensorRT"
+            )
+        config.set_flag(flag)
+    _hold_types(trt, config, network, record)
+
+
+def _hold_types(trt: Any, config: Any, network: Any, record: PrecisionRecord) -> None:
+    preference = feature(trt, "BuilderFlag.PREFER_PRECISION_CONSTRAINTS")
+    if preference is None or record.precision is Precision.FP32:
+        return
+    config.set_flag(preference)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        wanted = _wanted(trt, layer, record)
+        if wanted is not None and has(layer, "precision") and has(layer, "set_output_type"):
+            layer.precision = feature(trt, f"DataType.{_DATA_TYPES[wanted]}")
+            layer.set_output_type(0, feature(trt, f"DataType.{_DATA_TYPES[wanted]}"))
+
+
+def _wanted(trt: Any, layer: Any, record: PrecisionRecord) -> Precision | None:
+    """The type to hold `layer` to; None where it is left to the builder.
+
+    Left to it are quantised layers and, but for those that the graph keeps in FP32, all that are no convolutions.
+    """
+    name = node_name(layer)
+    if layer.get_output(0).dtype not in (trt.DataType.FLOAT, trt.DataType.HALF):
+        return None
+    if name in record.float32:
+        return Precision.FP32
+    if layer.type != trt.LayerType.CONVOLUTION:
+        return None
+    wanted = conv_precision(name, record)
+    return None if wanted.is_quantized else wanted

@@ -27,14 +27,12 @@ from ffnet_deploy.engines.bundle import (
 from ffnet_deploy.engines.cuda import NoDeviceError, find_device
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.build import Build, build_engine
-from ffnet_deploy.engines.tensorrt.flavour import is_strongly_typed, load
-from ffnet_deploy.engines.tensorrt.inspection import EngineProof, inspect_engine, prove_engine
-from ffnet_deploy.engines.tensorrt.network import Layer, read_layers, tensor_shapes
-from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.engines.tensorrt.parse import parse_onnx
-from ffnet_deploy.engines.tensorrt.proof import CONVOLUTIONS, NetworkProof, prove_network, require
-from ffnet_deploy.engines.tensorrt.target import Target, find_target
-from ffnet_deploy.engines.tensorrt.watch import run_stoppable
+from ffnet_deploy.engines.tensorrt.build_progress import run_stoppable
+from ffnet_deploy.engines.tensorrt.inspector import EngineCheck, check_engine, inspect_engine
+from ffnet_deploy.engines.tensorrt.network import NetworkLayer, parse_onnx, read_layers, tensor_shapes
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, find_target
+from ffnet_deploy.engines.tensorrt.precision_check import CONVOLUTIONS, NetworkCheck, check_network, require_precision
+from ffnet_deploy.engines.tensorrt.variant import is_strongly_typed, load
 
 NOT_RUN = "not run"
 """State of a verification that has not taken place."""
@@ -57,7 +55,7 @@ class Verification:
 
 
 @dataclass(frozen=True)
-class Made:
+class BuildResult:
     """An engine on disk.
 
     Attributes:
@@ -77,7 +75,7 @@ class _Work:
     contract: Contract
     record: PrecisionRecord
     options: BuildOptions
-    target: Target
+    target: BuildTarget
     version: str
     digest: str
     out: Path
@@ -100,7 +98,7 @@ def make_engine(
     verification: Verification | None = None,
     progress: Progress = no_progress,
     notes: NoteSink = no_notes,
-) -> Made:
+) -> BuildResult:
     """Build the engine of an exported graph, or reuse the one in `out` that was built from the same things.
 
     Two processes that make the same engine: one builds, the other waits and reuses.
@@ -124,18 +122,18 @@ def make_engine(
     check_target(out)
     contract = options.narrowed(contract)
     target = find_target(options)
-    version = str(load(options.flavour).__version__)
+    version = str(load(options.variant).__version__)
     verification = verification or Verification(options.command(graph, out, contract.network))
     work = _Work(graph, contract, record, options, target, version, digest, out, verification, progress, notes)
     with locked(out, lambda: progress("waiting for another process that builds this engine")):
         found = reusable(out, work.key, lambda error: notes(f"building anew: {error}"))
         if found is not None:
-            return Made(_checked_again(found, work), reused=True)
+            return BuildResult(_checked_again(found, work), reused=True)
         with drafting(out) as draft:
             _build(work, draft)
             progress("writing")
             publish(draft, out)
-    return Made(open_bundle(out), reused=False)
+    return BuildResult(open_bundle(out), reused=False)
 
 
 def _graph_digest(graph: Path, notes: NoteSink) -> str:
@@ -155,8 +153,8 @@ class _Planned:
     """
 
     plan: bytes
-    layers: list[Layer]
-    proof: NetworkProof
+    layers: list[NetworkLayer]
+    proof: NetworkCheck
     typing: str
     tensors: dict[str, list[int]]
 
@@ -179,11 +177,11 @@ def _plan(work: _Work) -> _Planned:
 
     def run() -> _Planned:
         work.progress("parsing")
-        parsed = parse_onnx(options.flavour, work.graph, None if named else options.device)
+        parsed = parse_onnx(options.variant, work.graph, None if named else options.device)
         typed = is_strongly_typed(parsed.trt)
         layers = read_layers(parsed.trt, parsed.network)
-        proof = prove_network(layers, work.record, typed)
-        require(proof.violations, work.record, f"the graph {work.graph}, as TensorRT reads it,")
+        proof = check_network(layers, work.record, typed)
+        require_precision(proof.violations, work.record, f"the graph {work.graph}, as TensorRT reads it,")
         work.progress("building")
         build = Build(
             name=str(work.graph),
@@ -202,19 +200,19 @@ def _plan(work: _Work) -> _Planned:
     return run_stoppable(run, stop)
 
 
-def _inspect(work: _Work, planned: _Planned) -> EngineProof | None:
+def _inspect(work: _Work, planned: _Planned) -> EngineCheck | None:
     """Proof on the built engine; None where no GPU at hand takes it, or it holds no weights yet."""
     if work.options.strip_weights or work.target.gpu is None:
         return None
     work.progress("inspecting")
-    described = inspect_engine(work.options.flavour, planned.plan, work.contract, work.options.device)
+    described = inspect_engine(work.options.variant, planned.plan, work.contract, work.options.device)
     names = [layer.name for layer in planned.layers if layer.kind in CONVOLUTIONS]
-    proof = prove_engine(described, names, work.record)
-    require(proof.violations, work.record, "the engine that TensorRT built")
+    proof = check_engine(described, names, work.record)
+    require_precision(proof.violations, work.record, "the engine that TensorRT built")
     return proof
 
 
-def _content(work: _Work, planned: _Planned, inspected: EngineProof | None, seconds: float) -> dict[str, Any]:
+def _content(work: _Work, planned: _Planned, inspected: EngineCheck | None, seconds: float) -> dict[str, Any]:
     """What the manifest says beyond the description of the file."""
     return {
         "contract": json.loads(work.contract.to_json()),
@@ -222,7 +220,7 @@ def _content(work: _Work, planned: _Planned, inspected: EngineProof | None, seco
         "key": work.key,
         "graph": {"file": work.graph.name, "sha256": work.digest},
         "build": {
-            "flavour": work.options.flavour.value,
+            "flavour": work.options.variant.value,
             "version": work.version,
             "typing": planned.typing,
             "options": work.options.to_dict(),
@@ -244,7 +242,7 @@ def _content(work: _Work, planned: _Planned, inspected: EngineProof | None, seco
     }
 
 
-def _grounds(planned: _Planned, inspected: EngineProof | None) -> str:
+def _grounds(planned: _Planned, inspected: EngineCheck | None) -> str:
     """What the proof of precision rests on: types that bind, or what the inspector has seen."""
     seen, unseen = (inspected.seen, inspected.unseen) if inspected is not None else (0, 0)
     if seen and not unseen:

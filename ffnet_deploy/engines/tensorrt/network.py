@@ -1,10 +1,92 @@
-"""The layers of a network as TensorRT has understood them: names, kinds and types, in plain values."""
+"""An ONNX file as TensorRT's network: parsed, and its layers as plain values."""
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.engines.tensorrt.flavour import feature, has
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.engines.cuda import Cuda
+from ffnet_deploy.engines.onnx_metadata import node_at
+from ffnet_deploy.engines.tensorrt.diagnostics import LogMessage, explain_parser, listen, logger
+from ffnet_deploy.engines.tensorrt.variant import Variant, feature, has, is_strongly_typed, load
+
+
+@dataclass(frozen=True)
+class ParsedNetwork:
+    """A network in TensorRT's hands.
+
+    Attributes:
+        trt: the module it belongs to.
+        builder: TensorRT's builder.
+        network: the network definition.
+        parser: owns the weights that `network` points to, and so lives as long.
+    """
+
+    trt: Any
+    builder: Any
+    network: Any
+    parser: Any
+
+
+def open_builder(variant: Variant, device: int | None) -> tuple[Any, Any]:
+    """The module of `variant` and a builder of it.
+
+    Args:
+        variant: which TensorRT.
+        device: number of the CUDA device to build on, chosen for the calling thread; None builds without one, which
+            only TensorRT for RTX can.
+
+    Raises:
+        NoDeviceError: there is no such device; TensorRT's builder without one would end the process.
+        MissingPackageError: TensorRT is not installed.
+    """
+    trt = load(variant)
+    if device is not None or variant is Variant.TENSORRT:
+        Cuda(device or 0).use()
+    return trt, trt.Builder(logger(trt))
+
+
+def parse_onnx(variant: Variant, path: Path, device: int | None = None) -> ParsedNetwork:
+    """The network of the ONNX file `path`, strongly typed where the version knows that.
+
+    Args:
+        variant: which TensorRT.
+        path: the graph; external weights are found beside it.
+        device: see `open_builder`.
+
+    Raises:
+        ArtifactError: the graph cannot be parsed; its nodes are named with the reason.
+        NoDeviceError: see `open_builder`.
+    """
+    trt, builder = open_builder(variant, device)
+    network = builder.create_network(_creation_flags(trt))
+    parser = trt.OnnxParser(network, logger(trt))
+    with listen(trt) as messages:
+        complete = parser.parse_from_file(str(path))
+    # a file that is no graph at all is "parsed" into a network of nothing
+    if not complete or not network.num_layers:
+        raise ArtifactError(explain_parser(variant.label, str(path), _failures(parser, path, messages)))
+    return ParsedNetwork(trt, builder, network, parser)
+
+
+def _creation_flags(trt: Any) -> int:
+    name = "STRONGLY_TYPED" if is_strongly_typed(trt) else "EXPLICIT_BATCH"
+    return 1 << int(feature(trt, f"NetworkDefinitionCreationFlag.{name}"))
+
+
+def _failures(parser: Any, path: Path, messages: list[LogMessage]) -> list[tuple[str, str]]:
+    """(node, reason) of each thing that the parser did not accept."""
+    failures = [_failure(parser.get_error(index), path) for index in range(parser.num_errors)]
+    logged = [("the graph", message.text) for message in messages if message.is_error]
+    return failures or logged or [("the graph", "it holds no nodes")]
+
+
+def _failure(error: Any, path: Path) -> tuple[str, str]:
+    if has(error, "node_name") and has(error, "node_operator") and error.node_name():
+        return f"{error.node_name()} ({error.node_operator()})", error.desc()
+    return node_at(path, error.node()), error.desc()
+
 
 _METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8", "INT8": "int8"}
@@ -13,7 +95,7 @@ _PASSING = ("CAST", "IDENTITY", "SHUFFLE")
 
 
 @dataclass(frozen=True)
-class Layer:
+class NetworkLayer:
     """One layer of a parsed network.
 
     Attributes:
@@ -42,7 +124,7 @@ def node_name(layer: Any) -> str:
     return found[1] if found else str(layer.name)
 
 
-def read_layers(trt: Any, network: Any) -> list[Layer]:
+def read_layers(trt: Any, network: Any) -> list[NetworkLayer]:
     """The layers of `network` in order."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     makers = {tensor.name: layer for layer in layers for tensor in _outputs(layer)}
@@ -55,11 +137,11 @@ def tensor_shapes(network: Any) -> dict[str, list[int]]:
     return {name: [int(size) for size in tensor.shape] for name, tensor in tensors.items()}
 
 
-def _read(trt: Any, layer: Any, makers: dict[str, Any]) -> Layer:
+def _read(trt: Any, layer: Any, makers: dict[str, Any]) -> NetworkLayer:
     inputs, outputs = _inputs(layer), _outputs(layer)
     kind = _last(layer.type)
     is_conv = kind in ("CONVOLUTION", "DECONVOLUTION")
-    return Layer(
+    return NetworkLayer(
         name=node_name(layer),
         kind=kind,
         inputs=tuple(tensor.name for tensor in inputs),

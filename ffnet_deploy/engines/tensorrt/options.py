@@ -1,4 +1,4 @@
-"""How an engine is built."""
+"""How an engine is built, and for which GPUs."""
 
 import re
 import shlex
@@ -9,7 +9,8 @@ from typing import Any
 
 from ffnet_deploy.core.contract import Contract, DimensionRange, check_multiples
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
+from ffnet_deploy.engines.cuda import NoDeviceError, find_device
+from ffnet_deploy.engines.tensorrt.variant import Variant, feature, load
 
 OPTIMIZATION_LEVELS = range(6)
 """TensorRT's optimisation levels: higher ones search longer for faster kernels; 3 is its default."""
@@ -31,7 +32,7 @@ class BuildOptions:
     """How an engine is built; what the TensorRT at hand does not offer is refused when the build begins.
 
     Attributes:
-        flavour: TensorRT or TensorRT for RTX.
+        variant: TensorRT or TensorRT for RTX.
         batch: batch sizes of the optimisation profile; None: those of the graph's contract.
         height: input heights of the profile, pixels; None: the contract's.
         width: input widths of the profile, pixels; None: the contract's.
@@ -48,7 +49,7 @@ class BuildOptions:
         device: number of the CUDA device to build on.
     """
 
-    flavour: Flavour = Flavour.TENSORRT
+    variant: Variant = Variant.TENSORRT
     batch: DimensionRange | None = None
     height: DimensionRange | None = None
     width: DimensionRange | None = None
@@ -76,10 +77,10 @@ class BuildOptions:
         for capability in self.compute_capabilities:
             if not re.fullmatch(r"\d+\.\d", capability):
                 raise OptionError(f"a compute capability is written as 8.9: got {capability!r}")
-        self._check_flavour()
+        self._check_variant()
 
-    def _check_flavour(self) -> None:
-        rtx = self.flavour is Flavour.RTX
+    def _check_variant(self) -> None:
+        rtx = self.variant is Variant.RTX
         if self.compute_capabilities and not rtx:
             raise OptionError(
                 "TensorRT builds for the GPU at hand; only TensorRT for RTX takes compute capabilities.\n"
@@ -114,12 +115,14 @@ class BuildOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """What shapes the engine, for the manifest and for comparing builds: all but the timing cache."""
-        return {name: value for name, value in asdict(self).items() if name not in ("timing_cache", "device")}
+        described = {name: value for name, value in asdict(self).items() if name not in ("timing_cache", "device")}
+        # engines of earlier versions are recognised by this description
+        return {"flavour": described.pop("variant"), **described}
 
     def command(self, graph: Path, out: Path, network: str | None = None) -> str:
         """The command line that builds this engine from the file `graph`; with `network`, a config, verifies it too."""
         words = ["ffnet-export", *(["--config", network, "--checkpoint", "CHECKPOINT"] if network else [])]
-        words += ["--onnx", str(graph), "--backend", self.flavour.value]
+        words += ["--onnx", str(graph), "--backend", self.variant.value]
         if self.batch is not None:
             words += ["--batch", _written(self.batch)]
         if self.height is not None and self.width is not None:
@@ -150,3 +153,59 @@ def _written(dimension: DimensionRange) -> str:
 def _written_sides(height: DimensionRange, width: DimensionRange) -> str:
     sizes = [f"{getattr(height, part)}x{getattr(width, part)}" for part in ("min", "opt", "max")]
     return sizes[0] if len(set(sizes)) == 1 else ":".join(sizes)
+
+
+@dataclass(frozen=True)
+class BuildTarget:
+    """Where an engine will run.
+
+    Attributes:
+        capabilities: compute capabilities, as ``"8.9"``.
+        gpu: model of the GPU that it is built on; None when built without one.
+        driver: newest CUDA version that this GPU's driver knows, as CUDA codes it.
+    """
+
+    capabilities: tuple[str, ...]
+    gpu: str | None = None
+    driver: int | None = None
+
+
+def find_target(options: BuildOptions) -> BuildTarget:
+    """The GPU at hand, or for TensorRT for RTX those that `options` names.
+
+    Raises:
+        NoDeviceError: there is no GPU at hand, and none was named or can be.
+        OptionError: this TensorRT for RTX does not build for a GPU that was named.
+    """
+    if options.compute_capabilities:
+        named = tuple(dict.fromkeys(options.compute_capabilities))
+        for capability in named:
+            capability_value(load(options.variant), capability)
+        return BuildTarget(named)
+    try:
+        device = find_device(options.device)
+    except NoDeviceError as error:
+        if options.variant is not Variant.RTX:
+            raise
+        raise NoDeviceError(f"{error}, or name the GPUs to build for: --compute-capability 8.6,8.9,12.0") from error
+    target = BuildTarget((".".join(map(str, device.compute_capability)),), device.name, device.driver_version)
+    if options.variant is Variant.RTX:
+        capability_value(load(options.variant), target.capabilities[0])
+    return target
+
+
+def capability_value(trt: Any, capability: str) -> Any:
+    """TensorRT for RTX's name of a compute capability.
+
+    Raises:
+        OptionError: this version does not build for it.
+    """
+    value = feature(trt, f"ComputeCapability.SM{capability.replace('.', '')}")
+    if value is None:
+        names = [name[2:] for name in dir(feature(trt, "ComputeCapability")) if name.startswith("SM")]
+        known = sorted((f"{name[:-1]}.{name[-1]}" for name in names), key=float)
+        raise OptionError(
+            f"TensorRT for RTX {trt.__version__} does not build for compute capability {capability}; "
+            f"it knows {', '.join(known)}.\n  to do    choose among these, or use --backend trt on that GPU"
+        )
+    return value

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +15,11 @@ from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.bundle import read_bundle
 from ffnet_deploy.engines.cuda import Cuda
 from ffnet_deploy.engines.engine import check_batch
-from ffnet_deploy.engines.tensorrt.device_tensors import check_tensor, new_output
-from ffnet_deploy.engines.tensorrt.flavour import load
-from ffnet_deploy.engines.tensorrt.journal import Journal
-from ffnet_deploy.engines.tensorrt.loading import EngineFile, open_lanes
-from ffnet_deploy.engines.tensorrt.pool import Pool
+from ffnet_deploy.engines.tensorrt.buffers import check_tensor, new_output
+from ffnet_deploy.engines.tensorrt.context_pool import ContextPool, EngineFile, open_contexts
+from ffnet_deploy.engines.tensorrt.diagnostics import LogCapture
 from ffnet_deploy.engines.tensorrt.tensors import Shape
+from ffnet_deploy.engines.tensorrt.variant import load
 
 
 @dataclass(frozen=True)
@@ -63,25 +62,25 @@ class TensorRTEngine:
         self.contract = bundle.contract
         self.precision = bundle.record
         self._cuda = Cuda(options.device)
-        self.flavour = bundle.flavour
-        trt = load(bundle.flavour)
-        self.name = f"{bundle.flavour.label} {trt.__version__} ({self._cuda.device.name})"
-        self._journal = Journal(trt)
+        self.variant = bundle.variant
+        trt = load(bundle.variant)
+        self.name = f"{bundle.variant.label} {trt.__version__} ({self._cuda.device.name})"
+        self._log = LogCapture(trt)
         for note in bundle.notes:
-            self._journal.add_note(note)
+            self._log.add_note(note)
         file = EngineFile(path, bundle.plan, bundle.contract)
         try:
-            self._pool = open_lanes(trt, self._cuda, file, options.contexts, options.cuda_graph, self._journal)
+            self._pool = open_contexts(trt, self._cuda, file, options.contexts, options.cuda_graph, self._log)
         except BaseException:
-            self._journal.close()
+            self._log.close()
             raise
         self._tensors = self._pool.tensors
-        self._release = weakref.finalize(self, _release, self._pool, self._journal)
+        self._release = weakref.finalize(self, _release, self._pool, self._log)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know of its results, in words; more may come with the runs."""
-        return self._journal.notes
+        return self._log.notes
 
     def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
         """The network's output for `batch`; shapes and types as `contract` says.
@@ -92,8 +91,8 @@ class TensorRTEngine:
             CudaError: the GPU fails.
         """
         self._check(batch)
-        with self._pool.lane(batch.shape) as lane:
-            return lane.run(batch)
+        with self._pool.context(batch.shape) as context:
+            return context.run(batch)
 
     def run_stream(self, batches: Iterable[NDArray[np.generic]]) -> Iterator[NDArray[np.generic]]:
         """The outputs of `batches` in their order, with the copies of one batch during the computing of another.
@@ -105,8 +104,8 @@ class TensorRTEngine:
         """
         checked = (self._checked(batch) for batch in batches)
         for first in checked:
-            with self._pool.lane(first.shape) as lane:
-                yield from lane.run_stream(chain([first], checked))
+            with self._pool.context(first.shape) as context:
+                yield from context.run_stream(chain([first], checked))
 
     def run_device(self, tensor: Any, out: Any = None) -> Any:
         """The network's output for a tensor in GPU memory, in GPU memory, without a copy of either.
@@ -134,8 +133,8 @@ class TensorRTEngine:
                 results[0] = new_output(tensor, shape, self._tensors.output_type)
             return check_tensor(results[0], self._tensors.output_type, self._cuda, shape).address
 
-        with self._pool.lane(array.shape) as lane:
-            lane.run_device(array, address)
+        with self._pool.context(array.shape) as context:
+            context.run_device(array, address)
         return results[0]
 
     def device_times(self, batch: NDArray[np.generic], repeats: int = 100, warmup: int = 10) -> list[float]:
@@ -147,16 +146,16 @@ class TensorRTEngine:
         if repeats < 1 or warmup < 0:
             raise OptionError(f"timing needs at least one repeat and no fewer than 0 before: got {repeats}, {warmup}")
         self._check(batch)
-        with self._pool.lane(batch.shape) as lane:
-            return lane.time_device(batch, repeats, warmup)
+        with self._pool.context(batch.shape) as context:
+            return context.time_device(batch, repeats, warmup)
 
     def attach_profiler(self, profiler: Any) -> None:
         """Report each layer's time of every run from now on to `profiler`, a TensorRT ``IProfiler``.
 
         For an engine with one context and without CUDA graphs; `profile.layer_times` opens one of its own.
         """
-        with self._pool.lane(self._tensors.profiles[0].least) as lane:
-            lane.attach_profiler(profiler)
+        with self._pool.context(self._tensors.profiles[0].least) as context:
+            context.attach_profiler(profiler)
 
     def _checked(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
         self._check(batch)
@@ -165,7 +164,7 @@ class TensorRTEngine:
     def _check(self, batch: NDArray[np.generic]) -> None:
         check_batch(batch, self.contract)
         self._tensors.check(batch.shape)
-        self._journal.trim()
+        self._log.trim()
 
     def close(self) -> None:
         """Release device memory once no thread runs any more; calling it twice is harmless."""
@@ -180,6 +179,38 @@ class TensorRTEngine:
         self.close()
 
 
-def _release(pool: Pool, journal: Journal) -> None:
+def _release(pool: ContextPool, log: LogCapture) -> None:
     pool.close()
-    journal.close()
+    log.close()
+
+
+def layer_times(
+    path: Path, batch: NDArray[np.generic], repeats: int = 50, warmup: int = 5, options: TensorRTOptions | None = None
+) -> dict[str, list[float]]:
+    """Milliseconds of each layer, in the order of the engine, for each of `repeats` runs of `batch`.
+
+    Profiling slows an engine down and hides CUDA graphs: the sum is more than the latency.
+
+    Raises:
+        As `TensorRTEngine` and its `run`.
+    """
+    times: dict[str, list[float]] = {}
+    with TensorRTEngine(path, replace(options or TensorRTOptions(), contexts=1, cuda_graph=False)) as engine:
+        engine.attach_profiler(_collector(load(engine.variant), times))
+        for _ in range(warmup):
+            engine.run(batch)
+        times.clear()
+        for _ in range(repeats):
+            engine.run(batch)
+    return times
+
+
+def _collector(trt: Any, times: dict[str, list[float]]) -> Any:
+    class Collector(trt.IProfiler):  # type: ignore[misc]  # the base is known only at run time
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            times.setdefault(layer_name, []).append(float(ms))
+
+    return Collector()

@@ -16,7 +16,7 @@ _REMEDY = "to do    build it again with ffnet-export"
 
 
 @dataclass(frozen=True)
-class Profile:
+class OptimizationProfile:
     """Input shapes that one optimisation profile accepts: from `least` to `most` in each dimension."""
 
     least: Shape
@@ -38,7 +38,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Tensors:
+class EngineTensors:
     """The one input and one output of an engine.
 
     Attributes:
@@ -54,7 +54,7 @@ class Tensors:
     output: str
     input_type: np.dtype[Any]
     output_type: np.dtype[Any]
-    profiles: tuple[Profile, ...]
+    profiles: tuple[OptimizationProfile, ...]
     dimensions: tuple[str, ...]
 
     def check(self, shape: Shape) -> None:
@@ -72,7 +72,7 @@ class Tensors:
                 raise OptionError(f"the engine was built for a {name} of {dimension}, not {size} (shape {shape})")
 
 
-def read_tensors(trt: Any, engine: Any, contract: Contract, path: Path) -> Tensors:
+def read_engine_tensors(trt: Any, engine: Any, contract: Contract, path: Path) -> EngineTensors:
     """The tensors of a deserialised engine.
 
     Raises:
@@ -91,7 +91,7 @@ def read_tensors(trt: Any, engine: Any, contract: Contract, path: Path) -> Tenso
     output_type = np.dtype(np.uint8 if contract.output is OutputKind.LABELS else np.float32)
     for name, expected in ((INPUT_NAME, input_type), (outputs[0], output_type)):
         _check_tensor(trt, engine, name, expected, path)
-    return Tensors(INPUT_NAME, outputs[0], input_type, output_type, _profiles(engine), _DIMENSIONS[planes_first])
+    return EngineTensors(INPUT_NAME, outputs[0], input_type, output_type, _profiles(engine), _DIMENSIONS[planes_first])
 
 
 def _check_tensor(trt: Any, engine: Any, name: str, expected: np.dtype[Any], path: Path) -> None:
@@ -103,12 +103,12 @@ def _check_tensor(trt: Any, engine: Any, name: str, expected: np.dtype[Any], pat
         raise ArtifactError(f"tensor {name!r} of {path} is laid out as {layout}; expected LINEAR.\n  {_REMEDY}")
 
 
-def _profiles(engine: Any) -> tuple[Profile, ...]:
+def _profiles(engine: Any) -> tuple[OptimizationProfile, ...]:
     fixed = tuple(int(size) for size in engine.get_tensor_shape(INPUT_NAME))
     if -1 not in fixed:
-        return tuple(Profile(fixed, fixed) for _ in range(max(1, engine.num_optimization_profiles)))
+        return tuple(OptimizationProfile(fixed, fixed) for _ in range(max(1, engine.num_optimization_profiles)))
     profiles = []
     for index in range(engine.num_optimization_profiles):
         least, _, most = engine.get_tensor_profile_shape(INPUT_NAME, index)
-        profiles.append(Profile(tuple(int(size) for size in least), tuple(int(size) for size in most)))
+        profiles.append(OptimizationProfile(tuple(int(size) for size in least), tuple(int(size) for size in most)))
     return tuple(profiles)

@@ -14,7 +14,7 @@ from ffnet_deploy.core.files import locked, write_bytes
 _KIND = "ffnet-deploy timing cache"
 
 
-def read_times(path: Path, version: str, gpu: str) -> bytes:
+def read_timing_cache(path: Path, version: str, gpu: str) -> bytes:
     """TensorRT's bytes in the cache `path`; empty where there are none for this `version` and `gpu`."""
     try:
         head, _, content = path.read_bytes().partition(b"\n")
@@ -29,7 +29,7 @@ def _head(content: bytes, version: str, gpu: str) -> dict[str, str]:
     return {"kind": _KIND, "tensorrt": version, "gpu": gpu, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def write_times(path: Path, content: bytes, version: str, gpu: str) -> None:
+def write_timing_cache(path: Path, content: bytes, version: str, gpu: str) -> None:
     """Put TensorRT's bytes into the cache `path`, atomically.
 
     Raises:
@@ -38,15 +38,15 @@ def write_times(path: Path, content: bytes, version: str, gpu: str) -> None:
     write_bytes(path, json.dumps(_head(content, version, gpu)).encode() + b"\n" + content)
 
 
-def use_times(config: Any, path: Path, version: str, gpu: str) -> None:
+def use_timing_cache(config: Any, path: Path, version: str, gpu: str) -> None:
     """Let a build begin with the times in `path`."""
-    cache = config.create_timing_cache(read_times(path, version, gpu))
+    cache = config.create_timing_cache(read_timing_cache(path, version, gpu))
     if cache is None:  # TensorRT does not want these bytes
         cache = config.create_timing_cache(b"")
     config.set_timing_cache(cache, False)
 
 
-def keep_times(config: Any, path: Path, version: str, gpu: str) -> None:
+def keep_timing_cache(config: Any, path: Path, version: str, gpu: str) -> None:
     """Add what a build has measured to `path`; what another build has added meanwhile is kept.
 
     Raises:
@@ -54,8 +54,8 @@ def keep_times(config: Any, path: Path, version: str, gpu: str) -> None:
     """
     cache = config.get_timing_cache()
     with locked(path):
-        meanwhile = read_times(path, version, gpu)
+        meanwhile = read_timing_cache(path, version, gpu)
         other = config.create_timing_cache(meanwhile) if meanwhile else None
         if other is not None:
             cache.combine(other, False)
-        write_times(path, bytes(cache.serialize()), version, gpu)
+        write_timing_cache(path, bytes(cache.serialize()), version, gpu)

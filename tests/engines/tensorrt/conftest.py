@@ -7,8 +7,8 @@ import pytest
 from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.bundle import Bundle
 from ffnet_deploy.engines.tensorrt import runner
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.engines.tensorrt.trt_standin import Network, TrtStandIn, network
 from tests.toy import contract
@@ -39,7 +39,7 @@ def start(cuda: CudaStandIn, trt: TrtStandIn, monkeypatch: pytest.MonkeyPatch, t
     def opener(made: Network | None = None, plan: bytes | None = None, **options: object) -> TensorRTEngine:
         made = made or network(contract())
         content = trt.plan(made) if plan is None else plan
-        bundle = Bundle(tmp_path / "toy.engine", content, made.contract, PrecisionRecord(), Flavour.TENSORRT, {"a": 1})
+        bundle = Bundle(tmp_path / "toy.engine", content, made.contract, PrecisionRecord(), Variant.TENSORRT, {"a": 1})
         monkeypatch.setattr(runner, "read_bundle", lambda path, trust, device: bundle)
         return TensorRTEngine(tmp_path / "toy.engine", TensorRTOptions(**options))
 

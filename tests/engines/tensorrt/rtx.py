@@ -9,13 +9,13 @@ import onnx
 
 from ffnet_deploy.core.contract import DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from tests.engines.tensorrt.typed import convolutions, half, quantized, stamp
 from tests.tiny import write_checkpoint
 
 CAPABILITIES = ("8.6", "8.9", "12.0")
-OPTIONS = BuildOptions(flavour=Flavour.RTX, compute_capabilities=CAPABILITIES)
+OPTIONS = BuildOptions(variant=Variant.RTX, compute_capabilities=CAPABILITIES)
 
 
 @cache

@@ -12,10 +12,9 @@ pytest.importorskip("mmseg")
 from ffnet_deploy.calib import CalibrationOptions, quantize_graph
 from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.engines.onnx_metadata import read_description
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
-from ffnet_deploy.engines.tensorrt.network import read_layers
-from ffnet_deploy.engines.tensorrt.parse import parse_onnx
-from ffnet_deploy.engines.tensorrt.proof import NetworkProof, prove_network
+from ffnet_deploy.engines.tensorrt.network import parse_onnx, read_layers
+from ffnet_deploy.engines.tensorrt.precision_check import NetworkCheck, check_network
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.precision import TypingOptions, assign_types
 from tests.engines.tensorrt.rtx import exported
 from tests.engines.tensorrt.typed import convolutions, stamp
@@ -29,11 +28,11 @@ def images(dynamic: bool) -> list[np.ndarray]:
     return [rng.normal(size=(1, 3, 64, 128)).astype(np.float32) for _ in range(2)]
 
 
-def proof(model: onnx.ModelProto, folder: Path) -> NetworkProof:
+def proof(model: onnx.ModelProto, folder: Path) -> NetworkCheck:
     path = folder / "tiny.onnx"
     onnx.save(model, path)
-    parsed = parse_onnx(Flavour.RTX, path)
-    return prove_network(read_layers(parsed.trt, parsed.network), read_description(path)[1])
+    parsed = parse_onnx(Variant.RTX, path)
+    return check_network(read_layers(parsed.trt, parsed.network), read_description(path)[1])
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])

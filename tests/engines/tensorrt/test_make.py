@@ -15,9 +15,9 @@ from ffnet_deploy.core.errors import ArtifactError, StorageError, VerificationEr
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError
 from ffnet_deploy.engines.tensorrt import make
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.make import Verification, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from tests.core.test_files import largest_file
 from tests.engines.tensorrt.rtx import OPTIONS, exported
 from tests.engines.tensorrt.typed import save
@@ -31,7 +31,7 @@ import os, signal, sys
 from pathlib import Path
 from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
+from ffnet_deploy.engines.tensorrt.variant import Variant
 
 folder, name, act = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
@@ -49,7 +49,7 @@ def progress(stage, done=0, total=None, /):
 
 try:
     made = make_engine(folder / name, folder / "toy.rtx.engine",
-                       BuildOptions(flavour=Flavour.RTX, compute_capabilities=("8.9",)),
+                       BuildOptions(variant=Variant.RTX, compute_capabilities=("8.9",)),
                        progress=progress, notes=note)
     print("reused" if made.reused else "built", flush=True)
 except KeyboardInterrupt:
@@ -163,17 +163,17 @@ def test_a_graph_without_a_manifest_is_noted(toy: Path) -> None:
     assert notes == ["toy.onnx has no manifest beside it: nothing vouches for the file"]
 
 
-@pytest.mark.parametrize("options", [BuildOptions(), BuildOptions(flavour=Flavour.RTX)])
+@pytest.mark.parametrize("options", [BuildOptions(), BuildOptions(variant=Variant.RTX)])
 def test_without_a_gpu_nothing_is_built_and_nothing_crashes(
     toy: Path, options: BuildOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(index: int) -> CudaDevice:
         raise NoDeviceError("there is no CUDA device here")
 
-    monkeypatch.setattr("ffnet_deploy.engines.tensorrt.target.find_device", none)
+    monkeypatch.setattr("ffnet_deploy.engines.tensorrt.options.find_device", none)
     with pytest.raises(NoDeviceError, match="there is no CUDA device here") as caught:
         make_engine(toy, toy.with_name("toy.engine"), options)
-    assert ("--compute-capability" in str(caught.value)) == (options.flavour is Flavour.RTX)
+    assert ("--compute-capability" in str(caught.value)) == (options.variant is Variant.RTX)
     assert names(toy.parent) == WRITTEN[:2]
 
 

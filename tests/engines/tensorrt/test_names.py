@@ -37,22 +37,23 @@ CLASSES = {
 }
 """By the name that the code has for it, the class of an object of TensorRT's."""
 NOT_TENSORRTS = {
-    ("inspection.py", "layer"),  # a JSON object of the inspector's list
-    ("proof.py", "layer"),
-    ("proof.py", "error"),
+    ("inspector.py", "layer"),  # a JSON object of the inspector's list
+    ("precision_check.py", "layer"),
+    ("precision_check.py", "error"),
     ("make.py", "layer"),
     ("make.py", "error"),
-    ("target.py", "error"),
-    ("flavour.py", "error"),
-    ("watch.py", "error"),
-    ("lane.py", "error"),
-    ("graphs.py", "error"),
-    ("profile.py", "engine"),
+    ("options.py", "error"),
+    ("variant.py", "error"),
+    ("build_progress.py", "error"),
+    ("execution_context.py", "error"),
+    ("execution_context.py", "profile"),
+    ("context_pool.py", "context"),
+    ("runner.py", "context"),
+    ("runner.py", "engine"),
     ("tensors.py", "profile"),
-    ("lane.py", "profile"),
 }
 """Where such a name means something else."""
-GUARDED = {("loading.py", "_context"): "CudaGraphStrategy"}
+GUARDED = {("context_pool.py", "_native_context"): "CudaGraphStrategy"}
 """Functions that are called only after a check of the feature named."""
 
 

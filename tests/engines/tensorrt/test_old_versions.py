@@ -10,12 +10,11 @@ from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.cuda import NoDeviceError
-from ffnet_deploy.engines.tensorrt import parse
+from ffnet_deploy.engines.tensorrt import network as parse
 from ffnet_deploy.engines.tensorrt.build import Build, build_engine
-from ffnet_deploy.engines.tensorrt.flavour import Flavour, feature, has, is_strongly_typed
-from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
-from ffnet_deploy.engines.tensorrt.parse import Parsed, open_builder
-from ffnet_deploy.engines.tensorrt.target import Target
+from ffnet_deploy.engines.tensorrt.network import ParsedNetwork, open_builder
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.variant import Variant, feature, has, is_strongly_typed
 from tests.toy import contract
 
 
@@ -54,7 +53,7 @@ class Config:
         self.profiles.append(profile)
 
 
-class Layer:
+class NetworkLayer:
     """A layer that keeps the types it is held to."""
 
     def __init__(self, name: str, kind: str, dtype: str = "HALF") -> None:
@@ -109,10 +108,11 @@ LAYERS = ("/a/Conv", "/b/Conv", "/head/Conv", "/r/Resize", "/s/Resize", "/shape"
 
 def built(
     record: PrecisionRecord, options: BuildOptions | None = None, plan: bytes | None = b"plan"
-) -> tuple[Config, dict[str, Layer], Builder]:
+) -> tuple[Config, dict[str, NetworkLayer], Builder]:
     kinds = ("CONVOLUTION", "CONVOLUTION", "CONVOLUTION", "RESIZE", "RESIZE", "SHAPE")
     layers = [
-        Layer(name, kind, "INT32" if kind == "SHAPE" else "HALF") for name, kind in zip(LAYERS, kinds, strict=True)
+        NetworkLayer(name, kind, "INT32" if kind == "SHAPE" else "HALF")
+        for name, kind in zip(LAYERS, kinds, strict=True)
     ]
     network = SimpleNamespace(
         num_layers=len(layers),
@@ -120,12 +120,12 @@ def built(
         get_input=lambda index: SimpleNamespace(name="image", shape=(-1, 3, -1, -1)),
     )
     builder = Builder(plan)
-    build = Build("toy.onnx", contract(), record, options or BuildOptions(), Target(("9.0",), "NVIDIA H200"))
-    assert build_engine(Parsed(stand_in(), builder, network, None), build) == plan
+    build = Build("toy.onnx", contract(), record, options or BuildOptions(), BuildTarget(("9.0",), "NVIDIA H200"))
+    assert build_engine(ParsedNetwork(stand_in(), builder, network, None), build) == plan
     return builder.config, {layer.name: layer for layer in layers}, builder
 
 
-def held(layers: dict[str, Layer]) -> dict[str, str]:
+def held(layers: dict[str, NetworkLayer]) -> dict[str, str]:
     assert all(layer.outputs == ({0: layer.precision} if layer.precision else {}) for layer in layers.values())
     return {name: layer.precision for name, layer in layers.items() if layer.precision}
 
@@ -188,11 +188,11 @@ def test_a_build_that_gives_nothing_is_an_error() -> None:
 
 def test_a_fixed_input_must_be_the_contracts() -> None:
     build = Build(
-        "a", contract(batch=DimensionRange.fixed(1)), PrecisionRecord(), BuildOptions(), Target(("9.0",), "GPU")
+        "a", contract(batch=DimensionRange.fixed(1)), PrecisionRecord(), BuildOptions(), BuildTarget(("9.0",), "GPU")
     )
     network = SimpleNamespace(get_input=lambda index: SimpleNamespace(name="image", shape=(2, 3, -1, -1)))
     with pytest.raises(OptionError, match="the graph's batch is fixed at 2, not 1"):
-        build_engine(Parsed(stand_in(), Builder(b""), network, None), build)
+        build_engine(ParsedNetwork(stand_in(), Builder(b""), network, None), build)
 
 
 def test_features_are_found_by_their_names() -> None:
@@ -208,8 +208,8 @@ def test_no_builder_is_made_before_a_device_is_found(monkeypatch: pytest.MonkeyP
     def none(index: int) -> None:
         raise NoDeviceError("there is no CUDA device here")
 
-    monkeypatch.setattr(parse, "load", lambda flavour: SimpleNamespace(Builder=crash, Runtime=crash))
+    monkeypatch.setattr(parse, "load", lambda variant: SimpleNamespace(Builder=crash, Runtime=crash))
     monkeypatch.setattr(parse, "Cuda", none)
-    for flavour, device in ((Flavour.TENSORRT, None), (Flavour.TENSORRT, 0), (Flavour.RTX, 0)):
+    for variant, device in ((Variant.TENSORRT, None), (Variant.TENSORRT, 0), (Variant.RTX, 0)):
         with pytest.raises(NoDeviceError):
-            open_builder(flavour, device)
+            open_builder(variant, device)

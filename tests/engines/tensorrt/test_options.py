@@ -6,8 +6,8 @@ import pytest
 
 from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.engines.tensorrt.flavour import Flavour
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from tests.toy import contract
 
 
@@ -20,11 +20,11 @@ from tests.toy import contract
         ({"optimization_level": -1}, "0 to 5"),
         ({"aux_streams": -1}, "0 or more"),
         ({"compute_capabilities": ("8.9",)}, "only TensorRT for RTX takes compute capabilities"),
-        ({"flavour": Flavour.RTX, "compute_capabilities": ("89",)}, "written as 8.9: got '89'"),
-        ({"flavour": Flavour.RTX, "compute_capabilities": ("Ada",)}, "written as 8.9"),
-        ({"flavour": Flavour.RTX, "timing_cache": Path("a")}, "has no timing cache"),
+        ({"variant": Variant.RTX, "compute_capabilities": ("89",)}, "written as 8.9: got '89'"),
+        ({"variant": Variant.RTX, "compute_capabilities": ("Ada",)}, "written as 8.9"),
+        ({"variant": Variant.RTX, "timing_cache": Path("a")}, "has no timing cache"),
         (
-            {"flavour": Flavour.RTX, "hardware_compatibility": HardwareCompatibility.AMPERE_PLUS},
+            {"variant": Variant.RTX, "hardware_compatibility": HardwareCompatibility.AMPERE_PLUS},
             "takes the GPUs to build for by name",
         ),
     ],

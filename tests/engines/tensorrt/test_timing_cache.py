@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from ffnet_deploy.core.errors import StorageError
-from ffnet_deploy.engines.tensorrt.timing_cache import keep_times, read_times, use_times, write_times
+from ffnet_deploy.engines.tensorrt.timing_cache import (
+    keep_timing_cache,
+    read_timing_cache,
+    use_timing_cache,
+    write_timing_cache,
+)
 from tests.core.test_files import largest_file
 
 HERE = ("8.5.3.1", "NVIDIA H200")
@@ -50,9 +55,9 @@ def test_times_pass_from_build_to_build(tmp_path: Path) -> None:
     path = tmp_path / "deeper" / "timing.cache"
     first, second = Config("conv1"), Config("conv2")
     for config in (first, second):
-        use_times(config, path, *HERE)
-        keep_times(config, path, *HERE)
-    assert read_times(path, *HERE) == b"conv1 conv2"
+        use_timing_cache(config, path, *HERE)
+        keep_timing_cache(config, path, *HERE)
+    assert read_timing_cache(path, *HERE) == b"conv1 conv2"
     assert [file.name for file in path.parent.iterdir()] == ["timing.cache"]
 
 
@@ -60,43 +65,43 @@ def test_builds_side_by_side_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "timing.cache"
     configs = [Config(f"conv{index}") for index in range(8)]
     for config in configs:
-        use_times(config, path, *HERE)
-    threads = [threading.Thread(target=keep_times, args=(config, path, *HERE)) for config in configs]
+        use_timing_cache(config, path, *HERE)
+    threads = [threading.Thread(target=keep_timing_cache, args=(config, path, *HERE)) for config in configs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert read_times(path, *HERE) == b" ".join(b"conv%d" % index for index in range(8))
+    assert read_timing_cache(path, *HERE) == b" ".join(b"conv%d" % index for index in range(8))
 
 
 def test_times_of_another_gpu_or_version_or_damaged_ones_are_not_used(tmp_path: Path) -> None:
     path = tmp_path / "timing.cache"
-    write_times(path, b"conv1", *HERE)
-    assert read_times(path, "8.6.1", HERE[1]) == read_times(path, HERE[0], "NVIDIA L4") == b""
+    write_timing_cache(path, b"conv1", *HERE)
+    assert read_timing_cache(path, "8.6.1", HERE[1]) == read_timing_cache(path, HERE[0], "NVIDIA L4") == b""
     whole = path.read_bytes()
     for at in range(len(whole)):
         changed = bytearray(whole)
         changed[at] ^= 1
         path.write_bytes(changed)
-        assert read_times(path, *HERE) == b"", at
+        assert read_timing_cache(path, *HERE) == b"", at
     for cut in range(len(whole)):
         path.write_bytes(whole[:cut])
-        assert read_times(path, *HERE) == b"", cut
+        assert read_timing_cache(path, *HERE) == b"", cut
     path.unlink()
-    assert read_times(path, *HERE) == b""
+    assert read_timing_cache(path, *HERE) == b""
 
 
 def test_bytes_that_tensorrt_refuses_begin_anew(tmp_path: Path) -> None:
     path, config = tmp_path / "timing.cache", Config("conv1")
-    write_times(path, b"refused", *HERE)
-    use_times(config, path, *HERE)
-    keep_times(config, path, *HERE)
-    assert read_times(path, *HERE) == b"conv1"
+    write_timing_cache(path, b"refused", *HERE)
+    use_timing_cache(config, path, *HERE)
+    keep_timing_cache(config, path, *HERE)
+    assert read_timing_cache(path, *HERE) == b"conv1"
 
 
 def test_a_full_disk_keeps_the_times_before(tmp_path: Path) -> None:
     path = tmp_path / "timing.cache"
-    write_times(path, b"conv1", *HERE)
+    write_timing_cache(path, b"conv1", *HERE)
     with largest_file(256), pytest.raises(StorageError, match="no room left"):
-        write_times(path, b"x" * 1000, *HERE)
-    assert read_times(path, *HERE) == b"conv1"
+        write_timing_cache(path, b"x" * 1000, *HERE)
+    assert read_timing_cache(path, *HERE) == b"conv1"

@@ -11,8 +11,8 @@ import pytest
 from ffnet_deploy.core.errors import VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.tensorrt import make
-from ffnet_deploy.engines.tensorrt.inspection import EngineProof, node_names, precision_of, prove_engine
-from ffnet_deploy.engines.tensorrt.proof import require
+from ffnet_deploy.engines.tensorrt.inspector import EngineCheck, check_engine, node_names, precision_of
+from ffnet_deploy.engines.tensorrt.precision_check import require_precision
 
 OLD = {
     "fp32": "Row major linear FP32",
@@ -68,27 +68,27 @@ def new_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
 
 @pytest.mark.parametrize("listed", [old_list, new_list])
 def test_an_engine_as_asked_for_is_counted(listed: Any) -> None:
-    proof = prove_engine(listed(), CONVS, FP16)
+    proof = check_engine(listed(), CONVS, FP16)
     assert proof.violations == () and proof.unseen == 0
     assert proof.convolutions == {"fp16": 2, "fp32": 1}
     assert (proof.layers, proof.fused, proof.reformats) == (5, 2, 2)
     assert proof.seen == 3
-    quantized = prove_engine(listed(a="int8"), CONVS, INT8)
+    quantized = check_engine(listed(a="int8"), CONVS, INT8)
     assert quantized.violations == () and quantized.convolutions == {"int8": 1, "fp16": 1, "fp32": 1}
 
 
 @pytest.mark.parametrize("listed", [old_list, new_list])
 def test_an_fp16_engine_that_is_fp32_is_caught(listed: Any) -> None:
-    proof = prove_engine(listed(a="fp32", b="fp32"), CONVS, FP16)
+    proof = check_engine(listed(a="fp32", b="fp32"), CONVS, FP16)
     assert proof.violations == ("/a/Conv: asked for fp16, runs in fp32", "/b/Conv: asked for fp16, runs in fp32")
     with pytest.raises(VerificationError, match=r"the engine is not the fp16 network that was asked for[\s\S]*to do"):
-        require(proof.violations, FP16, "the engine")
+        require_precision(proof.violations, FP16, "the engine")
 
 
 @pytest.mark.parametrize("listed", [old_list, new_list])
 def test_an_int8_layer_that_runs_in_fp16_is_caught(listed: Any) -> None:
-    assert prove_engine(listed(), CONVS, INT8).violations == ("/a/Conv: asked for int8, runs in fp16",)
-    assert prove_engine(listed(a="int8", b="int8"), CONVS, INT8).violations == (
+    assert check_engine(listed(), CONVS, INT8).violations == ("/a/Conv: asked for int8, runs in fp16",)
+    assert check_engine(listed(a="int8", b="int8"), CONVS, INT8).violations == (
         "/b/Conv: asked for fp16, runs in int8",
     )
 
@@ -96,14 +96,14 @@ def test_an_int8_layer_that_runs_in_fp16_is_caught(listed: Any) -> None:
 def test_lone_quantisations_are_listed() -> None:
     described = old_list(a="int8")
     described["Layers"].append(layer("/a/QuantizeLinear", "Scale", OLD["fp16"], ParameterType="Quantize"))
-    assert prove_engine(described, CONVS, INT8).lone_quantizations == ("/a/QuantizeLinear",)
+    assert check_engine(described, CONVS, INT8).lone_quantizations == ("/a/QuantizeLinear",)
 
 
 def test_what_the_list_does_not_say_is_no_violation() -> None:
     hidden = {"Layers": [layer("{ForeignNode[/a/Conv.../head/Conv]}", "Myelin", "N/A due to dynamic shapes")]}
-    proof = prove_engine(hidden, CONVS, FP16)
+    proof = check_engine(hidden, CONVS, FP16)
     assert proof.violations == () and proof.unseen == 3 and proof.convolutions == {}
-    assert prove_engine({"Layers": ["/a/Conv"]}, CONVS, FP16).layers == 0, "names alone: not built with details"
+    assert check_engine({"Layers": ["/a/Conv"]}, CONVS, FP16).layers == 0, "names alone: not built with details"
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_names_of_fused_nodes() -> None:
     )
 
 
-def grounds(typing: str, proof: EngineProof | None) -> str:
+def grounds(typing: str, proof: EngineCheck | None) -> str:
     layers = [SimpleNamespace(kind="CONVOLUTION", name=name) for name in CONVS]
     return make._grounds(SimpleNamespace(typing=typing, layers=layers), proof)
 
 
 def test_what_a_proof_rests_on_is_said_as_it_is() -> None:
     hidden = {"Layers": [layer("{ForeignNode[/a/Conv.../head/Conv]}", "Myelin", "N/A due to dynamic shapes")]}
-    whole, nothing = prove_engine(old_list(), CONVS, FP16), prove_engine(hidden, CONVS, FP16)
+    whole, nothing = check_engine(old_list(), CONVS, FP16), check_engine(hidden, CONVS, FP16)
     for typing in (make.STRONGLY_TYPED, "permission flags"):
         assert grounds(typing, whole) == "the engine inspector's layer list"
     assert grounds(make.STRONGLY_TYPED, nothing) == grounds(make.STRONGLY_TYPED, None)
@@ -156,7 +156,7 @@ def test_what_a_proof_rests_on_is_said_as_it_is() -> None:
 def test_reformats_named_after_a_convolution_are_not_it() -> None:
     right = old_list(a="int8")
     right["Layers"].append(layer("Reformatting CopyNode for Output Tensor 0 to /a/Conv", "Reformat", OLD["fp32"]))
-    assert prove_engine(right, CONVS, INT8).violations == ()
+    assert check_engine(right, CONVS, INT8).violations == ()
     wrong = old_list(a="fp32")
     wrong["Layers"].append(layer("Reformatting CopyNode for Output Tensor 0 to /a/Conv", "Reformat", OLD["fp16"]))
-    assert prove_engine(wrong, CONVS, FP16).violations == ("/a/Conv: asked for fp16, runs in fp32",)
+    assert check_engine(wrong, CONVS, FP16).violations == ("/a/Conv: asked for fp16, runs in fp32",)

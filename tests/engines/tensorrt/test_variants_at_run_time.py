@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnet_deploy.engines.tensorrt.profile import layer_times
+from ffnet_deploy.engines.tensorrt.runner import layer_times
 from tests.engines.tensorrt import trt_standin
 from tests.engines.tensorrt.conftest import Opener
 from tests.engines.tensorrt.cuda_standin import CudaStandIn

@@ -3,11 +3,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ffnet_deploy.engines.tensorrt.watch import Phases, run_stoppable
+from ffnet_deploy.engines.tensorrt.build_progress import BuildPhases, run_stoppable
 
 
 def test_phases_within_phases_add_up() -> None:
-    phases, shares = Phases(), list[float]()
+    phases, shares = BuildPhases(), list[float]()
     assert phases.share == 0
     phases.start("build", None, 2)
     for step in range(2):

@@ -1,9 +1,98 @@
-"""What TensorRT logs, in words that say what to do."""
+"""What TensorRT logs: captured while an engine is built or run, and explained with what to do."""
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from ffnet_deploy.engines.tensorrt.flavour import Message
+
+@dataclass(frozen=True)
+class LogMessage:
+    """A line that TensorRT logged.
+
+    Attributes:
+        severity: ``"INTERNAL_ERROR"``, ``"ERROR"``, ``"WARNING"`` or ``"INFO"``.
+        text: the line.
+    """
+
+    severity: str
+    text: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether something failed."""
+        return self.severity in ("ERROR", "INTERNAL_ERROR")
+
+
+@cache
+def logger(trt: Any) -> Any:
+    """The one logger of the module `trt`: TensorRT keeps the first it is given. Read it with `listen`."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]  # the base is known only at run time
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.listeners: list[list[LogMessage]] = []
+            self.lock = threading.Lock()
+
+        def log(self, severity: Any, text: str) -> None:
+            name = str(severity).rpartition(".")[2]
+            if name == "VERBOSE":
+                return
+            with self.lock:
+                for listener in self.listeners:
+                    listener.append(LogMessage(name, text))
+
+    return Log()
+
+
+@contextmanager
+def listen(trt: Any) -> Iterator[list[LogMessage]]:
+    """A list that grows by every line, but verbose ones, that TensorRT logs while the block runs."""
+    log, messages = logger(trt), list[LogMessage]()
+    with log.lock:
+        log.listeners.append(messages)
+    try:
+        yield messages
+    finally:
+        with log.lock:
+            log.listeners = [listener for listener in log.listeners if listener is not messages]
+
+
+_MESSAGES = 50
+
+
+class LogCapture:
+    """Keeps what TensorRT logs from now until `close`, the last lines of it, and notes for the user."""
+
+    def __init__(self, trt: Any) -> None:
+        self._listening = ExitStack()
+        self._messages: list[LogMessage] = self._listening.enter_context(listen(trt))
+        self._lock = threading.Lock()
+        self.notes: tuple[str, ...] = ()
+        """What is to be known of the results, each once."""
+
+    def add_note(self, note: str) -> None:
+        """Add to `notes`."""
+        with self._lock:
+            if note not in self.notes:
+                self.notes = (*self.notes, note)
+
+    def explain(self) -> str:
+        """What TensorRT complained of last."""
+        errors = [message.text for message in self._messages if message.is_error]
+        return errors[-1] if errors else "it gave no reason"
+
+    def trim(self) -> None:
+        """Forget all but the last lines."""
+        del self._messages[:-_MESSAGES]
+
+    def close(self) -> None:
+        """Stop listening; calling it twice is harmless."""
+        self._listening.close()
+
 
 _NO_CUDA = re.compile(r"catchCudaError|cudaError 35")
 _CAUSES: tuple[tuple[str, str, str], ...] = (
@@ -46,13 +135,13 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
 _PARSER_REMEDY = "to do    export it again with --opset 17, or use a newer TensorRT"
 
 
-def errors_of(messages: Sequence[Message]) -> list[str]:
+def errors_of(messages: Sequence[LogMessage]) -> list[str]:
     """The lines that tell of failures, each once, without those that only say that there is no GPU."""
     lines = dict.fromkeys(message.text.strip() for message in messages if message.is_error)
     return [line for line in lines if not _NO_CUDA.search(line)] or list(lines)
 
 
-def explain_build(title: str, name: str, messages: Sequence[Message]) -> str:
+def explain_build(title: str, name: str, messages: Sequence[LogMessage]) -> str:
     """Why `title` could not build an engine from the graph `name`."""
     lines = errors_of(messages)
     for pattern, cause, remedy in _CAUSES:

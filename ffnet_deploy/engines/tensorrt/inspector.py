@@ -15,10 +15,10 @@ from typing import Any
 from ffnet_deploy.core.contract import INPUT_NAME, Contract
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
-from ffnet_deploy.engines.tensorrt.flavour import Flavour, has, listen, logger
-from ffnet_deploy.engines.tensorrt.parse import open_builder
-from ffnet_deploy.engines.tensorrt.plain_words import errors_of
-from ffnet_deploy.engines.tensorrt.proof import conv_precision
+from ffnet_deploy.engines.tensorrt.diagnostics import errors_of, listen, logger
+from ffnet_deploy.engines.tensorrt.network import open_builder
+from ffnet_deploy.engines.tensorrt.precision_check import conv_precision
+from ffnet_deploy.engines.tensorrt.variant import Variant, has
 
 _TYPES = (
     ("bf16", r"bf16|bfloat16"),
@@ -35,7 +35,7 @@ _NAMES = re.compile(r" \+ |[(), ]+")
 
 
 @dataclass(frozen=True)
-class EngineProof:
+class EngineCheck:
     """What the engine's layers say.
 
     Attributes:
@@ -68,14 +68,14 @@ class EngineProof:
         return asdict(self)
 
 
-def inspect_engine(flavour: Flavour, plan: bytes, contract: Contract, device: int) -> dict[str, Any]:
+def inspect_engine(variant: Variant, plan: bytes, contract: Contract, device: int) -> dict[str, Any]:
     """The inspector's description of an engine, as its JSON has it.
 
     Raises:
         ArtifactError: the engine cannot be loaded.
         NoDeviceError: there is no GPU.
     """
-    trt, _ = open_builder(flavour, device)
+    trt, _ = open_builder(variant, device)
     runtime = trt.Runtime(logger(trt))
     if has(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # version-compatible plans hold code, here of TensorRT itself
@@ -94,7 +94,7 @@ def inspect_engine(flavour: Flavour, plan: bytes, contract: Contract, device: in
     return described
 
 
-def prove_engine(described: Mapping[str, Any], convolutions: Sequence[str], record: PrecisionRecord) -> EngineProof:
+def check_engine(described: Mapping[str, Any], convolutions: Sequence[str], record: PrecisionRecord) -> EngineCheck:
     """Compare the layers of an engine with what was asked for.
 
     Args:
@@ -115,7 +115,7 @@ def prove_engine(described: Mapping[str, Any], convolutions: Sequence[str], reco
         if precision not in (conv_precision(name, record).value, "unknown")
     ]
     lone = tuple(str(layer.get("Name")) for layer in layers if _only_quantizes(layer))
-    return EngineProof(
+    return EngineCheck(
         layers=len(layers),
         by_precision=dict(Counter(precision_of(layer) for layer in layers)),
         convolutions=dict(Counter(found.values())),

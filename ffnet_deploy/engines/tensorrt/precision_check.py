@@ -7,7 +7,7 @@ from typing import Any
 
 from ffnet_deploy.core.errors import VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
-from ffnet_deploy.engines.tensorrt.network import Layer
+from ffnet_deploy.engines.tensorrt.network import NetworkLayer
 
 CONVOLUTIONS = ("CONVOLUTION", "DECONVOLUTION")
 _COMPUTING = ("ACTIVATION", "ELEMENTWISE", "MATRIX_MULTIPLY", "NORMALIZATION", "POOLING", "RESIZE", "SCALE", "UNARY")
@@ -17,7 +17,7 @@ _SHOWN = 6
 
 
 @dataclass(frozen=True)
-class NetworkProof:
+class NetworkCheck:
     """What the parsed network's types say.
 
     Attributes:
@@ -48,7 +48,7 @@ def conv_precision(name: str, record: PrecisionRecord) -> Precision:
     return Precision.FP32 if name in record.float32 else record.base
 
 
-def prove_network(layers: Sequence[Layer], record: PrecisionRecord, typed: bool = True) -> NetworkProof:
+def check_network(layers: Sequence[NetworkLayer], record: PrecisionRecord, typed: bool = True) -> NetworkCheck:
     """Compare the layers of a parsed network with what was asked for.
 
     Args:
@@ -66,7 +66,7 @@ def prove_network(layers: Sequence[Layer], record: PrecisionRecord, typed: bool 
         violations += [problem for layer in layers for problem in _other_problems(layer, record)]
     violations += _lone_quantizations(layers, record)
     kinds = Counter(layer.kind for layer in layers)
-    return NetworkProof(
+    return NetworkCheck(
         layers=len(layers),
         convolutions=dict(Counter(_written(layer) for layer in convs)),
         others=dict(Counter(layer.output for layer in layers if layer.kind in _COMPUTING)),
@@ -76,11 +76,11 @@ def prove_network(layers: Sequence[Layer], record: PrecisionRecord, typed: bool 
     )
 
 
-def _written(layer: Layer) -> str:
+def _written(layer: NetworkLayer) -> str:
     return str(layer.input) if layer.input == layer.weights else f"{layer.input} x {layer.weights}"
 
 
-def _conv_problems(layer: Layer, record: PrecisionRecord, typed: bool) -> list[str]:
+def _conv_problems(layer: NetworkLayer, record: PrecisionRecord, typed: bool) -> list[str]:
     wanted = conv_precision(layer.name, record)
     quantized = Precision.INT8.value, Precision.FP8.value
     if not typed and not wanted.is_quantized and layer.input not in quantized and layer.weights not in quantized:
@@ -97,7 +97,7 @@ def _conv_problems(layer: Layer, record: PrecisionRecord, typed: bool) -> list[s
     ]
 
 
-def _other_problems(layer: Layer, record: PrecisionRecord) -> list[str]:
+def _other_problems(layer: NetworkLayer, record: PrecisionRecord) -> list[str]:
     """A computing layer in FP32 that nobody asked to keep there."""
     if layer.kind not in _COMPUTING or record.base is Precision.FP32 or layer.name in record.float32:
         return []
@@ -106,20 +106,20 @@ def _other_problems(layer: Layer, record: PrecisionRecord) -> list[str]:
     return [f"{layer.name}: asked for {record.base.value}, found {layer.output}"]
 
 
-def _lone_quantizations(layers: Sequence[Layer], record: PrecisionRecord) -> list[str]:
+def _lone_quantizations(layers: Sequence[NetworkLayer], record: PrecisionRecord) -> list[str]:
     """Quantisations and dequantisations that serve neither a quantised convolution nor a sum fused into one."""
-    users: dict[str, list[Layer]] = {}
+    users: dict[str, list[NetworkLayer]] = {}
     for layer in layers:
         for tensor in layer.inputs:
             users.setdefault(tensor, []).append(layer)
     bare = {tensor for layer in layers if layer.name in record.quantized for tensor in layer.outputs}
 
-    def served(layer: Layer) -> list[Layer]:
+    def served(layer: NetworkLayer) -> list[NetworkLayer]:
         """The layers behind `layer`, looking through what only passes values on."""
         behind = [user for tensor in layer.outputs for user in users.get(tensor, [])]
         return [last for user in behind for last in (served(user) if user.kind in _PASSING else [user])]
 
-    def is_meant(user: Layer) -> bool:
+    def is_meant(user: NetworkLayer) -> bool:
         return user.name in record.quantized or (user.kind == "ELEMENTWISE" and not bare.isdisjoint(user.inputs))
 
     problems = []
@@ -132,7 +132,7 @@ def _lone_quantizations(layers: Sequence[Layer], record: PrecisionRecord) -> lis
     return problems
 
 
-def require(violations: Sequence[str], record: PrecisionRecord, where: str) -> None:
+def require_precision(violations: Sequence[str], record: PrecisionRecord, where: str) -> None:
     """Stop when `violations` holds anything.
 
     Raises:

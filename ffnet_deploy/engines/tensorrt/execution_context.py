@@ -1,7 +1,7 @@
-"""One execution context with its streams and buffers: what runs one batch after the other."""
+"""One execution context with its streams, buffers and CUDA graphs: runs one batch after the other."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -10,12 +10,80 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.errors import ArtifactError, FFNetDeployError
 from ffnet_deploy.engines.cuda import Cuda, CudaError, DeviceArray, Handle
-from ffnet_deploy.engines.tensorrt.graphs import Graphs
-from ffnet_deploy.engines.tensorrt.journal import Journal
-from ffnet_deploy.engines.tensorrt.memory import DeviceBuffer, PinnedBuffer
-from ffnet_deploy.engines.tensorrt.tensors import Shape, Tensors
+from ffnet_deploy.engines.tensorrt.buffers import DeviceBuffer, PinnedBuffer
+from ffnet_deploy.engines.tensorrt.diagnostics import LogCapture
+from ffnet_deploy.engines.tensorrt.tensors import EngineTensors, Shape
+
+_KEPT = 8
+_REMEMBERED = 32
+
+
+class CudaGraphs:
+    """The captured launches of one execution context at its present shape.
+
+    A key's first launch runs plainly, because TensorRT finishes what a new shape needs in the first run and that work
+    must stay out of the graph; its second one is captured. When something cannot be captured, everything runs plainly
+    from then on and `on_failure` is told why. A graph holds addresses and shapes as they were: `clear` on a change.
+    One that still runs ends afterwards.
+
+    Args:
+        cuda: the device.
+        enabled: whether to capture at all.
+        on_failure: called once with the reason in words.
+    """
+
+    def __init__(self, cuda: Cuda, enabled: bool, on_failure: Callable[[str], None]) -> None:
+        self._cuda = cuda
+        self.enabled = enabled
+        self._on_failure = on_failure
+        self._graphs: OrderedDict[Hashable, Handle] = OrderedDict()
+        self._warm: deque[Hashable] = deque(maxlen=_REMEMBERED)
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def launch(self, key: Hashable, stream: Handle, enqueue: Callable[[], None]) -> None:
+        """Do what `enqueue` gives to `stream`, by the graph of `key` where there is one.
+
+        Raises:
+            CudaError: the GPU fails.
+            ArtifactError: the engine fails.
+        """
+        if self.enabled and key not in self._graphs and key in self._warm:
+            self._capture(key, stream, enqueue)
+        if key in self._graphs:
+            self._graphs.move_to_end(key)
+            self._cuda.launch(self._graphs[key], stream)
+            return
+        enqueue()
+        if self.enabled and key not in self._warm:
+            self._warm.append(key)
+
+    def _capture(self, key: Hashable, stream: Handle, enqueue: Callable[[], None]) -> None:
+        try:
+            with self._cuda.capture(stream) as captured:
+                enqueue()
+        except FFNetDeployError as error:
+            self.clear()
+            self.enabled = False
+            self._on_failure(f"runs without CUDA graphs: {str(error).splitlines()[0]}")
+            return
+        self._graphs[key] = captured[0]
+        if len(self._graphs) > _KEPT:
+            self._end(next(iter(self._graphs)))
+
+    def clear(self) -> None:
+        """End all graphs."""
+        self._warm.clear()
+        for key in list(self._graphs):
+            self._end(key)
+
+    def _end(self, key: Hashable) -> None:
+        with suppress(CudaError):  # on a device that failed nothing can be released, and the rest must go on
+            self._cuda.destroy_graph(self._graphs.pop(key))
+
 
 _IN_FLIGHT = 2
 """Batches on their way at once in a stream of batches: one computes while another is copied."""
@@ -55,23 +123,23 @@ class _Route:
     download: Handle
 
 
-class Lane:
+class ExecutionContext:
     """An execution context, used by one thread at a time.
 
     Args:
         cuda: the device.
-        context: TensorRT's execution context; the lane owns it.
+        context: TensorRT's execution context; owned by this object.
         tensors: input and output of its engine.
         capture: whether to use CUDA graphs.
-        journal: told if graphs cannot be used, and asked for TensorRT's reasons.
+        log: told if graphs cannot be used, and asked for TensorRT's reasons.
     """
 
-    def __init__(self, cuda: Cuda, context: Any, tensors: Tensors, capture: bool, journal: Journal) -> None:
+    def __init__(self, cuda: Cuda, context: Any, tensors: EngineTensors, capture: bool, log: LogCapture) -> None:
         self._cuda = cuda
         self._context = context
         self._tensors = tensors
-        self._explain = journal.explain
-        self._graphs = Graphs(cuda, capture, journal.add_note)
+        self._explain = log.explain
+        self._graphs = CudaGraphs(cuda, capture, log.add_note)
         self._streams: list[Handle] = []
         self._events: list[Handle] = []
         self._slots: list[_Slot] = []
@@ -273,7 +341,7 @@ class Lane:
             raise ArtifactError(f"TensorRT failed on an input of shape {self.shape}: {self._explain()}")
 
     def drain(self) -> None:
-        """Wait until nothing of this lane runs any more, whatever came of it."""
+        """Wait until nothing of this context runs any more, whatever came of it."""
         with suppress(CudaError):
             self._cuda.use()
         for stream in self._streams:

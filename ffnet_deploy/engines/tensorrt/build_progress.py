@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ffnet_deploy.core.progress import Progress
-from ffnet_deploy.engines.tensorrt.flavour import has
+from ffnet_deploy.engines.tensorrt.variant import has
 
 Result = TypeVar("Result")
 _PAUSE = 0.1
 
 
-class Phases:
+class BuildPhases:
     """How far a build is, from the phases that TensorRT reports: each has steps, and phases may lie within a step."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ def progress_monitor(trt: Any, progress: Progress, stop: threading.Event) -> Any
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base is known only at run time
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.phases, self.furthest = Phases(), 0.0
+            self.phases, self.furthest = BuildPhases(), 0.0
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             self.phases.start(name, parent, steps)

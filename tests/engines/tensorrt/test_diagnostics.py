@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from ffnet_deploy.engines.tensorrt.flavour import Message
-from ffnet_deploy.engines.tensorrt.plain_words import explain_build, explain_parser
+from ffnet_deploy.engines.tensorrt.diagnostics import LogMessage, explain_build, explain_parser
 
 NO_GPU = "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insuf"
 
@@ -40,12 +39,12 @@ NO_GPU = "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (cud
     ],
 )
 def test_build_failures(line: str, cause: str, remedy: str) -> None:
-    text = explain_build("TensorRT", "a.onnx", [Message("WARNING", "slow"), Message("ERROR", line)])
+    text = explain_build("TensorRT", "a.onnx", [LogMessage("WARNING", "slow"), LogMessage("ERROR", line)])
     assert cause in text and line in text and re.search(rf"to do .*{re.escape(remedy)}", text), text
 
 
 def test_a_missing_gpu_does_not_hide_the_reason() -> None:
-    messages = [Message("ERROR", "Error Code 2: OutOfMemory"), Message("ERROR", NO_GPU)]
+    messages = [LogMessage("ERROR", "Error Code 2: OutOfMemory"), LogMessage("ERROR", NO_GPU)]
     assert "memory ran out" in explain_build("TensorRT", "a.onnx", messages)
 
 
