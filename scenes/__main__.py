@@ -32,9 +32,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed; splits never share a scene (default: %(default)s)")
     arguments = parser.parse_args()
 
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{done} of {total} scenes", end="" if done < total else "\n", file=sys.stderr)
+    def show(stage: str, done: float = 0, total: float | None = None) -> None:
+        if total is not None and sys.stderr.isatty():
+            print(f"\r{stage}: {done:g} of {total:g}", end="" if done < total else "\n", file=sys.stderr)
 
     try:
         options = parse_size(arguments.size)

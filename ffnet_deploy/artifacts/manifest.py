@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy import __version__
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.files import sha256, write_json
+from ffnet_deploy.core.version import __version__
 
 FORMAT = 1
 _TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "opencv-python", "onedl-mmsegmentation")

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ffnet_deploy import __version__
 from ffnet_deploy.benchmark.record import CpuState, DeviceState, GpuState
 from ffnet_deploy.core.errors import MissingPackageError
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.version import __version__
 
 _PACKAGES = (
     "numpy",

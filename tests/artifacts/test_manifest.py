@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from ffnet_deploy import __version__
 from ffnet_deploy.artifacts.manifest import FORMAT, manifest_path, read_manifest, write_manifest
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.files import sha256
+from ffnet_deploy.core.version import __version__
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ SMALL = SceneOptions(64, 96)
 
 def test_files_hold_the_scenes_in_pairs(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    write_scenes(tmp_path, "train", 3, 40, SMALL, lambda done, count: calls.append((done, count)))
+    write_scenes(tmp_path, "train", 3, 40, SMALL, lambda stage, done, count: calls.append((done, count)))
     names = [f"scene_{index:05d}.png" for index in range(3)]
     assert sorted(path.name for path in (tmp_path / "images/train").iterdir()) == names
     assert sorted(path.name for path in (tmp_path / "annotations/train").iterdir()) == names

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy import __version__
 from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.files import check_target, locked, sha256
 from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
+from ffnet_deploy.core.version import __version__
 from ffnet_deploy.engines.bundle import (
     Bundle,
     drafting,
