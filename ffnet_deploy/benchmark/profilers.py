@@ -14,6 +14,7 @@ from ffnet_deploy.benchmark.roofline import Cost, Tensor, cost
 from ffnet_deploy.core.contract import INPUT_NAME
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.engines.onnxruntime import SessionSettings, create_session
 
 RUNS = 10
 """Calls that a profile averages."""
@@ -46,17 +47,10 @@ def _profiled_nodes(
     runs: int = RUNS,
 ) -> Iterator[TimedLayer]:
     """Each run of each node, the warm-up left out."""
-    onnxruntime = optional("onnxruntime", extra="onnxruntime", purpose="profiling an ONNX file")
     with tempfile.TemporaryDirectory() as folder:
-        settings = onnxruntime.SessionOptions()
-        settings.enable_profiling = True
-        settings.profile_file_prefix = str(Path(folder) / "profile")
-        settings.intra_op_num_threads = threads
-        settings.log_severity_level = 4
-        level = onnxruntime.GraphOptimizationLevel
-        settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        settings = SessionSettings(optimize, threads, providers, profile=Path(folder) / "profile")
+        session = create_session(path, f"{path} cannot be profiled", settings)
         try:
-            session = onnxruntime.InferenceSession(str(path), settings, providers=list(providers))
             for _ in range(runs + _WARM):
                 session.run(None, {INPUT_NAME: np.ascontiguousarray(batch)})
             events = json.loads(Path(session.end_profiling()).read_text())

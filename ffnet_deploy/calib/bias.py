@@ -18,12 +18,12 @@ import onnx
 from numpy.typing import NDArray
 
 from ffnet_deploy.calib.collect import Images, collect
-from ffnet_deploy.calib.graph import Conv, Graph, attribute, set_initializer
 from ffnet_deploy.calib.insert import rounded, rounded_weight, scale_of
 from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.calib.rescale import own_bias
 from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.core.progress import Progress, no_progress
+from ffnet_deploy.precision.graph_index import Conv, GraphIndex, attribute, set_initializer
 
 _CHUNK = 1 << 16
 """Values rounded at once: they stay in a processor's cache."""
@@ -138,7 +138,7 @@ def mean_errors(
         readers.setdefault(conv.input, []).append(conv)
     sums = {name: TapSums(convs, scale_of(thresholds[name], precision), precision) for name, convs in readers.items()}
     collect(model, sums, images, "measuring the error of biases", progress)
-    graph, shifts = Graph(model), {}
+    graph, shifts = GraphIndex(model), {}
     for conv in plan.convs:
         weight = graph.array(conv.weight)
         exact, quantised = sums[conv.input].means(conv)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from onnx import NodeProto
 
-from ffnet_deploy.calib.graph import Conv, Graph, Use, attribute
+from ffnet_deploy.precision.graph_index import Conv, GraphIndex, Use, attribute
 
 _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity"})
 """Operators f with f(s x) = s f(x) for a positive factor s per channel, in their first input."""
@@ -62,7 +62,7 @@ class Group:
 class ChannelGroups:
     """The groups of a graph: every convolution's output begins one, and operators unite or pass them on."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: GraphIndex) -> None:
         self._groups: list[Group] = []
         self._parents: list[int] = []
         self._layouts: dict[str, tuple[Piece, ...]] = {}

@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.segments import SegmentedRunner
 from ffnet_deploy.core.errors import ArtifactError, DataError
 from ffnet_deploy.core.progress import Progress, no_progress
+from ffnet_deploy.precision.graph_index import GraphIndex
 
 Images = Sequence[NDArray[Any]]
 """Network inputs, one batch each, of the kind and shape that the graph takes; read again in each pass."""
@@ -40,7 +40,7 @@ def collect(
         ArtifactError: a layer gives NaN or infinity; the message names it.
         DataError: an image shows the network nothing but one constant.
     """
-    graph = Graph(model)
+    graph = GraphIndex(model)
     shapes: dict[str, tuple[int, ...]] = {}
     # what the last convolution makes is not quantised, but it must be finite too
     runner = SegmentedRunner(model, {*observers, *(conv.output for conv in graph.convs[-1:])})
@@ -68,7 +68,7 @@ class _NotFiniteError(Exception):
 
 def _first_failure(model: onnx.ModelProto, batch: NDArray[Any], number: int) -> ArtifactError:
     """The error that names the first layer of `model` whose output for `batch` is not finite."""
-    graph = Graph(model)
+    graph = GraphIndex(model)
     failures: list[str] = []
 
     def look(name: str, values: NDArray[Any]) -> None:

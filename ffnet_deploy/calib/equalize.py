@@ -14,11 +14,11 @@ import onnx
 from numpy.typing import NDArray
 
 from ffnet_deploy.calib.channel_groups import ChannelGroups, Group
-from ffnet_deploy.calib.graph import Conv, Graph, drop_unused_initializers
 from ffnet_deploy.calib.observers import ChannelHistograms
 from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.calib.rescale import divide_input, rescale
 from ffnet_deploy.calib.thresholds import channel_thresholds
+from ffnet_deploy.precision.graph_index import Conv, GraphIndex, drop_unused_initializers
 
 _STRENGTHS = tuple(step / 10 for step in range(11))
 """Shares of the channels' ranges that the factors take up; the rest goes by the weights."""
@@ -76,7 +76,7 @@ def scalable_groups(groups: ChannelGroups) -> dict[int, Group]:
     }
 
 
-def loose_tensors(graph: Graph, groups: ChannelGroups, plan: Plan) -> list[str]:
+def loose_tensors(graph: GraphIndex, groups: ChannelGroups, plan: Plan) -> list[str]:
     """The quantised tensors that no exact factor can reach: what activations and norms make, inputs left out."""
     return [
         name
@@ -85,7 +85,7 @@ def loose_tensors(graph: Graph, groups: ChannelGroups, plan: Plan) -> list[str]:
     ]
 
 
-def tensors_to_observe(graph: Graph, plan: Plan) -> list[str]:
+def tensors_to_observe(graph: GraphIndex, plan: Plan) -> list[str]:
     """The quantised tensors whose channels `choose_factors` needs to know."""
     groups = ChannelGroups(graph)
     scalable = scalable_groups(groups)
@@ -108,7 +108,7 @@ class Factors:
     restored: tuple[str, ...]
 
 
-def choose_factors(graph: Graph, plan: Plan, seen: Mapping[str, ChannelHistograms]) -> Factors:
+def choose_factors(graph: GraphIndex, plan: Plan, seen: Mapping[str, ChannelHistograms]) -> Factors:
     """The factors that are expected to make the noise of quantisation least.
 
     Ranges that are alike already are left alone: factors also make weights less even, and a good threshold clips the
@@ -134,7 +134,7 @@ def choose_factors(graph: Graph, plan: Plan, seen: Mapping[str, ChannelHistogram
 
 def equalize(model: onnx.ModelProto, factors: Factors) -> None:
     """Divide tensors by their factors and multiply the weights that read them, in place; the network stays the same."""
-    graph = Graph(model)
+    graph = GraphIndex(model)
     groups = {group.producers[0].name: group for group in ChannelGroups(graph).all().values()}
     for tensor, values in factors.loose.items():
         divide_input(model, tensor, [conv for conv in graph.convs if conv.input == tensor], values)
@@ -144,7 +144,7 @@ def equalize(model: onnx.ModelProto, factors: Factors) -> None:
 
 
 def _readings(
-    graph: Graph, groups: ChannelGroups, number: int, plan: Plan, seen: Mapping[str, ChannelHistograms]
+    graph: GraphIndex, groups: ChannelGroups, number: int, plan: Plan, seen: Mapping[str, ChannelHistograms]
 ) -> list[Reading]:
     readings = []
     for tensor in plan.uses:
@@ -153,7 +153,7 @@ def _readings(
     return readings
 
 
-def _reading(graph: Graph, tensor: str, plan: Plan, seen: ChannelHistograms, own: slice) -> Reading:
+def _reading(graph: GraphIndex, tensor: str, plan: Plan, seen: ChannelHistograms, own: slice) -> Reading:
     convs = {conv.name: conv for conv in plan.convs}
     readers = [convs[use.node.name] for use in plan.uses[tensor] if use.node.name in convs]
     return Reading(
@@ -167,7 +167,7 @@ def _reading(graph: Graph, tensor: str, plan: Plan, seen: ChannelHistograms, own
     )
 
 
-def _weights(graph: Graph, conv: Conv) -> Values:
+def _weights(graph: GraphIndex, conv: Conv) -> Values:
     weight = graph.array(conv.weight).astype(np.float64)
     if conv.is_depthwise:
         return weight.reshape(1, conv.channels, -1)

@@ -8,10 +8,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ffnet_deploy.calib.graph import Conv, Graph, drop_unused_initializers
 from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.precision import Precision
+from ffnet_deploy.precision.graph_index import Conv, GraphIndex, drop_unused_initializers
 
 FP8_OPSET = 19
 """The operator set that brought FP8 to QuantizeLinear."""
@@ -50,7 +50,7 @@ def rounded(values: NDArray[np.float32], scales: NDArray[np.float32], precision:
     return np.asarray(scaled * scales, np.float32)
 
 
-def check_operator_set(graph: Graph, precision: Precision) -> None:
+def check_operator_set(graph: GraphIndex, precision: Precision) -> None:
     """Raise `OptionError` where the operator set of `graph` has no Q/DQ nodes of `precision`."""
     if precision is Precision.FP8 and graph.opset < FP8_OPSET:
         raise OptionError(f"FP8 needs operator set {FP8_OPSET}, and this graph has {graph.opset}: export with opset 20")
@@ -68,7 +68,7 @@ def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], 
     Raises:
         OptionError: FP8 in an operator set that has none.
     """
-    graph = Graph(model)
+    graph = GraphIndex(model)
     check_operator_set(graph, precision)
     before: dict[str, list[NodeProto]] = {}
     first: list[NodeProto] = []
@@ -93,7 +93,7 @@ def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], 
     drop_unused_initializers(model)
 
 
-def _quantized_weight(model: onnx.ModelProto, graph: Graph, conv: Conv, precision: Precision) -> list[NodeProto]:
+def _quantized_weight(model: onnx.ModelProto, graph: GraphIndex, conv: Conv, precision: Precision) -> list[NodeProto]:
     scales = weight_scales(graph.array(conv.weight), precision)
     # weights that convolutions share get a pair for each: a builder folds them all the same
     pair, result = quantize_pair(model, conv.weight, scales, precision, f"{conv.name}/weight")

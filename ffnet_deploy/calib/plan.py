@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from ffnet_deploy.calib.graph import QUANTIZING, Conv, Graph, Use
 from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.precision.graph_index import QUANTIZERS, Conv, GraphIndex, Use
 
 _LEFT_OUT = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that TensorRT could quantise; those that are not convolutions with constant weights stay as they are."""
@@ -32,7 +32,7 @@ class Plan:
     left: Mapping[str, str]
 
 
-def make_plan(graph: Graph, keep: tuple[str, ...] = ()) -> Plan:
+def make_plan(graph: GraphIndex, keep: tuple[str, ...] = ()) -> Plan:
     """The plan for `graph`, leaving out the convolutions that `keep` names.
 
     Raises:
@@ -54,9 +54,9 @@ def make_plan(graph: Graph, keep: tuple[str, ...] = ()) -> Plan:
     return Plan(convs, kept, {name: tuple(found) for name, found in uses.items()}, _left(graph))
 
 
-def check_unquantized(graph: Graph) -> None:
+def check_unquantized(graph: GraphIndex) -> None:
     """Raise `ArtifactError` where `graph` holds Q/DQ nodes."""
-    present = [node.name for node in graph.nodes if node.op_type in QUANTIZING]
+    present = [node.name for node in graph.nodes if node.op_type in QUANTIZERS]
     if present:
         raise ArtifactError(
             f"the graph is quantised already: it holds {len(present)} Q/DQ nodes ({present[0]}, ...).\n"
@@ -71,7 +71,7 @@ def is_named(conv: str, entries: Sequence[str]) -> bool:
     return any(conv == entry or conv.startswith(f"{entry.rstrip('/')}/") for entry in entries)
 
 
-def check_kept_names(graph: Graph, keep: tuple[str, ...]) -> None:
+def check_kept_names(graph: GraphIndex, keep: tuple[str, ...]) -> None:
     """Raise `OptionError` where an entry of `keep` fits no convolution."""
     for name in keep:
         if not any(is_named(conv.name, (name,)) for conv in graph.convs):
@@ -81,7 +81,7 @@ def check_kept_names(graph: Graph, keep: tuple[str, ...]) -> None:
             )
 
 
-def _residual_branches(graph: Graph, kept: set[str]) -> list[tuple[str, Use]]:
+def _residual_branches(graph: GraphIndex, kept: set[str]) -> list[tuple[str, Use]]:
     """Of each residual sum the branch that gets Q/DQ: the one that is not the sum's own convolution.
 
     TensorRT fuses a sum into the quantised convolution that makes one of its branches, which for that must reach it
@@ -101,13 +101,13 @@ def _residual_branches(graph: Graph, kept: set[str]) -> list[tuple[str, Use]]:
     return branches
 
 
-def _is_quantizable_branch(graph: Graph, node: NodeProto, position: int) -> bool:
+def _is_quantizable_branch(graph: GraphIndex, node: NodeProto, position: int) -> bool:
     """Not a resize's result: Q/DQ after it would keep it from fusing with what follows."""
     producer = graph.producers.get(node.input[position])
     return producer is not None and producer.op_type != "Resize"
 
 
-def _left(graph: Graph) -> dict[str, str]:
+def _left(graph: GraphIndex) -> dict[str, str]:
     quantizable = {conv.name for conv in graph.convs}
     left = {}
     for node in graph.nodes:

@@ -9,7 +9,6 @@ import onnx
 from ffnet_deploy.calib.bias import correct_biases, mean_errors
 from ffnet_deploy.calib.collect import Images, collect
 from ffnet_deploy.calib.equalize import Factors, choose_factors, equalize, tensors_to_observe
-from ffnet_deploy.calib.graph import Conv, Graph
 from ffnet_deploy.calib.insert import check_operator_set, insert
 from ffnet_deploy.calib.observers import ChannelHistograms, Histogram
 from ffnet_deploy.calib.options import CalibrationOptions, Calibrator
@@ -19,6 +18,7 @@ from ffnet_deploy.calib.thresholds import threshold
 from ffnet_deploy.core.errors import ArtifactError, DataError
 from ffnet_deploy.core.precision import PRECISION_KEY, PrecisionRecord
 from ffnet_deploy.core.progress import Progress, no_progress
+from ffnet_deploy.precision.graph_index import Conv, GraphIndex
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def quantize_graph(
 
 def check_quantizable(model: onnx.ModelProto, options: CalibrationOptions) -> None:
     """Raise `ArtifactError` or `OptionError` where `apply` would, whatever is measured."""
-    graph = Graph(_copy(model))
+    graph = GraphIndex(_copy(model))
     check_operator_set(graph, options.precision)
     make_plan(graph, options.keep)
 
@@ -112,7 +112,7 @@ def observe(
         raise DataError("there are no images to calibrate on.\n  to do    give a folder of typical images")
     work = _copy(model)
     factors = _equalize(work, images, progress) if options.equalize else Factors({}, {}, ())
-    observers = {name: _observer(options) for name in make_plan(Graph(work)).uses}
+    observers = {name: _observer(options) for name in make_plan(GraphIndex(work)).uses}
     shapes = collect(work, observers, images, "measuring ranges", progress)
     return Observed(model, work, factors, observers, shapes)
 
@@ -124,7 +124,7 @@ def measure(
     thresholds = {name: threshold_of(observer, options) for name, observer in observed.observers.items()}
     shifts = {}
     if options.correct_bias:
-        plan = make_plan(Graph(observed.work))
+        plan = make_plan(GraphIndex(observed.work))
         shifts = mean_errors(observed.work, plan, thresholds, options.precision, images, progress)
     return rounded(
         Calibration(
@@ -147,9 +147,9 @@ def apply(model: onnx.ModelProto, ranges: Calibration, options: CalibrationOptio
         OptionError: the options do not fit the graph.
     """
     work = _copy(model)
-    make_plan(Graph(work), options.keep)
+    make_plan(GraphIndex(work), options.keep)
     equalize(work, ranges.factors)
-    plan = make_plan(Graph(work), options.keep)
+    plan = make_plan(GraphIndex(work), options.keep)
     unknown = [name for name in plan.uses if name not in ranges.thresholds]
     if unknown:
         raise ArtifactError(f"the ranges are of another graph: they lack {len(unknown)} tensors ({unknown[0]}, ...)")
@@ -184,7 +184,7 @@ def threshold_of(observer: Any, options: CalibrationOptions) -> float:
 
 
 def _equalize(work: onnx.ModelProto, images: Images, progress: Progress) -> Factors:
-    graph = Graph(work)
+    graph = GraphIndex(work)
     plan = make_plan(graph)
     seen = {name: ChannelHistograms() for name in tensors_to_observe(graph, plan)}
     collect(work, seen, images, "comparing channels", progress)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from ffnet_deploy.calib.channel_groups import Group
-from ffnet_deploy.calib.graph import Conv, Graph, set_initializer
+from ffnet_deploy.precision.graph_index import Conv, GraphIndex, set_initializer
 
 Values = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def own_bias(model: onnx.ModelProto, conv: Conv) -> Values | None:
 
 
 def _own(model: onnx.ModelProto, conv: Conv, position: int, suffix: str) -> Values:
-    graph = Graph(model)
+    graph = GraphIndex(model)
     name = conv.node.input[position]
     values = graph.array(name)
     if len(graph.uses[name]) > 1:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
-from ffnet_deploy.calib.graph import Graph
-from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.engines.onnxruntime import SessionSettings, create_session
+from ffnet_deploy.precision.graph_index import GraphIndex
 
 OBSERVED_AT_ONCE = 12
 """Observed tensors of one segment: what a segment hands out is all held at the same time."""
@@ -25,18 +24,9 @@ def open_session(model: onnx.ModelProto, optimize: bool = True) -> Any:
     Raises:
         ArtifactError: ONNX Runtime cannot run the graph.
     """
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.enable_cpu_mem_arena = False
     # threads that spin while they wait slow everything down on a busy machine
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    level = onnxruntime.GraphOptimizationLevel
-    settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), settings, ["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        reason = str(error).partition("\n")[0]
-        raise ArtifactError(f"the graph cannot be run for calibration: {reason}") from error
+    settings = SessionSettings(optimize, config={"session.intra_op.allow_spinning": "0"}, keep_memory=False)
+    return create_session(model.SerializeToString(), "the graph cannot be run for calibration", settings)
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class SegmentedRunner:
     """
 
     def __init__(self, model: onnx.ModelProto, observed: Iterable[str]) -> None:
-        graph = Graph(model)
+        graph = GraphIndex(model)
         self._inputs = graph.inputs
         wanted = set(observed)
         self._first = tuple(name for name in graph.inputs if name in wanted)
@@ -83,7 +73,7 @@ class SegmentedRunner:
                 alive.pop(name, None)
 
 
-def _needed(graph: Graph, wanted: set[str]) -> list[NodeProto]:
+def _needed(graph: GraphIndex, wanted: set[str]) -> list[NodeProto]:
     """The nodes that `wanted` depends on, in graph order."""
     needed, kept = set(wanted), []
     for node in reversed(graph.nodes):
@@ -115,7 +105,7 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _segment(
-    graph: Graph, nodes: Sequence[NodeProto], later: Sequence[Sequence[NodeProto]], wanted: set[str], types: Any
+    graph: GraphIndex, nodes: Sequence[NodeProto], later: Sequence[Sequence[NodeProto]], wanted: set[str], types: Any
 ) -> _Segment:
     made = {name for node in nodes for name in node.output if name}
     read = list(dict.fromkeys(name for node in nodes for name in node.input if name))

@@ -7,7 +7,6 @@ from typing import Any
 import onnx
 
 from ffnet_deploy.calib.equalize import equalize
-from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.options import CalibrationOptions
 from ffnet_deploy.calib.plan import is_named
 from ffnet_deploy.calib.quantize import apply
@@ -16,6 +15,7 @@ from ffnet_deploy.calib.simulate import sqnr
 from ffnet_deploy.calib.trials import blocks_of, disagreement, tried
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset
+from ffnet_deploy.precision.graph_index import GraphIndex
 
 JUDGED_ON = 32
 """Images that each block is tried on, at most: enough to rank them, and every block is tried on all."""
@@ -99,6 +99,6 @@ def _mac_shares(model: onnx.ModelProto, ranges: Calibration) -> Mapping[str, flo
     equalized = onnx.ModelProto()
     equalized.CopyFrom(model)
     equalize(equalized, ranges.factors)  # ranges and shapes are of the equalised graph
-    macs = {conv.name: conv.macs(ranges.shapes[conv.input]) for conv in Graph(equalized).convs}
+    macs = {conv.name: conv.macs(ranges.shapes[conv.input]) for conv in GraphIndex(equalized).convs}
     total = sum(macs.values())
     return {name: 100 * count / total for name, count in macs.items()}

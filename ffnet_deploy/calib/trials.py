@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.simulate import Recorded, simulated
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
+from ffnet_deploy.precision.graph_index import GraphIndex
 
 Outputs = Sequence[NDArray[np.generic]]
 
@@ -24,7 +24,7 @@ def blocks_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     A block is what is kept or quantised as one: a mixer, a down-sampling, the stem, or a single layer of the head.
     """
     blocks: dict[str, list[str]] = {}
-    for conv in Graph(model).convs:
+    for conv in GraphIndex(model).convs:
         blocks.setdefault(_block(conv.name), []).append(conv.name)
     return {name: tuple(convs) for name, convs in blocks.items()}
 

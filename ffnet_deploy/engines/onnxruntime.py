@@ -1,7 +1,7 @@
 """ONNX Runtime: the engine that runs exported graphs on any machine, on NVIDIA GPUs through its own providers too."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -117,48 +117,87 @@ class OnnxRuntimeEngine:
         self.close()
 
 
-def _open_session(path: Path, options: OnnxRuntimeOptions) -> Any:
-    onnxruntime = _load()
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = options.threads
-    settings.log_severity_level = 4
+@dataclass(frozen=True)
+class SessionSettings:
+    """How an ONNX Runtime session is set up.
+
+    Attributes:
+        optimize: Let the runtime fuse and rewrite the graph; off, each node runs as written.
+        threads: Threads within an operator; 0 takes all cores.
+        providers: Execution providers in order of preference, by ONNX Runtime's names.
+        provider_options: Options of each provider, in the same order; None for none.
+        config: Session configuration entries by ONNX Runtime's names.
+        keep_memory: Keep memory for the next run; off, it is given back after each.
+        profile: Prefix of the profile that the session writes; None for no profile.
+    """
+
+    optimize: bool = True
+    threads: int = 0
+    providers: Sequence[str] = (CPU,)
+    provider_options: Sequence[Mapping[str, Any]] | None = None
+    config: Mapping[str, str] = field(default_factory=dict)
+    keep_memory: bool = True
+    profile: Path | None = None
+
+
+def create_session(graph: Path | bytes, failure: str, settings: SessionSettings | None = None, remedy: str = "") -> Any:
+    """An ONNX Runtime session for `graph`, a file or a serialised model. The one place that makes one.
+
+    Args:
+        graph: What to run.
+        failure: What the error says first where the graph cannot be run.
+        settings: How the session is set up; None for the defaults.
+        remedy: What the error adds, from its line break on.
+
+    Raises:
+        MissingPackageError: ONNX Runtime is not installed.
+        ArtifactError: ONNX Runtime cannot run the graph so.
+    """
+    onnxruntime, settings = _load(), settings or SessionSettings()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.log_severity_level = 4
+    options.enable_cpu_mem_arena = settings.keep_memory
     level = onnxruntime.GraphOptimizationLevel
-    settings.graph_optimization_level = level.ORT_DISABLE_ALL if options.optimize is False else level.ORT_ENABLE_ALL
-    told: dict[str, Any] = {"providers": list(options.providers)}
-    if options.providers[0] != CPU:
-        described = read_description(path)
-        told["provider_options"] = provider_options(
-            options.providers, options.gpu, path, described, options.engine_cache
-        )
-        _preload(onnxruntime)
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if settings.optimize else level.ORT_DISABLE_ALL
+    for name, value in settings.config.items():
+        options.add_session_config_entry(name, value)
+    if settings.profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(settings.profile)
+    told: dict[str, Any] = {"providers": list(settings.providers)}
+    if settings.provider_options is not None:
+        told["provider_options"] = [dict(one) for one in settings.provider_options]
     try:
         # without the fallback, which would run what failed on the CPU and mention it in passing
-        session = onnxruntime.InferenceSession(str(path), settings, enable_fallback=0, **told)
+        return onnxruntime.InferenceSession(
+            str(graph) if isinstance(graph, Path) else graph, options, enable_fallback=0, **told
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         if "NOT_IMPLEMENTED" in str(error):
-            raise ArtifactError(
-                f"{path} cannot be run {_how(options)}: {_first_line(error)}\n"
-                "  to do    BF16 and FP8 graphs are for TensorRT; their manifest holds what a simulation measured"
-            ) from error
-        raise ArtifactError(
-            f"{path} cannot be loaded {_how(options)}: {_first_line(error)}\n"
-            "  to do    export it again with ffnet-export; keep external data (.data) files beside it"
-            f"{how_to_install(options.providers[0])}"
-        ) from error
+            remedy = (
+                "\n  to do    BF16 and FP8 graphs are for TensorRT; their manifest holds what a simulation measured"
+            )
+        raise ArtifactError(f"{failure}: {_first_line(error)}{remedy}") from error
+
+
+def _open_session(path: Path, options: OnnxRuntimeOptions) -> Any:
+    provider, told = options.providers[0], None
+    if provider != CPU:
+        described = read_description(path)
+        told = provider_options(options.providers, options.gpu, path, described, options.engine_cache)
+        if hasattr(_load(), "preload_dlls"):
+            with quiet():  # CUDA's libraries are found where pip or PyTorch installed them
+                _load().preload_dlls()
+    session = create_session(
+        path,
+        f"{path} cannot be loaded as an ONNX graph{'' if provider == CPU else f' by {provider}'}",
+        SessionSettings(options.optimize is not False, options.threads, options.providers, told),
+        "\n  to do    export it again with ffnet-export; keep external data (.data) files beside it"
+        f"{how_to_install(provider)}",
+    )
     check_providers(options.providers, session.get_providers(), path)
     return session
-
-
-def _preload(onnxruntime: Any) -> None:
-    """Let CUDA's libraries be found where pip or PyTorch installed them."""
-    if hasattr(onnxruntime, "preload_dlls"):
-        with quiet():
-            onnxruntime.preload_dlls()
-
-
-def _how(options: OnnxRuntimeOptions) -> str:
-    provider = options.providers[0]
-    return "as an ONNX graph" if provider == CPU else f"as an ONNX graph by {provider}"
 
 
 def _names(tensors: Sequence[Any]) -> list[str]:

@@ -24,6 +24,7 @@ from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
 from ffnet_deploy.export.verify import Tolerance, Verification, input_batch, usual_tolerance, verify
 from ffnet_deploy.precision import TypingOptions, TypingReport, assign_types, simulated
 from ffnet_deploy.precision.assign import recorded
+from ffnet_deploy.precision.graph_index import opset_of
 
 Inputs = Sequence[NDArray[np.generic]]
 
@@ -213,7 +214,7 @@ def _typed(made: _Made, base: Precision, images: Inputs, progress: Progress) -> 
 
 def default_base(model: onnx.ModelProto) -> Precision:
     """FP16, or FP32 where the operator set has no 16-bit Q/DQ nodes (17, which TensorRT 8.5 needs)."""
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = opset_of(model)
     return Precision.FP16 if opset >= 19 else Precision.FP32
 
 
@@ -252,7 +253,7 @@ def _verified(
 def _manifest_content(
     contract: Contract, source: dict[str, Any], made: _Made, result: Verification, verification: VerifyOptions
 ) -> dict[str, Any]:
-    opset = next(entry.version for entry in made.model.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = opset_of(made.model)
     return {
         "contract": asdict(contract),
         "opset": opset,

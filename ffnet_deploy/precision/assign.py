@@ -13,14 +13,11 @@ from ffnet_deploy.core.contract import METADATA_KEY, Contract, InputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.core.progress import Progress, no_progress
-from ffnet_deploy.precision.balance import spared
-from ffnet_deploy.precision.decide import Decision, Kept, Reason, relative_nodes
+from ffnet_deploy.precision.casts import Rewriter, spared
 from ffnet_deploy.precision.formats import Conversion, Format, format_of
-from ffnet_deploy.precision.measure import Measurement, measure
-from ffnet_deploy.precision.opsets import upgraded
-from ffnet_deploy.precision.options import TypingOptions
-from ffnet_deploy.precision.rewrite import Rewriter
-from ffnet_deploy.precision.view import QUANTIZERS, View, named
+from ffnet_deploy.precision.graph_index import QUANTIZERS, GraphIndex, copied, opset_of, upgrade_opset
+from ffnet_deploy.precision.instrumentation import Observations, measure
+from ffnet_deploy.precision.policy import Kept, Policy, Reason, TypingOptions, relative_nodes
 
 _QUANTIZED_OPSET = 19
 """First operator set whose Q/DQ nodes take 16-bit scales."""
@@ -118,13 +115,13 @@ def assign_types(
     """
     to = format_of(options.precision)
     asked = recorded(model)
-    view = View(_prepared(model, asked, to))
-    measured = measure(view, to, relative_nodes(view), options.amplification, images, progress)
-    kept = Decision(view, measured, options, to, _growth(model, images)).kept()
-    for name in spared(view, set(kept), _sizes(measured)):
+    index = GraphIndex(_prepared(model, asked, to))
+    measured = measure(index, to, relative_nodes(index), options.amplification, images, progress)
+    kept = Policy(index, measured, options, to, _growth(model, images)).kept()
+    for name in spared(index, set(kept), _sizes(measured)):
         kept[name] = Kept(Reason.CASTS)
-    kept = {name: kept[name] for name in view.nodes if name in kept}
-    rewritten = Rewriter(view, set(kept), to).write()
+    kept = {name: kept[name] for name in index.typed_nodes if name in kept}
+    rewritten = Rewriter(index, set(kept), to).write()
     quantized = asked.precision.is_quantized
     record = replace(
         asked, precision=asked.precision if quantized else to.precision, base=to.precision, float32=tuple(kept)
@@ -133,9 +130,9 @@ def assign_types(
     report = TypingReport(
         options=options,
         images=measured.images,
-        nodes=len(view.nodes),
+        nodes=len(index.typed_nodes),
         kept=kept,
-        operators={name: view.nodes[name].op for name in kept},
+        operators={name: index.typed_nodes[name].op for name in kept},
         casts=rewritten.casts,
         constants=rewritten.constants,
         largest=_furthest(measured),
@@ -154,13 +151,13 @@ def recorded(model: onnx.ModelProto) -> PrecisionRecord:
 def _prepared(model: onnx.ModelProto, asked: PrecisionRecord, to: Format) -> onnx.ModelProto:
     if asked.base is not Precision.FP32:
         raise OptionError(f"the graph is typed {asked.base.value} already; type the FP32 graph it was made from")
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = opset_of(model)
     if opset < _QUANTIZED_OPSET and any(node.op_type in QUANTIZERS for node in model.graph.node):
         raise OptionError(
             f"Q/DQ nodes take {to.precision.value} from operator set {_QUANTIZED_OPSET} on; this graph has {opset}.\n"
             "  to do    export with --opset 20, or leave what is not quantised in FP32 (--int8-base fp32)"
         )
-    return upgraded(named(model), to.opset)
+    return upgrade_opset(copied(model), to.opset)
 
 
 def _growth(model: onnx.ModelProto, images: Sequence[NDArray[np.generic]]) -> float:
@@ -174,11 +171,11 @@ def _growth(model: onnx.ModelProto, images: Sequence[NDArray[np.generic]]) -> fl
     return max(1.0, contract.height.max * contract.width.max / int(observed))
 
 
-def _sizes(measured: Measurement) -> defaultdict[str, int]:
+def _sizes(measured: Observations) -> defaultdict[str, int]:
     return defaultdict(int, {name: tensor.size for name, tensor in measured.tensors.items()})
 
 
-def _furthest(measured: Measurement) -> tuple[tuple[str, float], ...]:
+def _furthest(measured: Observations) -> tuple[tuple[str, float], ...]:
     ordered = sorted(measured.tensors.items(), key=lambda item: -item[1].largest)
     return tuple((name, tensor.largest) for name, tensor in ordered[:_SHOWN])
 

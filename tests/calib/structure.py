@@ -5,24 +5,24 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from ffnet_deploy.calib.graph import Graph, Use, attribute
+from ffnet_deploy.precision.graph_index import GraphIndex, Use, attribute
 
 NO_FUSION_ACROSS = ("Resize", "ArgMax", "Softmax", "Concat", "Cast", "Gelu", "Relu", "ReduceMean", "Sub", "MatMul")
 
 
-def is_dequantized(graph: Graph, name: str) -> bool:
+def is_dequantized(graph: GraphIndex, name: str) -> bool:
     producer = graph.producers.get(name)
     return producer is not None and producer.op_type == "DequantizeLinear"
 
 
-def source(graph: Graph, name: str) -> str:
+def source(graph: GraphIndex, name: str) -> str:
     """The tensor behind a Q/DQ pair."""
     quantize = graph.producers[graph.producers[name].input[0]]
     assert quantize.op_type == "QuantizeLinear", quantize.op_type
     return str(quantize.input[0])
 
 
-def readers(graph: Graph) -> list[Use]:
+def readers(graph: GraphIndex) -> list[Use]:
     """Everything that reads the result of a Q/DQ pair."""
     return [use for node in graph.nodes if node.op_type == "DequantizeLinear" for use in graph.uses[node.output[0]]]
 
@@ -30,7 +30,7 @@ def readers(graph: Graph) -> list[Use]:
 def check_structure(model: onnx.ModelProto, kept: Sequence[str] = ()) -> None:
     """Q/DQ on input and weights of every convolution but `kept`, on one branch of its residual sum, nowhere else."""
     onnx.checker.check_model(model)
-    graph = Graph(model)
+    graph = GraphIndex(model)
     convs = [node for node in graph.nodes if node.op_type == "Conv"]
     for conv in convs:
         wanted = conv.name not in kept
@@ -51,7 +51,7 @@ def check_structure(model: onnx.ModelProto, kept: Sequence[str] = ()) -> None:
             check_pair(graph, node)
 
 
-def check_weight_pair(graph: Graph, conv: onnx.NodeProto) -> None:
+def check_weight_pair(graph: GraphIndex, conv: onnx.NodeProto) -> None:
     restore = graph.producers[conv.input[1]]
     weight, scales = graph.array(source(graph, conv.input[1])), graph.array(restore.input[1])
     assert attribute(restore, "axis", None) == 0
@@ -60,7 +60,7 @@ def check_weight_pair(graph: Graph, conv: onnx.NodeProto) -> None:
     assert (scales > 0).all()
 
 
-def check_pair(graph: Graph, quantize: onnx.NodeProto) -> None:
+def check_pair(graph: GraphIndex, quantize: onnx.NodeProto) -> None:
     uses = graph.uses[quantize.output[0]]
     assert uses and {use.node.op_type for use in uses} == {"DequantizeLinear"}
     for use in uses:
@@ -72,7 +72,7 @@ def check_pair(graph: Graph, quantize: onnx.NodeProto) -> None:
         assert graph.array(quantize.input[1]).shape == ()
 
 
-def check_residual_sum(graph: Graph, use: Use, kept: Sequence[str]) -> None:
+def check_residual_sum(graph: GraphIndex, use: Use, kept: Sequence[str]) -> None:
     """The other branch comes bare from a quantised convolution that nothing else reads."""
     assert use.node.op_type == "Add", f"{use.node.name} ({use.node.op_type}) reads a Q/DQ pair"
     other = use.node.input[1 - use.position]

@@ -8,11 +8,11 @@ import torch
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
 from ffnet_deploy.calib.bias import TapSums, _response, correct_biases, mean_errors
 from ffnet_deploy.calib.collect import collect
-from ffnet_deploy.calib.graph import Conv, Graph
 from ffnet_deploy.calib.insert import rounded_weight, scale_of
 from ffnet_deploy.calib.observers import Histogram
 from ffnet_deploy.calib.plan import make_plan
 from ffnet_deploy.core.precision import Precision
+from ffnet_deploy.precision.graph_index import Conv, GraphIndex
 from tests.calib.networks import images, network, weight
 
 
@@ -29,7 +29,7 @@ class Kept:
 @pytest.mark.parametrize("opset", [17, 20])
 def test_the_shift_of_a_pointwise_layer_is_the_mean_error(opset: int) -> None:
     model, shown = network(opset), images(3)
-    plan = make_plan(Graph(model))
+    plan = make_plan(GraphIndex(model))
     # thresholds so small that clipping shifts every mean
     kept = Kept()
     fc1 = next(conv for conv in plan.convs if conv.name == "/stage0/channel_mixer/fc1/Conv")
@@ -67,7 +67,7 @@ def test_a_convolution_without_bias_gets_one() -> None:
     model = network()
     conv = next(node for node in model.graph.node if node.name == "/squeeze/Conv")
     del conv.input[2:]
-    graph = Graph(model)
+    graph = GraphIndex(model)
     (squeeze,) = [conv for conv in graph.convs if conv.name == "/squeeze/Conv"]
     correct_biases(model, (squeeze,), {"/squeeze/Conv": np.arange(16.0)})
     onnx.checker.check_model(model)

@@ -7,10 +7,10 @@ import pytest
 
 from ffnet_deploy.calib import segments
 from ffnet_deploy.calib.collect import collect
-from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.observers import Histogram
 from ffnet_deploy.calib.segments import SegmentedRunner
 from ffnet_deploy.core.errors import ArtifactError, DataError
+from ffnet_deploy.precision.graph_index import GraphIndex
 from tests.calib.networks import images, network, set_weight, weight
 
 
@@ -64,7 +64,7 @@ def test_the_layer_that_gives_nan_or_infinity_is_named(layer: str, bad: float) -
     values = weight(model, f"{layer}.weight").copy()
     values[3] = bad
     set_weight(model, f"{layer}.weight", values)
-    tensors = {conv.input: Histogram() for conv in Graph(model).convs}
+    tensors = {conv.input: Histogram() for conv in GraphIndex(model).convs}
     with pytest.raises(ArtifactError, match=rf"layer /{layer}/Conv gives \d+ of \d+ values that are NaN"):
         collect(model, tensors, images(1), "looking")
 

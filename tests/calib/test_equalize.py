@@ -8,11 +8,11 @@ from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
 from ffnet_deploy.calib.channel_groups import ChannelGroups
 from ffnet_deploy.calib.collect import collect
 from ffnet_deploy.calib.equalize import choose_factors, equalize, scalable_groups, tensors_to_observe
-from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.observers import ChannelHistograms
 from ffnet_deploy.calib.plan import make_plan
 from ffnet_deploy.calib.rescale import rescale
 from ffnet_deploy.calib.simulate import outputs, sqnr
+from ffnet_deploy.precision.graph_index import GraphIndex
 from tests.calib.networks import Builder, images, network, set_weight, weight
 from tests.calib.structure import check_structure
 from tests.toy import contract, fixed
@@ -67,7 +67,7 @@ def test_any_factors_on_every_group_change_nothing() -> None:
     model, shown = network(), images(2)
     work = onnx.ModelProto()
     work.CopyFrom(model)
-    groups = ChannelGroups(Graph(work))
+    groups = ChannelGroups(GraphIndex(work))
     rng = np.random.default_rng(3)
     scalable = scalable_groups(groups)
     assert {group.producers[0].name for group in scalable.values()} == {
@@ -95,7 +95,7 @@ def test_a_group_that_other_operators_read_is_restored_for_them() -> None:
     )
     work = onnx.ModelProto()
     work.CopyFrom(model)
-    groups = scalable_groups(ChannelGroups(Graph(work)))
+    groups = scalable_groups(ChannelGroups(GraphIndex(work)))
     (stem,) = [group for group in groups.values() if group.producers[0].name == "/stem/Conv"]
     rescale(work, stem, np.geomspace(0.1, 10, 8))
     onnx.checker.check_model(work)
@@ -105,7 +105,7 @@ def test_a_group_that_other_operators_read_is_restored_for_them() -> None:
 
 def test_even_channels_are_left_alone() -> None:
     model = network()
-    graph = Graph(model)
+    graph = GraphIndex(model)
     plan = make_plan(graph)
     seen = {name: ChannelHistograms() for name in tensors_to_observe(graph, plan)}
     collect(model, seen, images(4), "looking")
@@ -165,7 +165,7 @@ def test_a_channel_that_was_silent_keeps_its_range() -> None:
         values = weight(model, f"stage0/channel_mixer/conv.{part}").copy()
         values[3] = 0
         set_weight(model, f"stage0/channel_mixer/conv.{part}", values)
-    graph = Graph(model)
+    graph = GraphIndex(model)
     plan = make_plan(graph)
     seen = {name: ChannelHistograms() for name in tensors_to_observe(graph, plan)}
     collect(model, seen, images(2), "looking")

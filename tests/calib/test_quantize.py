@@ -7,11 +7,11 @@ import onnx
 import pytest
 
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
-from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.quantize import mac_share
 from ffnet_deploy.calib.simulate import outputs, sqnr
 from ffnet_deploy.core.errors import ArtifactError, DataError, OptionError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
+from ffnet_deploy.precision.graph_index import GraphIndex
 from tests.calib.networks import Builder, images, network, weight
 from tests.calib.structure import check_structure
 from tests.toy import contract, fixed
@@ -32,7 +32,7 @@ def test_structure_and_accuracy(opset: int, method: Method) -> None:
 
 def test_every_residual_sum_has_one_quantised_branch() -> None:
     result = quantize_graph(network(), images(2))
-    graph = Graph(result.model)
+    graph = GraphIndex(result.model)
     sums = [node for node in graph.nodes if node.op_type == "Add"]
     assert len(sums) == 4
     for node in sums:
@@ -42,14 +42,14 @@ def test_every_residual_sum_has_one_quantised_branch() -> None:
 
 
 def test_a_concatenation_is_quantised_once_behind_it() -> None:
-    graph = Graph(quantize_graph(network(), images(2)).model)
+    graph = GraphIndex(quantize_graph(network(), images(2)).model)
     concat = next(node for node in graph.nodes if node.op_type == "Concat")
     (use,) = graph.uses[concat.output[0]]
     assert use.node.op_type == "QuantizeLinear"
 
 
 def test_a_tensor_has_one_pair_whoever_reads_it() -> None:
-    graph = Graph(quantize_graph(network(), images(2)).model)
+    graph = GraphIndex(quantize_graph(network(), images(2)).model)
     quantised = [node.input[0] for node in graph.nodes if node.op_type == "QuantizeLinear"]
     assert len(quantised) == len(set(quantised))
 
@@ -81,7 +81,7 @@ def test_kept_convolutions_stay_and_the_share_of_macs_says_so() -> None:
 
 
 def test_macs_of_a_strided_convolution() -> None:
-    conv = Graph(network()).convs[0]
+    conv = GraphIndex(network()).convs[0]
     assert conv.macs((2, 3, 32, 48)) == 2 * 16 * 24 * 8 * 3 * 9
     assert mac_share([conv], [conv], {"image": (1, 3, 32, 48)}) == 50.0
 

@@ -14,7 +14,6 @@ from onnx import numpy_helper
 from ffnet_deploy.benchmark.files import write_run
 from ffnet_deploy.benchmark.record import BenchRun, Layer, Profile
 from ffnet_deploy.calib import Calibration, CalibrationOptions, Method, calibrate
-from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.calib.search import SearchOptions, search_mixed
 from ffnet_deploy.calib.sensitivity import Sensitivity, ranked, sensitivities
 from ffnet_deploy.calib.simulate import sqnr
@@ -28,6 +27,7 @@ from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.protocol import predict
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_in
 from ffnet_deploy.precision.assign import recorded
+from ffnet_deploy.precision.graph_index import GraphIndex
 from ffnet_deploy.segmentor.load import open_segmentor
 from tests.report.examples import run
 from tests.tiny import write_checkpoint
@@ -43,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     config, checkpoint = write_checkpoint(tmp_path_factory.mktemp("tiny"), "tiny_seg")
     size = {"height": DimensionRange.fixed(64), "width": DimensionRange.fixed(128)}
     graph = build_graph(open_segmentor(config, checkpoint), ExportOptions(**size))
-    convs = {conv.name: conv for conv in Graph(graph).convs}
+    convs = {conv.name: conv for conv in GraphIndex(graph).convs}
     first, second = (convs[f"{FRAGILE}/main/{name}/Conv"] for name in ("fc1", "fc2"))
     for tensor in graph.graph.initializer:
         values = numpy_helper.to_array(tensor).copy()
@@ -97,7 +97,7 @@ def test_the_fragile_block_is_found(table: tuple[Sensitivity, ...]) -> None:
 
 def test_the_blocks_hold_every_convolution_once(model: onnx.ModelProto, table: tuple[Sensitivity, ...]) -> None:
     names = [conv for row in table for conv in row.convs]
-    assert sorted(names) == sorted(conv.name for conv in Graph(model).convs)
+    assert sorted(names) == sorted(conv.name for conv in GraphIndex(model).convs)
     assert sum(row.macs_percent for row in table) == pytest.approx(100)
 
 

@@ -9,14 +9,13 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
-from ffnet_deploy.calib.graph import Graph
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.precision import Typed, TypingOptions, assign_types, simulated, type_graph
-from ffnet_deploy.precision.decide import Reason
+from ffnet_deploy.precision.casts import Rewriter
 from ffnet_deploy.precision.formats import BF16, FP16, convert
-from ffnet_deploy.precision.rewrite import Rewriter
-from ffnet_deploy.precision.view import View
+from ffnet_deploy.precision.graph_index import GraphIndex
+from ffnet_deploy.precision.policy import Reason
 from tests.calib import networks as quantizable
 from tests.calib.structure import check_structure
 from tests.export.planted import Builder, image, run
@@ -267,12 +266,12 @@ def test_what_reads_a_quantised_tensor_in_two_types_gets_a_dequantisation_of_eac
         quantizable.network(), quantizable.images(1), CalibrationOptions(Method.MINMAX, equalize=False)
     )
     conv = "/stage0/token_mixer/fc/Conv"
-    view = View(quantized.model)
+    index = GraphIndex(quantized.model)
     wide = {conv, f"{conv}/weight_DequantizeLinear"}
-    wide |= {node.name for node in view.nodes.values() if node.op == "QuantizeLinear"}
-    typed = Rewriter(view, wide, FP16).write().model
+    wide |= {node.name for node in index.nodes if node.op_type == "QuantizeLinear"}
+    typed = Rewriter(index, wide, FP16).write().model
     check_structure(typed)
-    graph = Graph(typed)
+    graph = GraphIndex(typed)
     node = next(node for node in typed.graph.node if node.name == conv)
     pair = graph.producers[node.input[0]]
     assert graph.array(pair.input[1]).dtype == np.float32

@@ -14,7 +14,7 @@ from ffnet_deploy.export.images import packaged_images
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_of
 from ffnet_deploy.export.verify import input_batch
 from ffnet_deploy.precision import Typed, TypingOptions, assign_types, simulated
-from ffnet_deploy.precision.decide import Reason
+from ffnet_deploy.precision.policy import Reason
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.segmentor.load import Segmentor
 from tests import golden

@@ -1,4 +1,8 @@
-"""Writing a choice of types into a graph: constants converted, and one cast for each tensor and direction."""
+"""Cast minimiser, and writing a choice of types into a graph.
+
+Nodes between FP32 neighbours compute in FP32 too where that moves fewer bytes. Constants are converted, and a
+tensor gets at most one cast for each direction.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +12,81 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ffnet_deploy.precision.balance import casts_of
 from ffnet_deploy.precision.formats import Conversion, Format, convert, rounded_up
-from ffnet_deploy.precision.view import QUANTIZERS, Node, View
+from ffnet_deploy.precision.graph_index import LINEAR, QUANTIZERS, GraphIndex, TypedNode
+
+_CAST_BYTES = 6
+"""Read 4 and write 2, or the reverse, for each value cast."""
+_WIDE_BYTES = 2
+"""More for each value read or written by a node in FP32."""
+
+
+def casts_of(index: GraphIndex, name: str, wide: set[str]) -> set[bool]:
+    """The casts that a tensor needs, as whether to FP32: at most one for each direction.
+
+    Args:
+        index: the graph.
+        name: of a float tensor that is no constant.
+        wide: names of the nodes that compute in FP32.
+    """
+    producer = index.typed_producers.get(name)
+    made_wide = producer is None or producer.name in wide  # inputs of the graph are float32
+    wanted = {user.name in wide for user in index.typed_users.get(name, [])}
+    if name in index.outputs:
+        wanted.add(True)
+    return wanted - {made_wide}
+
+
+def spared(index: GraphIndex, wide: set[str], sizes: Mapping[str, int]) -> set[str]:
+    """Nodes to compute in FP32 beyond `wide`: quantisers of FP32 neighbours, and what moves fewer bytes so.
+
+    Args:
+        index: the graph.
+        wide: names of the nodes that must.
+        sizes: number of values of each tensor.
+    """
+    chosen = set(wide)
+    while joining := _quantizers(index, chosen) or _cheaper(index, chosen, sizes):
+        chosen |= joining
+    return chosen - wide
+
+
+def _quantizers(index: GraphIndex, wide: set[str]) -> set[str]:
+    """Q/DQ nodes that follow their neighbours, since a cast between them and a convolution would part them."""
+    found = set()
+    for node in index.typed_nodes.values():
+        if node.op not in QUANTIZERS or node.name in wide:
+            continue
+        source = node.inputs[0][1]
+        if node.op == "QuantizeLinear" and source not in index.initializers:
+            producer = index.typed_producers.get(source)
+            follows = producer is None or producer.name in wide
+        else:
+            users = index.uses.get(node.proto.output[0], [])
+            follows = bool(users) and all(use.node.name in wide for use in users)
+        if follows:
+            found.add(node.name)
+    return found
+
+
+def _cheaper(index: GraphIndex, wide: set[str], sizes: Mapping[str, int]) -> set[str]:
+    """The first light node that moves fewer bytes in FP32, if there is one."""
+    for node in index.typed_nodes.values():
+        heavy = node.op in LINEAR or node.op in QUANTIZERS
+        if not heavy and node.name not in wide and _gain(index, node, wide, sizes) > 0:
+            return {node.name}
+    return set()
+
+
+def _gain(index: GraphIndex, node: TypedNode, wide: set[str], sizes: Mapping[str, int]) -> int:
+    """Bytes that are not moved when `node` joins `wide`."""
+    names = dict.fromkeys((*(name for _, name in node.inputs), *node.outputs))
+    around = [name for name in names if name not in index.initializers]
+    joined = wide | {node.name}
+    casts = sum(
+        (len(casts_of(index, name, wide)) - len(casts_of(index, name, joined))) * sizes[name] for name in around
+    )
+    return _CAST_BYTES * casts - _WIDE_BYTES * sum(sizes[name] for name in around)
 
 
 @dataclass(frozen=True)
@@ -29,45 +105,45 @@ class Rewritten:
 
 
 class Rewriter:
-    """Writes the typed form of a view's graph.
+    """Writes the typed form of a graph.
 
     Args:
-        view: the graph.
+        index: the graph.
         wide: names of the nodes that compute in FP32; all others compute in `to`.
         to: the 16-bit format.
     """
 
-    def __init__(self, view: View, wide: set[str], to: Format) -> None:
-        self._view = view
+    def __init__(self, index: GraphIndex, wide: set[str], to: Format) -> None:
+        self._index = index
         self._wide = wide
         self._format = to
         self._suffix = to.precision.value
         self._constants: dict[str, onnx.TensorProto] = {}
-        self._scales = _scales(view)
+        self._scales = _scales(index)
         self._converted = Conversion(0, 0, 0, 0)
         self._casts = [0, 0]
 
     def write(self) -> Rewritten:
         """The typed graph."""
         model = onnx.ModelProto()
-        model.CopyFrom(self._view.model)
+        model.CopyFrom(self._index.model)
         del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
-        for value in self._view.model.graph.input:
-            if self._view.types[value.name] == TensorProto.FLOAT:
+        for value in self._index.model.graph.input:
+            if self._index.types[value.name] == TensorProto.FLOAT:
                 model.graph.node.extend(self._casts_after(value.name))
-        for proto in self._view.model.graph.node:
-            node = self._view.nodes.get(proto.name)
+        for proto in self._index.model.graph.node:
+            node = self._index.typed_nodes.get(proto.name)
             model.graph.node.append(proto if node is None else self._typed(node, node.name in self._wide))
             for name in () if node is None else node.outputs:
                 model.graph.node.extend(self._casts_after(name))
         model.graph.initializer.extend(self._needed(model))
         return Rewritten(model, (self._casts[0], self._casts[1]), self._converted)
 
-    def _typed(self, node: Node, wide: bool) -> onnx.NodeProto:
+    def _typed(self, node: TypedNode, wide: bool) -> onnx.NodeProto:
         proto = onnx.NodeProto()
         proto.CopyFrom(node.proto)
         for at, name in node.inputs:
-            proto.input[at] = self._constant(name, wide) if name in self._view.initializers else self._as(name, wide)
+            proto.input[at] = self._constant(name, wide) if name in self._index.initializers else self._as(name, wide)
         for at, name in enumerate(node.proto.output):
             if name in node.outputs:
                 proto.output[at] = self._made(name)
@@ -77,20 +153,20 @@ class Rewriter:
 
     def _made(self, name: str) -> str:
         """The name under which a tensor is made: outputs of the graph keep theirs for the FP32 form."""
-        producer = self._view.producers.get(name)
+        producer = self._index.typed_producers.get(name)
         narrow = producer is not None and producer.name not in self._wide
-        return f"{name}_{self._suffix}" if narrow and name in self._view.outputs else name
+        return f"{name}_{self._suffix}" if narrow and name in self._index.outputs else name
 
     def _as(self, name: str, wide: bool) -> str:
         """The name of a tensor in the type asked for."""
-        if wide not in casts_of(self._view, name, self._wide):
+        if wide not in casts_of(self._index, name, self._wide):
             return self._made(name)
-        return name if name in self._view.outputs else f"{name}_{'fp32' if wide else self._suffix}"
+        return name if name in self._index.outputs else f"{name}_{'fp32' if wide else self._suffix}"
 
     def _casts_after(self, name: str) -> list[onnx.NodeProto]:
         found = []
-        producer = self._view.producers.get(name)
-        for wide in sorted(casts_of(self._view, name, self._wide)):
+        producer = self._index.typed_producers.get(name)
+        for wide in sorted(casts_of(self._index, name, self._wide)):
             result = self._as(name, wide)
             if producer is not None and producer.op == "DequantizeLinear":
                 found.append(self._again(producer, wide, result))
@@ -100,7 +176,7 @@ class Rewriter:
             found.append(helper.make_node("Cast", [self._made(name)], [result], name=f"{result}_cast", to=kind))
         return found
 
-    def _again(self, dequantize: Node, wide: bool, result: str) -> onnx.NodeProto:
+    def _again(self, dequantize: TypedNode, wide: bool, result: str) -> onnx.NodeProto:
         """`dequantize` once more, giving `result` in the other type: behind a cast nothing would fuse with it."""
         proto = self._typed(dequantize, wide)
         proto.name, proto.output[0] = f"{result}_DequantizeLinear", result
@@ -132,21 +208,21 @@ class Rewriter:
         return name if wide else converted
 
     def _array(self, name: str) -> NDArray[np.float32]:
-        return np.asarray(numpy_helper.to_array(self._view.initializers[name]), np.float32)
+        return np.asarray(numpy_helper.to_array(self._index.initializers[name]), np.float32)
 
     def _needed(self, model: onnx.ModelProto) -> list[onnx.TensorProto]:
         used = {name for node in model.graph.node for name in node.input}
-        merged: Mapping[str, onnx.TensorProto] = {**self._view.initializers, **self._constants}
+        merged: Mapping[str, onnx.TensorProto] = {**self._index.initializers, **self._constants}
         return [tensor for name, tensor in merged.items() if name in used]
 
 
-def _scales(view: View) -> set[str]:
+def _scales(index: GraphIndex) -> set[str]:
     return {
         name
-        for node in view.nodes.values()
+        for node in index.typed_nodes.values()
         if node.op in QUANTIZERS
         for at, name in node.inputs
-        if at == 1 and name in view.initializers
+        if at == 1 and name in index.initializers
     }
 
 
