@@ -1,5 +1,6 @@
 """The JSON file beside every artefact: what it is, what it came from, and what was measured of it."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ffnet_deploy.core.errors import ArtifactError
-from ffnet_deploy.core.files import sha256, write_json
+from ffnet_deploy.core.files import sha256, write_bytes
 from ffnet_deploy.core.version import __version__
 
 FORMAT = 1
@@ -54,12 +55,25 @@ def describe(artifact: Path, kind: str, files: tuple[str, ...] = ()) -> dict[str
 def write_manifest(artifact: Path, kind: str, content: Mapping[str, Any], files: tuple[str, ...] = ()) -> Path:
     """Write the manifest of `artifact`: its description (see `describe`), and `content` (contract, verification, ...).
 
+    Its last entry is the digest of all the others, so that a changed manifest is noticed.
+
     Returns:
         The manifest's path.
     """
     path = manifest_path(artifact)
-    write_json(path, {**describe(artifact, kind, files), **content})
+    write_bytes(path, canonical(seal({**describe(artifact, kind, files), **content})))
     return path
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with the SHA-256 of itself as its last entry, ``"digest"``."""
+    plain = {key: value for key, value in content.items() if key != "digest"}
+    return {**plain, "digest": hashlib.sha256(canonical(plain)).hexdigest()}
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a manifest: indented JSON in UTF-8, keys in the order given."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_manifest(artifact: Path) -> dict[str, Any]:
@@ -81,6 +95,8 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         raise ArtifactError(f"manifest {path} is damaged ({type(error).__name__}).\n  {remedy}") from error
     if version > FORMAT:
         raise ArtifactError(f"manifest {path} has format {version}; this version reads up to {FORMAT}")
+    if "digest" in content and content["digest"] != seal(content)["digest"]:
+        raise ArtifactError(f"manifest {path} has changed since it was written.\n  {remedy}")
     for file, expected in recorded.items():
         _check_hash(file, expected, remedy)
     return dict(content)

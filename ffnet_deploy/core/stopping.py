@@ -66,6 +66,7 @@ def listening() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _asked = None
 
 
 def _receive(number: int, frame: FrameType | None) -> None:

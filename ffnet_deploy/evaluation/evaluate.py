@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.artifacts import Kind, Outputs
+from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import Contract, TestProtocol
 from ffnet_deploy.core.errors import DataError
-from ffnet_deploy.core.files import make_folder, write_json
+from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
@@ -99,7 +101,7 @@ def evaluate(
         watch: shown every prediction.
 
     Raises:
-        OptionError: the artefact cannot run what `options` ask for.
+        OptionError: the artefact cannot run what `options` ask for, or a picture would replace something else.
         DataError: an image or label map cannot be used, or no pixel is labelled.
         StorageError: pictures cannot be written.
     """
@@ -107,12 +109,16 @@ def evaluate(
     contract = engine.contract
     protocol = options.protocol or contract.protocol
     check_protocol(contract, protocol, options.predict)
-    if options.save_images is not None:
-        make_folder(options.save_images)
     samples = dataset.limited(options.limit).samples
+    if options.save_images is not None:
+        outputs = Outputs(*(path for sample in samples for path in (sample.image, sample.labels)))
+        outputs.claim_folder(options.save_images)
+        for sample in samples:
+            outputs.claim(options.save_images / f"{sample.name}.png", Kind.PICTURE)
     tally = _Tally(np.zeros((len(contract.classes),) * 2, np.int64))
     begin = time.perf_counter()
     for done, sample in enumerate(samples, 1):
+        stopping.check()
         _score_one(engine, dataset, sample, protocol, options, tally, watch)
         progress(f"scoring with {engine.name}", done, len(samples))
     return Evaluation(

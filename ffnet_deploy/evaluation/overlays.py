@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.artifacts.outputs import mark_png
 from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.files import write_bytes
@@ -150,4 +151,4 @@ def write_overlay(
     done, content = cv2.imencode(".png", overlay_picture(image, predicted, labels, contract))
     if not done:
         raise DataError(f"the picture {path} cannot be encoded as PNG")
-    write_bytes(path, content.tobytes())
+    write_bytes(path, mark_png(content.tobytes()))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from ffnet_deploy.artifacts.outputs import WRITTEN_BY
 from ffnet_deploy.report.data import ReportData
 from ffnet_deploy.report.document import (
     Block,
@@ -26,7 +27,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 def markdown(data: ReportData) -> str:
     """The whole report as GitHub-flavoured Markdown."""
     parts = [f"# {_text(data.title)}", *(_section(part) for part in sections(data))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, f"<!-- {WRITTEN_BY} -->"]) + "\n"
 
 
 def _text(text: str) -> str:

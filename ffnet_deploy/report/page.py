@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 
+from ffnet_deploy.artifacts.outputs import WRITTEN_BY
 from ffnet_deploy.report.charts.drawing import figure
 from ffnet_deploy.report.charts.key import contender_mark
 from ffnet_deploy.report.data import ReportData
@@ -55,7 +56,7 @@ def page(data: ReportData) -> str:
         element("a", "Skip to the summary", href="#summary", class_="skip"),
         _header(data),
         element("div", _navigation(parts), element("main", map(_section, parts), id="main"), class_="columns"),
-        element("footer", element("p", f"Written by ffnet-deploy, {data.created}. This file needs nothing else.")),
+        element("footer", element("p", f"{WRITTEN_BY}, {data.created}. This file needs nothing else.")),
         element("script", Markup(script)),
     )
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"

@@ -1,14 +1,15 @@
 """A model repository of the Triton Inference Server from an exported graph or a built engine."""
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ffnet_deploy.artifacts.outputs import WRITTEN_BY, Kind, is_own
+from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind, OutputKind
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.core.files import make_folder, storage_errors, write_bytes
+from ffnet_deploy.core.files import make_folder, staging_folder, storage_errors, sweep, write_bytes
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.onnx_file import vouch
 from ffnet_deploy.engines.onnx_metadata import read_description, tensor_shape
@@ -81,16 +82,14 @@ def write_repository(artifact: Path, folder: Path, options: TritonOptions | None
     names = (f"{name}_ensemble", name, f"{name}_preprocessing") if options.ensemble else (name,)
     for model in names:
         _check_replaceable(folder / model)
-    with storage_errors(folder):
-        drafts = Path(tempfile.mkdtemp(prefix=".triton.", dir=folder))
-    try:
+    sweep(folder)
+    with staging_folder(folder / name) as drafts:
         _write_network(drafts / name, name, source, options)
         if options.ensemble:
             _write_ensemble(drafts, names, source)
-        for model in reversed(names):
-            _swap(drafts / model, folder / model, drafts)
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)
+        with stopping.deferred():
+            for model in reversed(names):
+                _swap(drafts / model, folder / model, drafts)
     return Repository(folder, names)
 
 
@@ -153,15 +152,17 @@ def _write_ensemble(drafts: Path, names: tuple[str, ...], source: _Source) -> No
 
 def _write_model(folder: Path, config: str, contract: Contract | None = None) -> None:
     make_folder(folder / _VERSION)
-    write_bytes(folder / _CONFIG, config.encode())
+    write_bytes(folder / _CONFIG, f"# {WRITTEN_BY}\n{config}".encode())
     if contract is not None:
         write_bytes(folder / LABELS_FILE, "".join(f"{name}\n" for name in contract.classes).encode())
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Raise `OptionError` where `folder` is something else than a model of a repository."""
-    if folder.exists() and not (folder / _CONFIG).is_file():
-        raise OptionError(f"{folder} is there already and is no model of Triton's.\n  to do    choose another folder")
+    """Raise `OptionError` where `folder` is something else than a model that was written here."""
+    if folder.exists() and not is_own(folder / _CONFIG, Kind.TRITON):
+        raise OptionError(
+            f"{folder} is there already and is no model that ffnet-export wrote.\n  to do    choose another folder"
+        )
 
 
 def _swap(draft: Path, target: Path, drafts: Path) -> None:

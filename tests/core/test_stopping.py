@@ -45,6 +45,7 @@ def test_a_new_command_starts_without_a_mark_and_gives_the_handlers_back() -> No
     with stopping.listening(), suppress(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
+    stopping.check()  # the mark goes with the command
     with stopping.listening():
         assert stopping.requested() is None
         stopping.check()

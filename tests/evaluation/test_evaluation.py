@@ -108,3 +108,21 @@ def test_an_unwritable_folder_is_an_error_before_the_first_image(tmp_path: Path)
         dataset = open_dataset(write_pairs(tmp_path / "data"), "camvid")
         evaluate(engine, dataset, EvaluateOptions(save_images=tmp_path / "file" / "out"))
     assert engine.shapes == []
+
+
+def test_pictures_never_replace_what_they_show_or_other_files(tmp_path: Path) -> None:
+    image = np.full((64, 96, 3), 90, np.uint8)
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    samples = open_images(tmp_path)
+    with pytest.raises(OptionError, match=r"a\.png is an input of this command"):
+        evaluate(ToyEngine(contract()), samples, EvaluateOptions(save_images=tmp_path))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "b.png").write_bytes(before["a.png"])
+    with pytest.raises(OptionError, match=r"b\.png is there already"):
+        evaluate(ToyEngine(contract()), samples, EvaluateOptions(save_images=tmp_path / "own"))
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["b.png"]  # refused before the first picture
+    for _ in range(2):  # its own pictures may be replaced
+        evaluate(ToyEngine(contract()), samples, EvaluateOptions(save_images=tmp_path / "new"))
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == before

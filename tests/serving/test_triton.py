@@ -149,7 +149,7 @@ def test_what_a_server_cannot_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="there is no artefact"):
         write_repository(tmp_path / "none.onnx", tmp_path / "models")
     (tmp_path / "models" / "camera").mkdir(parents=True)
-    with pytest.raises(OptionError, match="is no model of Triton's"):
+    with pytest.raises(OptionError, match="is no model that ffnet-export wrote"):
         write_repository(camera, tmp_path / "models")
     for wrong in ({"name": "../a"}, {"name": ""}, {"instances": 0}, {"delay": -1}):
         with pytest.raises(OptionError):
