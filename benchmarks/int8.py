@@ -18,7 +18,7 @@ from rich.table import Table
 from ffnet_deploy.artifacts.manifest import tool_versions
 from ffnet_deploy.calib import CalibrationImages, CalibrationOptions, Method, apply, choose_images
 from ffnet_deploy.calib.quantize import measure, observe
-from ffnet_deploy.calib.simulate import Recorded, simulated, sqnr
+from ffnet_deploy.calib.scoring import Recorded, simulated, sqnr
 from ffnet_deploy.cli.console import console, progress_bar, run_command
 from ffnet_deploy.cli.graphs import default_shape
 from ffnet_deploy.cli.shapes import parse_shape

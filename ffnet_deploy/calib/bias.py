@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ffnet_deploy.calib.channel_groups import own_bias
 from ffnet_deploy.calib.collect import Images, collect
-from ffnet_deploy.calib.insert import rounded, rounded_weight, scale_of
 from ffnet_deploy.calib.plan import Plan
-from ffnet_deploy.calib.rescale import own_bias
+from ffnet_deploy.calib.qdq import rounded, rounded_weight, scale_of
 from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.precision.graph_index import Conv, GraphIndex, attribute, set_initializer

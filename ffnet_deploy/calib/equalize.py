@@ -13,10 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ffnet_deploy.calib.channel_groups import ChannelGroups, Group
+from ffnet_deploy.calib.channel_groups import ChannelGroup, ChannelGroups, divide_input, rescale
 from ffnet_deploy.calib.observers import ChannelHistograms
 from ffnet_deploy.calib.plan import Plan
-from ffnet_deploy.calib.rescale import divide_input, rescale
 from ffnet_deploy.calib.thresholds import channel_thresholds
 from ffnet_deploy.precision.graph_index import Conv, GraphIndex, drop_unused_initializers
 
@@ -69,14 +68,14 @@ class Reading:
         return spread
 
 
-def scalable_groups(groups: ChannelGroups) -> dict[int, Group]:
+def scalable_groups(groups: ChannelGroups) -> dict[int, ChannelGroup]:
     """The groups that factors can pass: made by convolutions and read by some; the graph's outputs stay as they are."""
     return {
         number: group for number, group in groups.all().items() if group.producers and group.readers and not group.fixed
     }
 
 
-def loose_tensors(graph: GraphIndex, groups: ChannelGroups, plan: Plan) -> list[str]:
+def tensors_needing_mul(graph: GraphIndex, groups: ChannelGroups, plan: Plan) -> list[str]:
     """The quantised tensors that no exact factor can reach: what activations and norms make, inputs left out."""
     return [
         name
@@ -90,7 +89,7 @@ def tensors_to_observe(graph: GraphIndex, plan: Plan) -> list[str]:
     groups = ChannelGroups(graph)
     scalable = scalable_groups(groups)
     exact = [name for name in plan.uses if any(piece.group in scalable for piece in groups.layout(name))]
-    return exact + loose_tensors(graph, groups, plan)
+    return exact + tensors_needing_mul(graph, groups, plan)
 
 
 @dataclass(frozen=True)
@@ -99,12 +98,12 @@ class Factors:
 
     Attributes:
         groups: factors (channels,) by name of the group's first convolution: its producers are divided by them.
-        loose: factors (channels,) by name of tensor: it is divided by them in front of its convolutions, in a Mul.
+        with_mul: factors (channels,) by name of tensor: it is divided by them in front of its convolutions, in a Mul.
         restored: groups of `groups` whose tensors other operators read, through a Mul that restores them.
     """
 
     groups: Mapping[str, Values]
-    loose: Mapping[str, Values]
+    with_mul: Mapping[str, Values]
     restored: tuple[str, ...]
 
 
@@ -123,20 +122,20 @@ def choose_factors(graph: GraphIndex, plan: Plan, seen: Mapping[str, ChannelHist
         if gain >= (WORTH_A_MUL if group.sinks else WORTH_IT):
             chosen[group.producers[0].name] = factors
             restored += [group.producers[0].name] if group.sinks else []
-    loose = {}
-    for tensor in loose_tensors(graph, groups, plan):
+    with_mul = {}
+    for tensor in tensors_needing_mul(graph, groups, plan):
         reading = _reading(graph, tensor, plan, seen[tensor], slice(None))
         factors, gain = _best_factors([replace(reading, sums=0)], len(seen[tensor].maximum))
         if gain >= WORTH_A_MUL:
-            loose[tensor] = factors
-    return Factors(chosen, loose, tuple(restored))
+            with_mul[tensor] = factors
+    return Factors(chosen, with_mul, tuple(restored))
 
 
 def equalize(model: onnx.ModelProto, factors: Factors) -> None:
     """Divide tensors by their factors and multiply the weights that read them, in place; the network stays the same."""
     graph = GraphIndex(model)
     groups = {group.producers[0].name: group for group in ChannelGroups(graph).all().values()}
-    for tensor, values in factors.loose.items():
+    for tensor, values in factors.with_mul.items():
         divide_input(model, tensor, [conv for conv in graph.convs if conv.input == tensor], values)
     for name, values in factors.groups.items():
         rescale(model, groups[name], values)

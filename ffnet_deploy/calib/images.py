@@ -1,7 +1,12 @@
-"""The images that a network is calibrated on: which of a data set's, and how the network sees them."""
+"""The images that a network is calibrated on: which of a data set's, and how the network sees them.
+
+A list names images of a data set by a rule on their file names, so that the same ones are picked everywhere.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, overload
 
@@ -9,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffnet_deploy.calib.collect import is_constant
-from ffnet_deploy.calib.lists import ImageList
 from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, Sample, class_labels
@@ -23,6 +27,75 @@ MOST_UNUSABLE = 0.1
 """Share of the images looked at that may be unreadable or constant."""
 _POOL = 16
 """Label maps read for each image wanted: enough to meet rare classes without reading a whole data set."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How many of the images whose file names fit a pattern: evenly spaced among them, sorted by name."""
+
+    pattern: str
+    count: int
+
+    def select(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples that the rule picks."""
+        fitting = [sample for sample in samples if fnmatchcase(sample.image.name, self.pattern)]
+        return _evenly(sorted(fitting, key=lambda sample: sample.image.name), self.count)
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Rules that name images of a data set.
+
+    Attributes:
+        path: where they were read.
+        rules: in order.
+    """
+
+    path: Path
+    rules: tuple[Rule, ...]
+
+    @property
+    def count(self) -> int:
+        """Images that the rules ask for."""
+        return sum(rule.count for rule in self.rules)
+
+    def select(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples that the rules pick, each once; rules take turns, so that the first few are mixed too.
+
+        Raises:
+            DataError: no sample fits.
+        """
+        turns = zip_longest(*(rule.select(samples) for rule in self.rules))
+        chosen = dict.fromkeys(sample for turn in turns for sample in turn if sample is not None)
+        if not chosen:
+            raise DataError(
+                f"none of {len(samples)} images fits the list {self.path} (first pattern: {self.rules[0].pattern}).\n"
+                "  to do    name the list of this data set, and its training split"
+            )
+        return list(chosen)
+
+
+def read_image_list(path: Path) -> ImageList:
+    """The list in the text file `path`: one `PATTERN [COUNT]` a line, ``#`` before comments.
+
+    Raises:
+        DataError: the file is missing or empty, or a line is neither.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the image list {path}: {error}.\n  to do    check --calib-list") from error
+    rules = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        pattern, *rest = line.split()
+        if len(rest) > 1 or (rest and not (rest[0].isdecimal() and int(rest[0]) > 0)):
+            raise DataError(f"{path}, line {number}: expected `PATTERN [COUNT]`, found {line.strip()!r}")
+        rules.append(Rule(pattern, int(rest[0]) if rest else 1))
+    if not rules:
+        raise DataError(f"the image list {path} names no image; expected one `PATTERN [COUNT]` a line")
+    return ImageList(path, tuple(rules))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import onnx
 from ffnet_deploy.calib.bias import correct_biases, mean_errors
 from ffnet_deploy.calib.collect import Images, collect
 from ffnet_deploy.calib.equalize import Factors, choose_factors, equalize, tensors_to_observe
-from ffnet_deploy.calib.insert import check_operator_set, insert
 from ffnet_deploy.calib.observers import ChannelHistograms, Histogram
 from ffnet_deploy.calib.options import CalibrationOptions, Calibrator
 from ffnet_deploy.calib.plan import Plan, make_plan
+from ffnet_deploy.calib.qdq import check_operator_set, insert
 from ffnet_deploy.calib.ranges import Calibration, key_of, method_name, rounded
 from ffnet_deploy.calib.thresholds import threshold
 from ffnet_deploy.core.errors import ArtifactError, DataError
@@ -170,7 +170,7 @@ def mac_share(quantized: Sequence[Conv], others: Sequence[Conv], shapes: Mapping
 
 def _observer(options: CalibrationOptions) -> Any:
     if options.calibrator is Calibrator.MODELOPT:
-        from ffnet_deploy.calib.modelopt import ModelOptHistogram
+        from ffnet_deploy.calib.observers import ModelOptHistogram
 
         return ModelOptHistogram()
     return Histogram()
@@ -203,7 +203,7 @@ def _report(plan: Plan, ranges: Calibration, options: CalibrationOptions) -> dic
         "residual_sums": sum(use.node.op_type == "Add" for uses in plan.uses.values() for use in uses),
         "equalisation": {
             "groups": len(ranges.factors.groups),
-            "with_a_mul": len(ranges.factors.loose) + len(ranges.factors.restored),
+            "with_a_mul": len(ranges.factors.with_mul) + len(ranges.factors.restored),
         },
         "biases_corrected": len(ranges.shifts),
         "left_unquantized": dict(plan.left),

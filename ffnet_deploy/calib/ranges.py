@@ -110,7 +110,7 @@ def rounded(calibration: Calibration) -> Calibration:
         calibration,
         thresholds={name: _rounded(value) for name, value in calibration.thresholds.items()},
         maxima={name: _rounded(value) for name, value in calibration.maxima.items()},
-        factors=replace(factors, groups=_arrays(_lists(factors.groups)), loose=_arrays(_lists(factors.loose))),
+        factors=replace(factors, groups=_arrays(_lists(factors.groups)), with_mul=_arrays(_lists(factors.with_mul))),
         shifts=_arrays(_lists(calibration.shifts)),
     )
 
@@ -138,7 +138,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         "tensors": tensors,
         "equalisation": {
             "groups": _lists(factors.groups),
-            "loose": _lists(factors.loose),
+            "loose": _lists(factors.with_mul),
             "restored": list(factors.restored),
         },
         "bias_shifts": _lists(calibration.shifts),

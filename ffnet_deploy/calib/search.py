@@ -1,25 +1,177 @@
-"""The smallest set of blocks to leave unquantised so that the mIoU holds: ranked, bisected, pruned, resumable."""
+"""Mixed-precision search: the smallest set of blocks to leave unquantised so that the accuracy holds."""
 
 import hashlib
 import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from ffnet_deploy.calib.equalize import equalize
 from ffnet_deploy.calib.options import CalibrationOptions
+from ffnet_deploy.calib.plan import is_named
 from ffnet_deploy.calib.quantize import Quantized, apply
 from ffnet_deploy.calib.ranges import Calibration
-from ffnet_deploy.calib.sensitivity import Sensitivity, ranked, sensitivities
-from ffnet_deploy.calib.timings import Timings
-from ffnet_deploy.calib.trials import miou
+from ffnet_deploy.calib.scoring import blocks_of, disagreement, miou, sqnr, tried
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset
+from ffnet_deploy.precision.graph_index import GraphIndex
+
+_BETWEEN = re.compile(r"\.\.\.|[\s+,:{}\[\]]+")
+"""What separates the names of nodes in the name of a layer that they were fused into."""
+_QUANTIZED = ("int8", "fp8")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds of each layer by its name, in an engine with quantised convolutions and in one without."""
+
+    quantized: Mapping[str, float]
+    base: Mapping[str, float]
+
+    def slower(self, blocks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        """Names of the blocks that take longer quantised than not; both engines must name them.
+
+        Args:
+            blocks: names of the convolutions of each.
+        """
+        owners = {conv: block for block, convs in blocks.items() for conv in convs}
+        low, high = _summed(self.quantized, owners), _summed(self.base, owners)
+        return tuple(block for block in blocks if block in low and block in high and low[block] > high[block])
+
+
+def _summed(layers: Mapping[str, float], owners: Mapping[str, str]) -> dict[str, float]:
+    """Milliseconds of each block: a layer counts for the block of the first convolution that its name holds."""
+    sums: dict[str, float] = {}
+    for name, milliseconds in layers.items():
+        block = next((owners[part] for part in _BETWEEN.split(name) if part in owners), None)
+        if block is not None:
+            sums[block] = sums.get(block, 0.0) + milliseconds
+    return sums
+
+
+def read_timings(path: Path) -> Timings:
+    """Timings from a run of ``ffnet-bench --profile --json`` over an engine of each precision.
+
+    Raises:
+        ArtifactError: the file is no such run, or does not hold one profile of each.
+    """
+    remedy = "to do    ffnet-bench NET.fp16.engine NET.int8.engine --profile --json FILE"
+    quantized: list[dict[str, float]] = []
+    base: list[dict[str, float]] = []
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        # until format 1 what was timed was called a contender
+        name, entries = ("contender", "contenders") if raw["format"] == 1 else ("candidate", "candidates")
+        precisions = {str(one["name"]): one["precision"] for one in raw[entries]}
+        for measurement in raw["measurements"]:
+            if measurement["profile"] is not None:
+                sums: dict[str, float] = {}
+                for layer in measurement["profile"]["layers"]:
+                    sums[layer["name"]] = sums.get(layer["name"], 0.0) + float(layer["milliseconds"])
+                (quantized if precisions[measurement[name]] in _QUANTIZED else base).append(sums)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} was not written by ffnet-bench --json ({error}).\n  {remedy}") from error
+    if len(quantized) != 1 or len(base) != 1:
+        raise ArtifactError(
+            f"{path} holds {len(quantized)} profiles of quantised networks and {len(base)} of others; one each is "
+            f"needed.\n  {remedy}"
+        )
+    return Timings(quantized[0], base[0])
+
+
+JUDGED_ON = 32
+"""Images that each block is tried on, at most: enough to rank them, and every block is tried on all."""
+
+_EXACT_DB = 150.0
+"""What float32 can tell apart at best."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What it costs to quantise one block and nothing else.
+
+    Attributes:
+        block: its name.
+        convs: names of its convolutions.
+        macs_percent: its share of the convolutions' multiply-adds.
+        sqnr_db: of the logits, signal to noise.
+        disagreement_percent: positions of the logits whose label changes.
+        drop: fall of mIoU, points; None where there are no labels.
+    """
+
+    block: str
+    convs: tuple[str, ...]
+    macs_percent: float
+    sqnr_db: float
+    disagreement_percent: float
+    drop: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "convs": list(self.convs)}
+
+
+def sensitivities(
+    model: onnx.ModelProto,
+    ranges: Calibration,
+    options: CalibrationOptions,
+    dataset: Dataset,
+    known: Collection[str] = (),
+    progress: Progress = no_progress,
+) -> Iterator[Sensitivity]:
+    """The cost of each block of the FP32 graph `model`, in graph order, each as soon as it is measured.
+
+    Args:
+        model: FP32, with logits as its output.
+        ranges: calibration of all of it.
+        options: how it is quantised; what `keep` names is never quantised and left out.
+        dataset: images to compare logits on, and mIoU where they are labelled; the first `JUDGED_ON` are taken.
+        known: blocks to leave out.
+        progress: told of blocks done.
+    """
+    blocks, judged = blocks_of(model), dataset.limited(JUDGED_ON)
+    open_blocks = {name: convs for name, convs in blocks.items() if _is_open(convs, options) and name not in known}
+    if not open_blocks:
+        return
+    shares, before = _mac_shares(model, ranges), tried(model, judged)
+    for done, (name, convs) in enumerate(open_blocks.items(), len(blocks) - len(open_blocks) + 1):
+        others = tuple(conv for block, names in blocks.items() if block != name for conv in names)
+        after = tried(apply(model, ranges, replace(options, keep=(*options.keep, *others))).model, judged)
+        yield Sensitivity(
+            block=name,
+            convs=convs,
+            macs_percent=sum(shares[conv] for conv in convs),
+            sqnr_db=min(sqnr(before.logits, after.logits), _EXACT_DB),
+            disagreement_percent=disagreement(before.logits, after.logits),
+            drop=None if before.miou is None or after.miou is None else before.miou - after.miou,
+        )
+        progress("trying each block alone", done, len(blocks))
+
+
+def ranked(rows: Sequence[Sensitivity]) -> tuple[Sensitivity, ...]:
+    """Most costly first: by noise in the logits, which small changes move where mIoU only jitters."""
+    return tuple(sorted(rows, key=lambda row: row.sqnr_db))
+
+
+def _is_open(convs: Sequence[str], options: CalibrationOptions) -> bool:
+    return not all(is_named(conv, options.keep) for conv in convs)
+
+
+def _mac_shares(model: onnx.ModelProto, ranges: Calibration) -> Mapping[str, float]:
+    equalized = onnx.ModelProto()
+    equalized.CopyFrom(model)
+    equalize(equalized, ranges.factors)  # ranges and shapes are of the equalised graph
+    macs = {conv.name: conv.macs(ranges.shapes[conv.input]) for conv in GraphIndex(equalized).convs}
+    total = sum(macs.values())
+    return {name: 100 * count / total for name, count in macs.items()}
+
 
 FORMAT = 1
 
@@ -118,11 +270,11 @@ def search_mixed(
     if state.reference is None:
         state.reference = miou(model, labelled)
         state.save()
-    hunt = _Hunt(model, ranges, options, labelled, search, state, progress)
-    kept, finished = hunt.run()
-    quantized = apply(model, ranges, hunt.options_for(kept))
+    run = _Search(model, ranges, options, labelled, search, state, progress)
+    kept, finished = run.run()
+    quantized = apply(model, ranges, run.options_for(kept))
     drop = state.reference - state.scores[_name(kept)]
-    return Found(quantized, tuple(sorted(kept)), drop, state.reference, hunt.table, len(state.scores), finished)
+    return Found(quantized, tuple(sorted(kept)), drop, state.reference, run.table, len(state.scores), finished)
 
 
 def _key(ranges: Calibration, options: CalibrationOptions, labelled: Dataset) -> str:
@@ -178,7 +330,7 @@ class _State:
 
 
 @dataclass
-class _Hunt:
+class _Search:
     model: onnx.ModelProto
     ranges: Calibration
     options: CalibrationOptions

@@ -126,8 +126,7 @@ class LoweringFlags:
         )
 
     def _calibration(self) -> "CalibrationRequest":
-        from ffnet_deploy.calib.search import SearchOptions
-        from ffnet_deploy.calib.timings import read_timings
+        from ffnet_deploy.calib.search import SearchOptions, read_timings
         from ffnet_deploy.export.quantizing import CalibrationRequest
 
         return CalibrationRequest(

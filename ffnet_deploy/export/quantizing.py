@@ -20,8 +20,7 @@ from ffnet_deploy.calib import (
     read_calibration,
     write_calibration,
 )
-from ffnet_deploy.calib.images import DEFAULT_COUNT, labelled_samples
-from ffnet_deploy.calib.lists import read_image_list
+from ffnet_deploy.calib.images import DEFAULT_COUNT, labelled_samples, read_image_list
 from ffnet_deploy.calib.search import SearchOptions, search_mixed
 from ffnet_deploy.core.contract import Contract, OutputKind
 from ffnet_deploy.core.errors import DataError, OptionError

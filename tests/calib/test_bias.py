@@ -8,9 +8,9 @@ import torch
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
 from ffnet_deploy.calib.bias import TapSums, _response, correct_biases, mean_errors
 from ffnet_deploy.calib.collect import collect
-from ffnet_deploy.calib.insert import rounded_weight, scale_of
 from ffnet_deploy.calib.observers import Histogram
 from ffnet_deploy.calib.plan import make_plan
+from ffnet_deploy.calib.qdq import rounded_weight, scale_of
 from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.precision.graph_index import Conv, GraphIndex
 from tests.calib.networks import images, network, weight

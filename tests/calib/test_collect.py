@@ -5,10 +5,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from ffnet_deploy.calib import segments
-from ffnet_deploy.calib.collect import collect
+from ffnet_deploy.calib import collect as collecting
+from ffnet_deploy.calib.collect import SegmentedRunner, collect
 from ffnet_deploy.calib.observers import Histogram
-from ffnet_deploy.calib.segments import SegmentedRunner
 from ffnet_deploy.core.errors import ArtifactError, DataError
 from ffnet_deploy.precision.graph_index import GraphIndex
 from tests.calib.networks import images, network, set_weight, weight
@@ -21,7 +20,7 @@ def everything(model: onnx.ModelProto) -> list[str]:
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_pieces_give_what_the_whole_gives(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "OBSERVED_AT_ONCE", at_once)
+    monkeypatch.setattr(collecting, "OBSERVED_AT_ONCE", at_once)
     model, batch = network(), images(1)[0]
     names = everything(model)
     found: dict[str, np.ndarray] = {}
@@ -38,7 +37,7 @@ def test_pieces_give_what_the_whole_gives(at_once: int, monkeypatch: pytest.Monk
 
 
 def test_only_what_is_observed_is_handed_out_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "OBSERVED_AT_ONCE", 2)
+    monkeypatch.setattr(collecting, "OBSERVED_AT_ONCE", 2)
     model = network()
     runner = SegmentedRunner(model, everything(model))
     assert all(len(piece.observed) <= 2 for piece in runner._segments)

@@ -5,13 +5,12 @@ import onnx
 import pytest
 
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
-from ffnet_deploy.calib.channel_groups import ChannelGroups
+from ffnet_deploy.calib.channel_groups import ChannelGroups, rescale
 from ffnet_deploy.calib.collect import collect
 from ffnet_deploy.calib.equalize import choose_factors, equalize, scalable_groups, tensors_to_observe
 from ffnet_deploy.calib.observers import ChannelHistograms
 from ffnet_deploy.calib.plan import make_plan
-from ffnet_deploy.calib.rescale import rescale
-from ffnet_deploy.calib.simulate import outputs, sqnr
+from ffnet_deploy.calib.scoring import outputs, sqnr
 from ffnet_deploy.precision.graph_index import GraphIndex
 from tests.calib.networks import Builder, images, network, set_weight, weight
 from tests.calib.structure import check_structure
@@ -110,14 +109,14 @@ def test_even_channels_are_left_alone() -> None:
     seen = {name: ChannelHistograms() for name in tensors_to_observe(graph, plan)}
     collect(model, seen, images(4), "looking")
     factors = choose_factors(graph, plan, seen)
-    assert len(factors.groups) + len(factors.loose) <= 1, factors
+    assert len(factors.groups) + len(factors.with_mul) <= 1, factors
 
 
 def test_factors_that_cost_a_mul_are_exact_too() -> None:
     planted = with_outliers(network(), "stage0/token_mixer/conv1", "stage0/token_mixer/conv2", True)
     result = quantize_graph(planted, images(4), CalibrationOptions(Method.MINMAX, correct_bias=False))
     check_structure(result.model)
-    assert list(result.ranges.factors.loose) == ["/stage0/token_mixer/act/Gelu_output"]
+    assert list(result.ranges.factors.with_mul) == ["/stage0/token_mixer/act/Gelu_output"]
     work = onnx.ModelProto()
     work.CopyFrom(planted)
     equalize(work, result.ranges.factors)

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.calib import choose_images
-from ffnet_deploy.calib.images import labelled_samples, order_samples, shown_to_network, spread_over_classes
-from ffnet_deploy.calib.lists import read_image_list
+from ffnet_deploy.calib.images import (
+    labelled_samples,
+    order_samples,
+    read_image_list,
+    shown_to_network,
+    spread_over_classes,
+)
 from ffnet_deploy.core.contract import DimensionRange, InputKind, TestProtocol
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images

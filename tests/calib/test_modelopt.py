@@ -30,7 +30,7 @@ def test_its_mse_is_refused() -> None:
 @pytest.mark.parametrize("name", ["normal", "laplace", "standard_t"])
 def test_our_thresholds_are_its_thresholds(name: str, method: Method) -> None:
     pytest.importorskip("modelopt", reason="Model Optimizer is not installed: pip install 'ffnet-deploy[modelopt]'")
-    from ffnet_deploy.calib.modelopt import ModelOptHistogram
+    from ffnet_deploy.calib.observers import ModelOptHistogram
 
     rng = np.random.default_rng(1)
     values = (rng.standard_t(4, 200_000) if name == "standard_t" else getattr(rng, name)(0, 2, 200_000)).astype("f4")

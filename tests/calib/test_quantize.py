@@ -8,7 +8,7 @@ import pytest
 
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
 from ffnet_deploy.calib.quantize import mac_share
-from ffnet_deploy.calib.simulate import outputs, sqnr
+from ffnet_deploy.calib.scoring import outputs, sqnr
 from ffnet_deploy.core.errors import ArtifactError, DataError, OptionError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.precision.graph_index import GraphIndex

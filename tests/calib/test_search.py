@@ -14,11 +14,16 @@ from onnx import numpy_helper
 from ffnet_deploy.benchmark.files import write_run
 from ffnet_deploy.benchmark.record import BenchRun, Layer, Profile
 from ffnet_deploy.calib import Calibration, CalibrationOptions, Method, calibrate
-from ffnet_deploy.calib.search import SearchOptions, search_mixed
-from ffnet_deploy.calib.sensitivity import Sensitivity, ranked, sensitivities
-from ffnet_deploy.calib.simulate import sqnr
-from ffnet_deploy.calib.timings import Timings, read_timings
-from ffnet_deploy.calib.trials import blocks_of
+from ffnet_deploy.calib.scoring import blocks_of, sqnr
+from ffnet_deploy.calib.search import (
+    SearchOptions,
+    Sensitivity,
+    Timings,
+    ranked,
+    read_timings,
+    search_mixed,
+    sensitivities,
+)
 from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
