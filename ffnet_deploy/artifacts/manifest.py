@@ -3,17 +3,56 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.decoding import ADDED, decode_file
+from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.files import sha256, write_bytes
 from ffnet_deploy.core.version import __version__
 
 FORMAT = 1
 _TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "opencv-python", "onedl-mmsegmentation")
+
+
+@dataclass(frozen=True)
+class ManifestHeader:
+    """What every manifest says of its artefact, and the sections that are read back.
+
+    Attributes:
+        format: version of the manifest.
+        kind: of the artefact: ``"onnx"`` or ``"engine"``.
+        sha256: of the artefact.
+        bytes: size of the artefact.
+        files: SHA-256 of each further file in the same folder that belongs to it.
+        created: UTC, ISO 8601.
+        tools: versions of the packages that shaped it.
+        contract: what it takes and gives.
+        precision: how its precision came about, or what an engine was asked to compute in.
+        verification: what was compared, and how it came out.
+        proof: what is known of an engine's layers.
+    """
+
+    format: int
+    kind: str
+    sha256: str
+    bytes: int
+    files: dict[str, str] = field(default_factory=dict, metadata=ADDED)
+    created: str | None = field(default=None, metadata=ADDED)
+    tools: dict[str, str] | None = field(default=None, metadata=ADDED)
+    contract: Contract | None = field(default=None, metadata=ADDED)
+    precision: dict[str, Any] | None = field(default=None, metadata=ADDED)
+    verification: dict[str, Any] | None = field(default=None, metadata=ADDED)
+    proof: dict[str, Any] | None = field(default=None, metadata=ADDED)
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            if name != PurePath(name).name or name in ("", ".", ".."):
+                raise OptionError(f"{name!r} is no file in the artefact's folder")
 
 
 def manifest_path(artifact: Path) -> Path:
@@ -83,27 +122,29 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         ArtifactError: there is none, it is damaged or of a newer format, or a file has changed since it was written.
     """
     path = manifest_path(artifact)
-    remedy = "to do    export it again with ffnet-export"
+    remedy = "export it again with ffnet-export"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        recorded = {artifact.with_name(name): digest for name, digest in content.get("files", {}).items()}
-        recorded[artifact] = content["sha256"]
-        version = int(content["format"])
+        content = decode_file(path, dict[str, Any], f"manifest {path}", remedy)
+        check_format(path, content)
+        header = decode_file(path, ManifestHeader, f"manifest {path}", remedy)
     except FileNotFoundError as error:
-        raise ArtifactError(f"{artifact} has no manifest: {path.name} is missing.\n  {remedy}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"manifest {path} is damaged ({type(error).__name__}).\n  {remedy}") from error
-    if version > FORMAT:
-        raise ArtifactError(f"manifest {path} has format {version}; this version reads up to {FORMAT}")
+        raise ArtifactError(f"{artifact} has no manifest: {path.name} is missing.\n  to do    {remedy}") from error
     if "digest" in content and content["digest"] != seal(content)["digest"]:
-        raise ArtifactError(f"manifest {path} has changed since it was written.\n  {remedy}")
-    for file, expected in recorded.items():
-        _check_hash(file, expected, remedy)
-    return dict(content)
+        raise ArtifactError(f"manifest {path} has changed since it was written.\n  to do    {remedy}")
+    for name, expected in {**header.files, artifact.name: header.sha256}.items():
+        _check_hash(artifact.with_name(name), expected, remedy)
+    return content
+
+
+def check_format(path: Path, content: Mapping[str, Any]) -> None:
+    """Raise `ArtifactError` where the manifest `path` with this content is of a newer format than this version's."""
+    version = content.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise ArtifactError(f"manifest {path} has format {version}; this version reads up to {FORMAT}")
 
 
 def _check_hash(path: Path, expected: str, remedy: str) -> None:
     if not path.is_file():
-        raise ArtifactError(f"{path} is missing although its manifest names it.\n  {remedy}")
+        raise ArtifactError(f"{path} is missing although its manifest names it.\n  to do    {remedy}")
     if sha256(path) != expected:
-        raise ArtifactError(f"{path} has changed since its manifest was written.\n  {remedy}")
+        raise ArtifactError(f"{path} has changed since its manifest was written.\n  to do    {remedy}")

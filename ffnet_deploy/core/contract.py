@@ -4,11 +4,12 @@ It travels inside the artefact (ONNX metadata) and beside it (manifest), so that
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any
 
+from ffnet_deploy.core.decoding import DecodingError, decode, is_printable
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 
 STRIDE = 32
@@ -22,6 +23,18 @@ METADATA_KEY = "ffnet_deploy"
 
 IGNORE_LABEL = 255
 """Label value that is left out of every score."""
+
+MAX_SIZE = 32768
+"""Largest input height or width of an artefact, pixels."""
+
+MAX_BATCH = 4096
+"""Largest batch of an artefact."""
+
+MAX_CLASSES = 4096
+"""Most classes of a network."""
+
+MAX_ELEMENTS = 2**31 - 1
+"""Most elements of an input: TensorRT and others count them in 32 bits."""
 
 
 class InputKind(str, Enum):
@@ -41,9 +54,31 @@ class OutputKind(str, Enum):
     LOGITS = "logits"
     """float32 (batch, classes, height / s, width / s), before any resize; s is the decoder's stride."""
     LABELS = "labels"
-    """uint8 (batch, height, width): logits resized to the input size (bilinear), then argmax."""
+    """uint8, or uint16 where there are more than 255 classes, (batch, height, width): logits resized to the input size
+    (bilinear), then argmax."""
     PROBABILITIES = "probabilities"
     """float32 (batch, classes, height, width): softmax of the resized logits."""
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_classes(classes: Sequence[str], palette: Sequence[tuple[int, int, int]]) -> None:
+    """Raise `OptionError` unless `classes` are unique one-line names and `palette` has an RGB colour for each."""
+    if not 1 <= len(classes) <= MAX_CLASSES:
+        raise OptionError(f"a network predicts 1 to {MAX_CLASSES} classes: got {len(classes)}")
+    bad = [name for name in classes if not is_printable(name)]
+    if bad:
+        raise OptionError(f"class names are lines of text of at most 200 characters: got {bad[0]!r:.80}")
+    if len(set(classes)) != len(classes):
+        twice = next(name for name in classes if list(classes).count(name) > 1)
+        raise OptionError(f"two classes are called {twice!r}: scores could not tell them apart")
+    if len(classes) != len(palette):
+        raise OptionError(f"{len(classes)} class names but {len(palette)} colours")
+    for colour in palette:
+        if len(colour) != 3 or not all(_is_int(value) and 0 <= value <= 255 for value in colour):
+            raise OptionError(f"colours are red, green and blue within 0..255: got {colour}")
 
 
 def nearest_multiples(size: int, divisor: int = STRIDE) -> tuple[int, int]:
@@ -61,6 +96,8 @@ class DimensionRange:
     max: int
 
     def __post_init__(self) -> None:
+        if not all(_is_int(value) for value in (self.min, self.opt, self.max)):
+            raise OptionError(f"sizes are whole numbers: got {self.min!r}, {self.opt!r}, {self.max!r}")
         if not 1 <= self.min <= self.opt <= self.max:
             raise OptionError(f"a range must rise from at least 1: got min {self.min}, opt {self.opt}, max {self.max}")
 
@@ -97,8 +134,10 @@ class Normalization:
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise OptionError(f"normalisation needs three means and three positive deviations: {self.mean}, {self.std}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise OptionError(f"normalisation needs three finite means and deviations: {self.mean}, {self.std}")
+        if min(self.std) <= 0:
+            raise OptionError(f"normalisation needs positive deviations: got {self.std}")
 
 
 @dataclass(frozen=True)
@@ -130,8 +169,14 @@ class TestProtocol:
             raise OptionError("sliding-window evaluation needs a crop size and a stride")
         if self.crop and self.stride and not all(1 <= s <= c for s, c in zip(self.stride, self.crop, strict=True)):
             raise OptionError(f"windows must touch: the stride {self.stride} is not within 1 and the crop {self.crop}")
-        if min(self.scale) < 1 or self.divisor < 1:
-            raise OptionError(f"scale and divisor must be positive: got {self.scale}, {self.divisor}")
+        for name in ("scale", "crop", "stride"):
+            pair = getattr(self, name)
+            if pair is None:
+                continue
+            if len(pair) != 2 or not all(_is_int(size) and 1 <= size <= MAX_SIZE for size in pair):
+                raise OptionError(f"{name} must be two sizes within 1 and {MAX_SIZE} pixels: got {pair}")
+        if not (_is_int(self.divisor) and 1 <= self.divisor <= MAX_SIZE):
+            raise OptionError(f"the divisor must lie within 1 and {MAX_SIZE} pixels: got {self.divisor}")
 
 
 @dataclass(frozen=True)
@@ -167,10 +212,19 @@ class Contract:
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.classes) != len(self.palette):
-            raise OptionError(f"{len(self.classes)} class names but {len(self.palette)} colours")
-        if self.output is OutputKind.LABELS and len(self.classes) > IGNORE_LABEL:
-            raise OptionError(f"label maps are uint8: {len(self.classes)} classes do not fit")
+        for name in ("network", "dataset"):
+            if not is_printable(getattr(self, name)):
+                raise OptionError(f"the name of a {name} is a line of text: got {getattr(self, name)!r}")
+        check_classes(self.classes, self.palette)
+        if self.batch.max > MAX_BATCH:
+            raise OptionError(f"batches hold at most {MAX_BATCH} images: got {self.batch.max}")
+        if max(self.height.max, self.width.max) > MAX_SIZE:
+            raise OptionError(f"images are at most {MAX_SIZE} pixels high and wide: got {self.height} x {self.width}")
+        if self.batch.opt * 3 * self.height.opt * self.width.opt > MAX_ELEMENTS:
+            raise OptionError(
+                f"an input of {self.batch.opt} x 3 x {self.height.opt} x {self.width.opt} has more than {MAX_ELEMENTS} "
+                "elements; take smaller sizes or a smaller batch"
+            )
 
     @property
     def is_dynamic(self) -> bool:
@@ -196,26 +250,8 @@ class Contract:
             ArtifactError: the text is not such a contract.
         """
         try:
-            raw: dict[str, Any] = json.loads(text)
-            return cls(
-                network=raw["network"],
-                dataset=raw["dataset"],
-                classes=tuple(raw["classes"]),
-                palette=tuple((int(r), int(g), int(b)) for r, g, b in raw["palette"]),
-                input=InputKind(raw["input"]),
-                output=OutputKind(raw["output"]),
-                batch=DimensionRange(**raw["batch"]),
-                height=DimensionRange(**raw["height"]),
-                width=DimensionRange(**raw["width"]),
-                normalization=Normalization(**{key: tuple(value) for key, value in raw["normalization"].items()}),
-                protocol=TestProtocol(**{key: _tupled(value) for key, value in raw["protocol"].items()}),
-                sources=dict(raw["sources"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return decode(text, cls)
+        except DecodingError as error:
             raise ArtifactError(
                 f"the artefact's description is damaged ({error}).\n  to do    export it again with ffnet-export"
             ) from error
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

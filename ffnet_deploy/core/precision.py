@@ -6,8 +6,8 @@ It travels in the graph's metadata, so that an engine can be checked against wha
 import json
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
 
+from ffnet_deploy.core.decoding import DecodingError, decode
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 
 PRECISION_KEY = "ffnet_deploy_precision"
@@ -80,14 +80,8 @@ class PrecisionRecord:
             ArtifactError: the text is not such a record.
         """
         try:
-            raw: dict[str, Any] = json.loads(text)
-            return cls(
-                precision=Precision(raw["precision"]),
-                base=Precision(raw["base"]),
-                quantized=tuple(raw["quantized"]),
-                float32=tuple(raw["float32"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
+            return decode(text, cls)
+        except DecodingError as error:
             raise ArtifactError(
                 f"the artefact's record of precision is damaged ({error}).\n  to do    export it again"
             ) from error
