@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from ffnet_deploy.calib.collect import Images
 from ffnet_deploy.calib.equalize import Factors
 from ffnet_deploy.calib.options import CalibrationOptions, Method
 from ffnet_deploy.core.contract import METADATA_KEY
-from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.decoding import DecodingError, decode, decode_file
+from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.files import write_json
 
 FORMAT = 1
@@ -63,6 +64,64 @@ class Calibration:
     shifts: Mapping[str, NDArray[np.float64]]
 
 
+@dataclass(frozen=True)
+class TensorRanges:
+    """What a file of ranges holds of a tensor: clipping threshold, largest magnitude, shape for the first image."""
+
+    threshold: float
+    maximum: float
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.threshold < 0 or self.maximum < 0 or any(size < 0 for size in self.shape):
+            raise OptionError("thresholds, magnitudes and sizes are not negative")
+
+
+@dataclass(frozen=True)
+class FactorLists:
+    """What a file of ranges holds of equalisation; see `Factors`."""
+
+    groups: dict[str, tuple[float, ...]]
+    loose: dict[str, tuple[float, ...]]
+    restored: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if any(factor <= 0 for factors in (*self.groups.values(), *self.loose.values()) for factor in factors):
+            raise OptionError("factors of equalisation are positive")
+
+
+@dataclass(frozen=True)
+class RangesFile:
+    """A `Calibration` as its file holds it."""
+
+    format: int
+    key: CalibrationKey
+    images: int
+    tensors: dict[str, TensorRanges]
+    equalisation: FactorLists
+    bias_shifts: dict[str, tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise OptionError(f"it has format {self.format}; this version reads {FORMAT}")
+        if self.images < 1:
+            raise OptionError(f"it was measured on {self.images} images")
+
+    @property
+    def calibration(self) -> Calibration:
+        """What was measured."""
+        factors = self.equalisation
+        return Calibration(
+            key=self.key,
+            images=self.images,
+            thresholds={name: tensor.threshold for name, tensor in self.tensors.items()},
+            maxima={name: tensor.maximum for name, tensor in self.tensors.items()},
+            shapes={name: tensor.shape for name, tensor in self.tensors.items()},
+            factors=Factors(_arrays(factors.groups), _arrays(factors.loose), factors.restored),
+            shifts=_arrays(self.bias_shifts),
+        )
+
+
 def key_of(model: onnx.ModelProto, images: Images, options: CalibrationOptions) -> CalibrationKey:
     """What ranges measured now would hold for."""
     return CalibrationKey(graph_hash(model), images_hash(images), _preprocessing_hash(model), method_name(options))
@@ -98,7 +157,10 @@ def images_hash(images: Images) -> str:
 
 def _preprocessing_hash(model: onnx.ModelProto) -> str:
     text = {item.key: item.value for item in model.metadata_props}.get(METADATA_KEY, "{}")
-    contract = json.loads(text)
+    try:
+        contract = decode(text, dict[str, Any])
+    except DecodingError as error:
+        raise ArtifactError(f"the graph's description is damaged: {error}.\n  to do    export it again") from error
     shown = {name: contract.get(name) for name in ("input", "normalization", "protocol", "height", "width")}
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
@@ -160,20 +222,17 @@ def read_calibration(path: Path, key: CalibrationKey) -> Calibration:
     Raises:
         ArtifactError: the file is missing or damaged, or was measured on something else; the message says on what.
     """
-    remedy = "to do    remove it to calibrate again, or name another file"
+    remedy = "remove it to calibrate again, or name another file"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        calibration = _parsed(content)
+        calibration = decode_file(path, RangesFile, f"the file of ranges {path}", remedy).calibration
     except FileNotFoundError as error:
-        raise ArtifactError(f"there is no file of ranges {path}.\n  {remedy}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"the file of ranges {path} is damaged ({type(error).__name__}).\n  {remedy}") from error
+        raise ArtifactError(f"there is no file of ranges {path}.\n  to do    {remedy}") from error
     differing = [
         field.name for field in fields(key) if getattr(key, field.name) != getattr(calibration.key, field.name)
     ]
     if differing:
         found = "\n".join(f"  {name:<14} {_differs(name, calibration.key, key)}" for name in differing)
-        raise ArtifactError(f"the ranges in {path} were measured on something else:\n{found}\n  {remedy}")
+        raise ArtifactError(f"the ranges in {path} were measured on something else:\n{found}\n  to do    {remedy}")
     return calibration
 
 
@@ -185,22 +244,5 @@ def _differs(name: str, found: CalibrationKey, expected: CalibrationKey) -> str:
     return f"{what.get(name, 'images prepared in another way')} (SHA-256 {one[:12]}..., expected {other[:12]}...)"
 
 
-def _parsed(content: Mapping[str, Any]) -> Calibration:
-    if int(content["format"]) != FORMAT:
-        raise ValueError(f"format {content['format']}")
-    tensors, equalisation = content["tensors"], content["equalisation"]
-    return Calibration(
-        key=CalibrationKey(**content["key"]),
-        images=int(content["images"]),
-        thresholds={name: float(tensor["threshold"]) for name, tensor in tensors.items()},
-        maxima={name: float(tensor["maximum"]) for name, tensor in tensors.items()},
-        shapes={name: tuple(tensor["shape"]) for name, tensor in tensors.items()},
-        factors=Factors(
-            _arrays(equalisation["groups"]), _arrays(equalisation["loose"]), tuple(equalisation["restored"])
-        ),
-        shifts=_arrays(content["bias_shifts"]),
-    )
-
-
-def _arrays(lists: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+def _arrays(lists: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.float64]]:
     return {name: np.array(values, np.float64) for name, values in lists.items()}

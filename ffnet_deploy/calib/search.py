@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from ffnet_deploy.calib.plan import is_named
 from ffnet_deploy.calib.quantize import Quantized, apply
 from ffnet_deploy.calib.ranges import Calibration
 from ffnet_deploy.calib.scoring import blocks_of, disagreement, miou, sqnr, tried
+from ffnet_deploy.core.decoding import decode_file
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.progress import Progress, no_progress
@@ -195,11 +197,11 @@ class SearchOptions:
     timings: Timings | None = None
 
     def __post_init__(self) -> None:
-        if self.max_drop < 0:
+        if not 0 <= self.max_drop < math.inf:
             raise OptionError(f"a largest fall of mIoU is 0 points or more: got {self.max_drop}")
         if self.images < 1:
             raise OptionError(f"a search needs at least one image: got {self.images}")
-        if self.budget is not None and self.budget <= 0:
+        if self.budget is not None and not 0 < self.budget < math.inf:
             raise OptionError(f"a budget is a positive number of seconds: got {self.budget}")
 
 
@@ -288,6 +290,29 @@ def _name(kept: Sequence[str] | frozenset[str]) -> str:
     return " ".join(sorted(kept))
 
 
+@dataclass(frozen=True)
+class SearchFile:
+    """The state of a search as its file holds it; percentages are of mIoU.
+
+    Attributes:
+        format: version of the file.
+        key: SHA-256 of what the measurements hold for.
+        reference_mIoU: of the FP32 graph; None: not measured yet.
+        scores: mIoU by the names of the blocks left unquantised.
+        sensitivity: cost of each block alone, in the order measured.
+    """
+
+    format: int
+    key: str
+    reference_mIoU: float | None  # noqa: N815
+    scores: dict[str, float]
+    sensitivity: tuple[Sensitivity, ...]
+
+    def __post_init__(self) -> None:
+        if not all(0 <= score <= 100 for score in (self.reference_mIoU or 0.0, *self.scores.values())):
+            raise OptionError("mIoU lies within 0 and 100 percent")
+
+
 class _State:
     """Everything measured so far, on disk after each measurement."""
 
@@ -304,20 +329,15 @@ class _State:
         state = cls(path, key)
         if path is None or not path.exists():
             return state
-        remedy = "to do    remove the file to search anew"
-        try:
-            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            version, recorded = int(raw["format"]), str(raw["key"])
-            state.reference = None if raw["reference_mIoU"] is None else float(raw["reference_mIoU"])
-            state.scores = {str(name): float(value) for name, value in raw["scores"].items()}
-            state.rows = [Sensitivity(**{**row, "convs": tuple(row["convs"])}) for row in raw["sensitivity"]]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"the state of the search in {path} is damaged ({error}).\n  {remedy}") from error
-        if version != FORMAT or recorded != key:
+        remedy = "remove the file to search anew"
+        stored = decode_file(path, SearchFile, f"the state of the search in {path}", remedy)
+        if stored.format != FORMAT or stored.key != key:
             raise ArtifactError(
                 f"{path} is the state of another search: graph, calibration, kept layers or labelled images differ.\n"
-                f"  {remedy}"
+                f"  to do    {remedy}"
             )
+        state.reference, state.scores = stored.reference_mIoU, dict(stored.scores)
+        state.rows = list(stored.sensitivity)
         return state
 
     def save(self) -> None:

@@ -53,6 +53,15 @@ def decode(text: str | bytes, kind: type[Document]) -> Document:
     except RecursionError as error:
         raise DecodingError(f"lists and dicts lie more than {MAX_DEPTH} deep within each other") from error
     _check_values(raw, "", 0)
+    return converted(raw, kind)
+
+
+def converted(raw: Any, kind: type[Document]) -> Document:
+    """A decoded document, or a part of one, as a value of the annotated type `kind`; see `decode`.
+
+    Raises:
+        DecodingError: an entry is missing or of another type; the message names it.
+    """
     _check_complete(kind, raw, "")
     try:
         return msgspec.convert(raw, kind, strict=True)

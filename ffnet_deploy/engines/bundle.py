@@ -11,12 +11,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.artifacts.manifest import FORMAT, describe, manifest_path
+from ffnet_deploy.artifacts.manifest import check_format, describe, manifest_path
 from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.decoding import ADDED, DecodingError, decode, document_bytes
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.files import check_target, storage_errors, write_bytes
 from ffnet_deploy.core.precision import PrecisionRecord
@@ -27,6 +28,33 @@ from ffnet_deploy.engines.tensorrt.variant import Variant, load
 
 KIND = "engine"
 _DRAFT = ".building"
+
+
+@dataclass(frozen=True)
+class EngineBuildOptions:
+    """The options of a build that decide where an engine runs; see `BuildOptions`."""
+
+    strip_weights: bool
+    version_compatible: bool
+    hardware_compatibility: HardwareCompatibility
+
+
+@dataclass(frozen=True)
+class EngineTarget:
+    """The GPUs an engine was built for: their compute capabilities, and the name of the one it was built on."""
+
+    capabilities: tuple[str, ...]
+    gpu: str | None
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """How an engine was built, as its manifest says: variant and version of TensorRT, options, GPUs."""
+
+    flavour: Variant
+    version: str
+    options: EngineBuildOptions
+    target: EngineTarget
 
 
 @dataclass(frozen=True)
@@ -55,6 +83,39 @@ class Bundle:
         if self.manifest:
             return ()
         return (f"{self.path.name} has no manifest: nothing but --trust-engine vouches for it",)
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """The parts of an engine's manifest that decide whether and how it runs.
+
+    Attributes:
+        format: version of the manifest.
+        kind: `KIND`.
+        bytes: size of the engine.
+        sha256: of the engine.
+        contract: what the network takes and gives.
+        precision: what was asked for.
+        build: how it was built.
+        verification: how it compares with its network.
+        proof: what is known of its layers.
+        tensors: shapes of ``"input"`` and ``"output"``.
+        rebuild: command that builds it again.
+        key: SHA-256 of what it was built from.
+    """
+
+    format: int
+    kind: str
+    bytes: int
+    sha256: str
+    contract: Contract
+    precision: PrecisionRecord
+    build: EngineBuild
+    verification: dict[str, Any] = field(default_factory=dict, metadata=ADDED)
+    proof: dict[str, Any] = field(default_factory=dict, metadata=ADDED)
+    tensors: dict[str, tuple[int, ...]] = field(default_factory=dict, metadata=ADDED)
+    rebuild: str = field(default="", metadata=ADDED)
+    key: str = field(default="", metadata=ADDED)
 
 
 def read_bundle(path: Path, trust: bool = False, device: int = 0) -> Bundle:
@@ -95,9 +156,8 @@ def open_bundle(path: Path, trust: bool = False) -> Bundle:
         )
     if hashlib.sha256(plan).hexdigest() != manifest["sha256"]:
         raise ArtifactError(f"{path} has changed since its manifest was written.\n  {_remedy(path, manifest)}")
-    contract = Contract.from_json(json.dumps(manifest["contract"]))
-    record = PrecisionRecord.from_json(json.dumps(manifest["precision"]))
-    return Bundle(path, plan, contract, record, Variant(manifest["build"]["flavour"]), manifest)
+    known = decode(_canonical(manifest), EngineManifest)
+    return Bundle(path, plan, known.contract, known.precision, known.build.flavour, manifest)
 
 
 def _trusted(path: Path, plan: bytes, trust: bool) -> Bundle:
@@ -196,17 +256,17 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """
     file = manifest_path(path)
     try:
-        text = file.read_bytes()
-        content = json.loads(text)
-        if content["kind"] != KIND or not isinstance(content["format"], int):
-            raise ValueError("it is none of an engine")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"manifest {file} is damaged ({type(error).__name__}).\n  {_remedy(path)}") from error
-    if content["format"] > FORMAT:
-        raise ArtifactError(f"manifest {file} has format {content['format']}; this version reads up to {FORMAT}")
-    if _canonical(seal(content)) != text:  # the content, and how it is written
-        raise ArtifactError(f"manifest {file} has changed since it was written.\n  {_remedy(path)}")
-    return dict(content)
+        text = document_bytes(file)
+        content = decode(text, dict[str, Any])
+        if content.get("kind") != KIND:
+            raise DecodingError("it is none of an engine")
+        check_format(file, content)
+        if _canonical(seal(content)) != text:  # the content, and how it is written
+            raise ArtifactError(f"manifest {file} has changed since it was written.\n  {_remedy(path)}")
+        decode(text, EngineManifest)
+    except (OSError, DecodingError) as error:
+        raise ArtifactError(f"manifest {file} is damaged ({error}).\n  {_remedy(path)}") from error
+    return content
 
 
 @contextmanager
