@@ -1,7 +1,6 @@
 """The JSON file beside every artefact: what it is, what it came from, and what was measured of it."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -12,7 +11,7 @@ from typing import Any
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.decoding import ADDED, decode_file
 from ffnet_deploy.core.errors import ArtifactError, OptionError
-from ffnet_deploy.core.files import sha256, write_bytes
+from ffnet_deploy.core.files import json_bytes, sha256, write_bytes
 from ffnet_deploy.core.version import __version__
 
 FORMAT = 1
@@ -100,19 +99,14 @@ def write_manifest(artifact: Path, kind: str, content: Mapping[str, Any], files:
         The manifest's path.
     """
     path = manifest_path(artifact)
-    write_bytes(path, canonical(seal({**describe(artifact, kind, files), **content})))
+    write_bytes(path, json_bytes(seal({**describe(artifact, kind, files), **content})))
     return path
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     """`content` with the SHA-256 of itself as its last entry, ``"digest"``."""
     plain = {key: value for key, value in content.items() if key != "digest"}
-    return {**plain, "digest": hashlib.sha256(canonical(plain)).hexdigest()}
-
-
-def canonical(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a manifest: indented JSON in UTF-8, keys in the order given."""
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return {**plain, "digest": hashlib.sha256(json_bytes(plain)).hexdigest()}
 
 
 def read_manifest(artifact: Path) -> dict[str, Any]:

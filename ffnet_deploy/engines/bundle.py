@@ -6,7 +6,6 @@ very bytes, and was made for this machine; one that has no manifest needs the us
 
 import glob
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.artifacts.manifest import check_format, describe, manifest_path
+from ffnet_deploy.artifacts.manifest import check_format, describe, manifest_path, seal
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.decoding import ADDED, DecodingError, decode, document_bytes
 from ffnet_deploy.core.errors import ArtifactError
-from ffnet_deploy.core.files import check_target, storage_errors, write_bytes
+from ffnet_deploy.core.files import check_target, json_bytes, storage_errors, write_bytes
 from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.cuda import CudaDevice, find_device
 from ffnet_deploy.engines.onnx_metadata import read_description
@@ -156,7 +155,7 @@ def open_bundle(path: Path, trust: bool = False) -> Bundle:
         )
     if hashlib.sha256(plan).hexdigest() != manifest["sha256"]:
         raise ArtifactError(f"{path} has changed since its manifest was written.\n  {_remedy(path, manifest)}")
-    known = decode(_canonical(manifest), EngineManifest)
+    known = decode(json_bytes(manifest), EngineManifest)
     return Bundle(path, plan, known.contract, known.precision, known.build.flavour, manifest)
 
 
@@ -238,16 +237,6 @@ def _remedy(path: Path, manifest: Mapping[str, Any] | None = None) -> str:
     return f"to do    build it again: {(manifest or {}).get('rebuild', usual)}"
 
 
-def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """`content` with the SHA-256 of itself as its last entry."""
-    plain = {key: value for key, value in content.items() if key != "digest"}
-    return {**plain, "digest": hashlib.sha256(_canonical(plain)).hexdigest()}
-
-
-def _canonical(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
 def read_sealed(path: Path) -> dict[str, Any]:
     """The manifest of the engine `path`, after checking that not one byte of it has changed.
 
@@ -261,7 +250,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         if content.get("kind") != KIND:
             raise DecodingError("it is none of an engine")
         check_format(file, content)
-        if _canonical(seal(content)) != text:  # the content, and how it is written
+        if json_bytes(seal(content)) != text:  # the content, and how it is written
             raise ArtifactError(f"manifest {file} has changed since it was written.\n  {_remedy(path)}")
         decode(text, EngineManifest)
     except (OSError, DecodingError) as error:
@@ -305,7 +294,7 @@ def write_content(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         StorageError: there is no room, or the folder cannot be written.
     """
-    write_bytes(manifest_path(path), _canonical(seal({**describe(path, KIND), **content})))
+    write_bytes(manifest_path(path), json_bytes(seal({**describe(path, KIND), **content})))
 
 
 def publish(draft: Path, path: Path) -> None:

@@ -81,9 +81,10 @@ def test_a_signal_between_the_renames_is_heeded_after_them(tmp_path: Path, monke
 def sealed(artifact: Path, kind: str, content: object, files: tuple[str, ...]) -> Path:
     """As `write_manifest`, without a rename."""
     path = artifacts.manifest_path(artifact)
-    from ffnet_deploy.artifacts.manifest import canonical, describe, seal
+    from ffnet_deploy.artifacts.manifest import describe, seal
+    from ffnet_deploy.core.files import json_bytes
 
-    path.write_bytes(canonical(seal(describe(artifact, kind, files))))
+    path.write_bytes(json_bytes(seal(describe(artifact, kind, files))))
     return path
 
 

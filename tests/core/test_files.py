@@ -127,3 +127,10 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "pipe").is_fifo()
     with pytest.raises(StorageError, match="it is a folder"):
         write_json(tmp_path, [1])
+
+
+def test_json_holds_only_what_every_parser_reads(tmp_path: Path) -> None:
+    content = {"share": float("nan"), "times": [1.5, float("inf")], "file": os.fsdecode(b"caf\xe9.png"), "n": 1}
+    write_json(tmp_path / "a.json", content)
+    read = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert read == {"share": None, "times": [1.5, None], "file": "caf\ufffd.png", "n": 1}
