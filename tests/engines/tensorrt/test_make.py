@@ -152,7 +152,7 @@ def test_a_folder_in_the_engines_place_is_one_clear_error(toy: Path) -> None:
 
 def test_a_graph_that_its_manifest_does_not_describe_is_refused(toy: Path) -> None:
     manifest_path(toy).write_text(manifest_path(toy).read_text().replace('"sha256": "', '"sha256": "0'))
-    with pytest.raises(ArtifactError, match="has changed since (its manifest|it) was written"):
+    with pytest.raises(ArtifactError, match=r"has changed since (its manifest|it) was written"):
         make_engine(toy, toy.with_name("toy.rtx.engine"), TOY)
 
 
