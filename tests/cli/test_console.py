@@ -3,6 +3,7 @@ from cyclopts import App
 
 from ffnet_deploy.cli.console import ExitCode, make_app
 from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.version import __version__
 from ffnet_deploy.engines.cuda import NoDeviceError
 from tests.commands import invoke
 
@@ -64,6 +65,4 @@ def test_near_misses_are_suggested() -> None:
 
 
 def test_the_version_is_told() -> None:
-    from importlib.metadata import version
-
-    assert invoke(command_that(None), "--version").stdout == f"ffnet-fail {version('ffnet-deploy')}\n"
+    assert invoke(command_that(None), "--version").stdout == f"ffnet-fail {__version__}\n"
