@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ffnet_deploy.core.contract import Extent
+from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.export.network import DeployedNetwork
 from ffnet_deploy.export.rewrites.matrix_resize import MatrixResize, Sides
 from ffnet_deploy.export.rewrites.resizing import Enlarge, EnlargedConv, open_head
@@ -53,7 +53,7 @@ class AppliedRewrite:
 
 
 def rewrite(
-    network: DeployedNetwork, names: Sequence[Rewrite], height: Extent, width: Extent, image: Tensor
+    network: DeployedNetwork, names: Sequence[Rewrite], height: DimensionRange, width: DimensionRange, image: Tensor
 ) -> tuple[DeployedNetwork, tuple[AppliedRewrite, ...]]:
     """`network` with those of the rewrites in `names` that find something to replace, and what each of them changed.
 
