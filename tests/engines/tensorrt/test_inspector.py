@@ -1,6 +1,8 @@
-"""What the inspector's list says of an engine, in the words of TensorRT 8.5 and of 10 and 11.
+"""What the inspector's list says of an engine, in the words of TensorRT 8.5 and 8.6, 10, 11 and TensorRT for RTX.
 
-The lists are written after those in NVIDIA's documentation ("Engine inspector" in the developer guide).
+`old_list` is written after 8.x lists in public reports (Torch-TensorRT's draw_engine guide), `mixed_list` after the
+10.2 list in NVIDIA/TensorRT issue 4020 (long type names, metadata, fused sums as second inputs), `new_list` after 10.x
+lists with short type names, `newest_list` after the documented wording of 11 and RTX ("Datatype" beside "Format").
 """
 
 from types import SimpleNamespace
@@ -66,7 +68,28 @@ def new_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("listed", [old_list, new_list])
+def mixed_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
+    listed = old_list(a, b)
+    for one in listed["Layers"]:
+        nodes = [name for name in node_names(one) if name.startswith("/")] if one["LayerType"] != "Reformat" else []
+        one["Metadata"] = "\u001e".join(f"[ONNX Layer: {node}]" for node in nodes)
+        one.pop("Weights", None)
+    return listed
+
+
+def newest_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
+    listed = new_list(a, b)
+    for one in listed["Layers"]:
+        for tensor in {id(tensor): tensor for tensor in [*one["Inputs"], *one["Outputs"]]}.values():
+            tensor["Datatype"] = tensor.pop("Format/Datatype")
+            tensor["Format"] = "Row major linear"
+    return listed
+
+
+ALL = [old_list, mixed_list, new_list, newest_list]
+
+
+@pytest.mark.parametrize("listed", ALL)
 def test_an_engine_as_asked_for_is_counted(listed: Any) -> None:
     proof = check_engine(listed(), CONVS, FP16)
     assert proof.violations == () and proof.unseen == 0
@@ -77,7 +100,7 @@ def test_an_engine_as_asked_for_is_counted(listed: Any) -> None:
     assert quantized.violations == () and quantized.convolutions == {"int8": 1, "fp16": 1, "fp32": 1}
 
 
-@pytest.mark.parametrize("listed", [old_list, new_list])
+@pytest.mark.parametrize("listed", ALL)
 def test_an_fp16_engine_that_is_fp32_is_caught(listed: Any) -> None:
     proof = check_engine(listed(a="fp32", b="fp32"), CONVS, FP16)
     assert proof.violations == ("/a/Conv: asked for fp16, runs in fp32", "/b/Conv: asked for fp16, runs in fp32")
@@ -85,7 +108,7 @@ def test_an_fp16_engine_that_is_fp32_is_caught(listed: Any) -> None:
         require_precision(proof.violations, FP16, "the engine")
 
 
-@pytest.mark.parametrize("listed", [old_list, new_list])
+@pytest.mark.parametrize("listed", ALL)
 def test_an_int8_layer_that_runs_in_fp16_is_caught(listed: Any) -> None:
     assert check_engine(listed(), CONVS, INT8).violations == ("/a/Conv: asked for int8, runs in fp16",)
     assert check_engine(listed(a="int8", b="int8"), CONVS, INT8).violations == (
@@ -160,3 +183,41 @@ def test_reformats_named_after_a_convolution_are_not_it() -> None:
     wrong = old_list(a="fp32")
     wrong["Layers"].append(layer("Reformatting CopyNode for Output Tensor 0 to /a/Conv", "Reformat", OLD["fp16"]))
     assert check_engine(wrong, CONVS, FP16).violations == ("/a/Conv: asked for fp16, runs in fp32",)
+
+
+def metadata(*nodes: str) -> str:
+    return "\u001e".join(f"[ONNX Layer: {node}]" for node in nodes)
+
+
+@pytest.mark.parametrize("listed", [new_list, newest_list])
+def test_generated_casts_that_name_a_convolution_are_not_it(listed: Any) -> None:
+    right = listed()
+    cast = layer("__myl_CastMove_myl0_0", "kgen", "Float", Metadata=metadata("/a/Conv", "/b/Conv"))
+    right["Layers"].insert(0, cast)
+    proof = check_engine(right, CONVS, FP16)
+    assert proof.violations == () and proof.convolutions == {"fp16": 2, "fp32": 1}
+    wrong = listed(a="fp32")
+    wrong["Layers"].insert(0, layer("__myl_CastMove_myl0_0", "kgen", "Half", Metadata=metadata("/a/Conv")))
+    assert check_engine(wrong, CONVS, FP16).violations == ("/a/Conv: asked for fp16, runs in fp32",)
+
+
+def test_a_convolution_that_only_casts_name_is_unseen() -> None:
+    only = {"Layers": [layer("__myl_Cast_myl0_0", "kgen", "Float", Metadata=metadata("/a/Conv"))]}
+    proof = check_engine(only, ["/a/Conv"], FP16)
+    assert proof.violations == () and proof.seen == 0 and proof.unseen == 1
+
+
+def test_bytes_of_an_image_are_no_int8() -> None:
+    first = layer("/a/Conv", "CaskConvolution", "UInt8", Metadata=metadata("/a/Conv"))
+    assert precision_of(first) == "unknown"
+    first["Inputs"].append({"Format/Datatype": "Half"})
+    assert precision_of(first) == "fp16"
+    assert precision_of(layer("/a/Conv", "x", "Row major linear UInt8 format")) == "unknown"
+
+
+def test_a_fused_sum_in_int8_does_not_make_its_convolution_int8() -> None:
+    fused = layer("/b/Conv + /b/Add", "CaskConvolution", OLD["fp16"])
+    fused["Inputs"] = [*fused["Inputs"], {"Format/Datatype": OLD["int8"]}]
+    assert precision_of(fused) == "fp16"
+    described = {"Layers": [{**fused, "Metadata": metadata("/b/Conv", "/b/Add")}]}
+    assert check_engine(described, ["/b/Conv"], FP16).violations == ()
