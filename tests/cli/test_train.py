@@ -64,7 +64,7 @@ def test_dry_run_shows_what_would_be_trained(asked: list[Any]) -> None:
     ("arguments", "told"),
     [
         (["--config", "ffnet_seg_nano_camvit"], "ffnet_seg_nano_camvid"),
-        (["--config", "ffnet_seg_nano_camvid", "--data", "/nowhere"], "no folder /nowhere/images/train"),
+        (["--config", "ffnet_seg_nano_camvid", "--data", "/nowhere"], "the data folder /nowhere does not exist"),
         (["--config", "ffnet_seg_nano_camvid", "--iterations", "0"], "--iterations takes a number from 1"),
         (["--config", "ffnet_seg_nano_camvid", "--set", "nonsense"], "key=value"),
         (["--config", "ffnet_seg_nano_camvid", "--resume", "--work-dir", "/nowhere"], "nothing to resume"),
