@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Annotated
 
 import onnx
-import typer
+from cyclopts import Parameter
 from rich.table import Table
 
 from ffnet_deploy.artifacts.manifest import tool_versions
 from ffnet_deploy.calib import CalibrationOptions, Method, calibrate, choose_images, write_calibration
-from ffnet_deploy.cli.console import console, progress_bar, run_command
+from ffnet_deploy.cli.console import ExitCode, console, make_app, progress_bar, run_command
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.files import check_target, write_json
 from ffnet_deploy.evaluation.datasets import open_dataset
-from ffnet_deploy.export.onnx_file import contract_in
+from ffnet_deploy.export.onnx import contract_in
 
 RUNS = 2
 
@@ -44,7 +44,7 @@ def in_a_process_of_its_own(out: Path) -> dict[str, float | str]:
     begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, *sys.argv, "--out", str(out)], check=False)
     if done.returncode:  # it has said why
-        raise typer.Exit(done.returncode)
+        raise SystemExit(done.returncode)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "seconds": time.perf_counter() - begin,
@@ -54,19 +54,24 @@ def in_a_process_of_its_own(out: Path) -> dict[str, float | str]:
     }
 
 
-@run_command
+app = make_app("benchmarks/calibration.py", "Calibrate twice, each time in a process of its own, and compare.", "GRAPH")
+
+
+@app.default
 def main(
-    graph: Annotated[Path, typer.Argument(help="FP32 graph that ffnet-export wrote.")],
-    data: Annotated[Path, typer.Option(help="Data set with a train split.")],
-    images: Annotated[int, typer.Option(help="Images to calibrate on.")] = 64,
-    method: Annotated[Method, typer.Option(help="Of calibration.")] = Method.MSE,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File to write the figures to.")] = None,
-    out: Annotated[Path | None, typer.Option(hidden=True)] = None,
-) -> None:
+    graph: Annotated[Path, Parameter(help="FP32 graph that ffnet-export wrote.")],
+    /,
+    *,
+    data: Annotated[Path, Parameter(help="Data set with a train split.")],
+    images: Annotated[int, Parameter(help="Images to calibrate on.")] = 64,
+    method: Annotated[Method, Parameter(help="Of calibration.")] = Method.MSE,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="File to write the figures to.")] = None,
+    out: Annotated[Path | None, Parameter(show=False)] = None,
+) -> int:
     """Calibrate twice, each time in a process of its own, and compare."""
     if out is not None:
         once(graph, data, images, method, out)
-        return
+        return ExitCode.DONE
     if json_file is not None:
         check_target(json_file)
     with tempfile.TemporaryDirectory() as folder:
@@ -81,8 +86,8 @@ def main(
     if json_file is not None:
         about = {"graph": graph.name, "images": images, "method": method.value, "cores": os.cpu_count()}
         write_json(json_file, {**about, "runs": found, "identical": same, "tools": tool_versions()})
-    raise typer.Exit(0 if same else 1)
+    return ExitCode.DONE if same else ExitCode.FAILED
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(app)

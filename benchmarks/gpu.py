@@ -7,7 +7,7 @@ compared with PyTorch's FP32 outputs and mIoU, and timed against each other (by 
 as a stream of batches) with the time of every layer; ONNX Runtime on the GPU and, with --checkpoint, PyTorch's forms
 take part where they are installed. One JSON file a network, with every sample.
 
-Needs TensorRT 8.5 or later, cuda-bindings, numpy, OpenCV, typer and rich; neither PyTorch nor ONNX Runtime.
+Needs TensorRT 8.5 or later, cuda-bindings, numpy, OpenCV, cyclopts and rich; neither PyTorch nor ONNX Runtime.
 """
 
 import re
@@ -19,7 +19,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from cyclopts import Parameter
 from rich.table import Table
 
 from benchmarks.gpu_reference import DATA, Case, Gate, Reference, find_references, verify_engine
@@ -31,17 +31,18 @@ from ffnet_deploy.benchmark.record import BenchRun, Content, Method
 from ffnet_deploy.benchmark.settings import Grid
 from ffnet_deploy.benchmark.steps import Picture
 from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchSource, torch_candidates
-from ffnet_deploy.cli.console import console, progress_bar, report_note, run_command
+from ffnet_deploy.cli.console import console, make_app, progress_bar, report_note, run_command
+from ffnet_deploy.cli.options import ENGINE, choice
 from ffnet_deploy.core.errors import FFNetDeployError, OptionError, VerificationError
 from ffnet_deploy.core.files import make_folder, write_json
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError, find_device
 from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.images import image_files, read_whole
 from ffnet_deploy.evaluation.preprocessing import network_input
-from ffnet_deploy.export.engine import build_engine
 
 KIND, FORMAT = "ffnet-gpu", 1
 _QUEUE = 20
@@ -140,7 +141,7 @@ def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Find
     try:
         with progress_bar(f"building {engine_path.name}") as progress:
             options = BuildOptions(variant=plan.variant, device=plan.device)
-            made = build_engine(graph, engine_path, options, progress=progress, notes=report_note)
+            made = make_engine(graph, engine_path, options, progress=progress, notes=report_note)
         manifest = made.bundle.manifest
         entry.update(engine=engine_path.name, precision=manifest["precision"]["precision"], build=manifest["build"])
         entry.update(proof=manifest["proof"], bytes=manifest["bytes"], sha256=manifest["sha256"])
@@ -268,18 +269,25 @@ def _print_times(run: BenchRun, content: Content) -> None:
         report_note(f"{one.contender}: {one.reason.splitlines()[0]}")
 
 
-@run_command
+app = make_app(
+    "benchmarks/gpu.py", "Build, compare and time everything that FOLDER holds, on this machine's GPU.", "FOLDER"
+)
+
+
+@app.default
 def command(
-    folder: Annotated[Path, typer.Argument(help="Made by benchmarks/prepare_gpu.py.")],
-    out: Annotated[Path, typer.Option(help="Folder for the records.")] = Path("engines/records"),
-    engines: Annotated[Path, typer.Option(help="Folder for the engines.")] = Path("engines"),
-    variant: Annotated[Variant, typer.Option(help="Which TensorRT.")] = Variant.TENSORRT,
-    device: Annotated[int, typer.Option(help="Number of the GPU.")] = 0,
-    seconds: Annotated[float, typer.Option(help="Time each contender for at least this long.")] = 3.0,
-    samples: Annotated[int, typer.Option(help="And at least this often.")] = 100,
-    batch: Annotated[int, typer.Option(help="Images per call; 0: what the graphs are made for.")] = 0,
-    profile: Annotated[bool, typer.Option(help="Time the layers too.")] = True,
-    checkpoint: Annotated[str | None, typer.Option(help="Time PyTorch's forms too: file, 'published', ...")] = None,
+    folder: Annotated[Path, Parameter(help="Made by benchmarks/prepare_gpu.py.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Folder for the records.")] = Path("engines/records"),
+    engines: Annotated[Path, Parameter(help="Folder for the engines.")] = Path("engines"),
+    variant: Annotated[Variant, choice(Variant, ENGINE)] = Variant.TENSORRT,
+    device: Annotated[int, Parameter(help="Number of the GPU.")] = 0,
+    seconds: Annotated[float, Parameter(help="Time each contender for at least this long.")] = 3.0,
+    samples: Annotated[int, Parameter(help="And at least this often.")] = 100,
+    batch: Annotated[int, Parameter(help="Images per call; 0: what the graphs are made for.")] = 0,
+    profile: Annotated[bool, Parameter(negative="--no-profile", help="Time the layers too.")] = True,
+    checkpoint: Annotated[str | None, Parameter(help="Time PyTorch's forms too: file, 'published', ...")] = None,
 ) -> None:
     """Build, compare and time everything that FOLDER holds, on this machine's GPU."""
     references = find_references(folder)
@@ -295,4 +303,4 @@ def command(
 
 
 if __name__ == "__main__":
-    typer.run(command)
+    run_command(app)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import onnx
-import typer
+from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -19,17 +19,16 @@ from ffnet_deploy.artifacts.manifest import tool_versions
 from ffnet_deploy.calib import CalibrationImages, CalibrationOptions, Method, apply, choose_images
 from ffnet_deploy.calib.quantize import measure, observe
 from ffnet_deploy.calib.scoring import Recorded, simulated, sqnr
-from ffnet_deploy.cli.console import console, progress_bar, run_command
-from ffnet_deploy.cli.graphs import default_shape
-from ffnet_deploy.cli.shapes import parse_shape
+from ffnet_deploy.cli.console import console, make_app, progress_bar, run_command
+from ffnet_deploy.cli.export import default_shape
+from ffnet_deploy.cli.options import parse_shape
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import check_target, write_json
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.intervals import difference_interval
 from ffnet_deploy.evaluation.scores import confusion_matrix
-from ffnet_deploy.export.onnx import ExportOptions, build_graph
-from ffnet_deploy.export.onnx_file import contract_in
+from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_in
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.segmentor.load import open_segmentor
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
@@ -143,18 +142,22 @@ def parsed_methods(text: str) -> list[Method]:
     return [known[name] for name in names]
 
 
-@run_command
+app = make_app("benchmarks/int8.py", "Compare the ways to quantise a network.")
+
+
+@app.default
 def main(
-    config: Annotated[str, typer.Option(help="Config name or file.")],
-    data: Annotated[Path, typer.Option(help="Labelled data set with a train and a val split.")],
-    checkpoint: Annotated[str | None, typer.Option(help="File, 'published', 'bundled' or 'random'.")] = None,
-    shape: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels; by default the protocol's.")] = None,
-    images: Annotated[int, typer.Option(help="Images of the train split to calibrate on.")] = 64,
-    limit: Annotated[int | None, typer.Option(help="Images of the val split to score at most.")] = None,
-    methods: Annotated[str, typer.Option(help="Methods, with commas between them.")] = "minmax,percentile,entropy,mse",
-    percentile: Annotated[float, typer.Option(help="For the method percentile.")] = 99.99,
-    threads: Annotated[int, typer.Option(help="Of ONNX Runtime when it scores; 0: all cores.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File to write the rows to.")] = None,
+    *,
+    config: Annotated[str, Parameter(help="Config name or file.")],
+    data: Annotated[Path, Parameter(help="Labelled data set with a train and a val split.")],
+    checkpoint: Annotated[str | None, Parameter(help="File, 'published', 'bundled' or 'random'.")] = None,
+    shape: Annotated[str | None, Parameter(help="HEIGHTxWIDTH in pixels; by default the protocol's.")] = None,
+    images: Annotated[int, Parameter(help="Images of the train split to calibrate on.")] = 64,
+    limit: Annotated[int | None, Parameter(help="Images of the val split to score at most.")] = None,
+    methods: Annotated[str, Parameter(help="Methods, with commas between them.")] = "minmax,percentile,entropy,mse",
+    percentile: Annotated[float, Parameter(help="For the method percentile.")] = 99.99,
+    threads: Annotated[int, Parameter(help="Of ONNX Runtime when it scores; 0: all cores.")] = 0,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="File to write the rows to.")] = None,
 ) -> None:
     """Compare the ways to quantise a network."""
     if json_file is not None:
@@ -178,4 +181,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(app)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import typer
+from cyclopts import Parameter
 
 from benchmarks.gpu_reference import ARRAYS, DATA, FILE, FORMAT, GRAPHS, Case
 from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest, tool_versions
-from ffnet_deploy.cli.console import console, progress_bar, run_command
+from ffnet_deploy.cli.console import console, make_app, progress_bar, run_command
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import atomic_path, make_folder, write_json
@@ -30,7 +30,8 @@ from ffnet_deploy.evaluation.datasets import Dataset, Sample, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_image
-from ffnet_deploy.evaluation.verify import NamedImage, packaged_images, verification_sizes
+from ffnet_deploy.export.images import packaged_images
+from ffnet_deploy.export.verify import NamedImage, verification_sizes
 
 
 @dataclass(frozen=True)
@@ -185,16 +186,20 @@ def check_source(graphs: Mapping[str, str], checkpoint: Mapping[str, str]) -> No
         )
 
 
-@run_command
+app = make_app("benchmarks/prepare_gpu.py", "Collect graphs, images and PyTorch's outputs for a GPU machine.")
+
+
+@app.default
 def command(
-    graph: Annotated[list[Path], typer.Option(help="Exported ONNX file; FP32 first, then its lower precisions.")],
-    checkpoint: Annotated[str, typer.Option(help="File, 'published' or 'bundled': what the graphs came from.")],
-    out: Annotated[Path, typer.Option(help="Folder for all networks.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of a labelled data set.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Meaning of the labels: ade20k, cityscapes, camvid, ...")] = None,
-    split: Annotated[str, typer.Option(help="Part of the data set.")] = "val",
-    images: Annotated[int, typer.Option(help="Labelled images to take along.")] = 16,
-    outputs: Annotated[int, typer.Option(help="PyTorch's outputs to take along.")] = 6,
+    *,
+    graph: Annotated[list[Path], Parameter(help="Exported ONNX file; FP32 first, then its lower precisions.")],
+    checkpoint: Annotated[str, Parameter(help="File, 'published' or 'bundled': what the graphs came from.")],
+    out: Annotated[Path, Parameter(help="Folder for all networks.")],
+    data: Annotated[Path | None, Parameter(help="Folder of a labelled data set.")] = None,
+    dataset: Annotated[str | None, Parameter(help="Meaning of the labels: ade20k, cityscapes, camvid, ...")] = None,
+    split: Annotated[str, Parameter(help="Part of the data set.")] = "val",
+    images: Annotated[int, Parameter(help="Labelled images to take along.")] = 16,
+    outputs: Annotated[int, Parameter(help="PyTorch's outputs to take along.")] = 6,
 ) -> None:
     """Collect graphs, images and PyTorch's outputs for a GPU machine."""
     contract = describe(graph)
@@ -206,4 +211,4 @@ def command(
 
 
 if __name__ == "__main__":
-    typer.run(command)
+    run_command(app)

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import typer
+from cyclopts import App
 
 from ffnet_deploy.cli import bench, evaluate, export, train
 from ffnet_deploy.segmentor.config import config_names
@@ -45,9 +45,8 @@ def test_wheel_holds_every_module_and_every_file_the_package_reads(wheel_names: 
     assert f"ffnet_deploy/configs/{config_names()[0]}.py" in wheel_names
 
 
-def options_of(app: typer.Typer) -> set[str]:
-    command = typer.main.get_command(app)
-    return {option for parameter in command.params for option in parameter.opts} | {"--help"}
+def options_of(app: App) -> set[str]:
+    return {name for argument in app.assemble_argument_collection() for name in argument.names} | {"--help"}
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ffnet_deploy.calib.collect import is_constant
 from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
 from ffnet_deploy.core.errors import DataError, OptionError
-from ffnet_deploy.evaluation.datasets import Dataset, Sample, class_labels
-from ffnet_deploy.evaluation.images import read_image, read_label_map
+from ffnet_deploy.evaluation.datasets import Dataset, Sample
+from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image
 from ffnet_deploy.evaluation.windows import window_boxes
 
@@ -229,7 +229,7 @@ def _classes_in(dataset: Dataset, sample: Sample) -> NDArray[np.bool_]:
     if sample.labels is None:
         return np.zeros(IGNORE_LABEL, bool)
     try:
-        labels = class_labels(read_label_map(sample.labels), dataset.name, sample.labels)
+        labels = dataset.read_labels(sample)
     except DataError:
         return np.zeros(IGNORE_LABEL, bool)
     return np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1)[:IGNORE_LABEL] > 0

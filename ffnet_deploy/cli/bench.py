@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import cv2
-import typer
+from cyclopts import Parameter
 
 from ffnet_deploy.benchmark.bench import BenchOptions, bench
 from ffnet_deploy.benchmark.compare import Comparison, compare
@@ -25,10 +24,30 @@ from ffnet_deploy.benchmark.settings import Grid
 from ffnet_deploy.benchmark.steps import Picture
 from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchSource, torch_candidates
 from ffnet_deploy.cli.bench_tables import show_changes, show_profiles, show_run, show_sweep
-from ffnet_deploy.cli.console import INTERRUPTED, console, progress_bar, report_error, run_command
-from ffnet_deploy.cli.shapes import parse_sides
+from ffnet_deploy.cli.console import (
+    FLAT,
+    ExitCode,
+    console,
+    make_app,
+    progress_bar,
+    report_error,
+    report_note,
+    run_command,
+)
+from ffnet_deploy.cli.options import (
+    DATA,
+    ENGINE,
+    EVERYDAY,
+    MEASUREMENT,
+    OUTPUT,
+    choice,
+    parse_choices,
+    parse_numbers,
+    parse_sizes,
+)
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import check_target
+from ffnet_deploy.engines.backend import Backend, Provider, backend_of, gpu_index
 from ffnet_deploy.evaluation.images import read_image, read_whole
 from ffnet_deploy.evaluation.packaged import packaged_scenes
 from ffnet_deploy.report import ReportData, write_report
@@ -36,67 +55,216 @@ from ffnet_deploy.report.merge import environment, timed_contenders
 from ffnet_deploy.report.write import check_report_target
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-Choice = TypeVar("Choice", bound=Enum)
+app = make_app(
+    "ffnet-bench",
+    "Time artefacts and the PyTorch network side by side, with the spread of every number.",
+    "[ARTIFACTS...]",
+)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What to do with a run when it is there: files to write, and what makes the command fail."""
+class ContenderFlags:
+    """What is timed."""
 
-    artifacts: Sequence[Path] = ()
-    json: Path | None = None
-    html: Path | None = None
-    old: BenchRun | None = None
-    fail_over: float | None = None
-    budget_ms: float | None = None
+    config: Annotated[str | None, Parameter(group=EVERYDAY, metavar="NAME")] = None
+    """Config name or file: time the PyTorch network too."""
+    checkpoint: Annotated[str | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
+    backend: Annotated[str | None, Parameter(group=EVERYDAY, metavar="LIST")] = None
+    """What runs the networks, with commas: torch, onnxruntime, openvino, trt, trt-rtx. By default what fits each."""
+    device: Annotated[str | None, Parameter(group=EVERYDAY)] = None
+    """Where they run: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
+    provider: Annotated[str | None, Parameter(group=ENGINE, metavar="LIST")] = None
+    """Execution providers of ONNX Runtime, each timed: cpu, cuda, tensorrt. By default the one of the device."""
+    torch_forms: Annotated[str, Parameter(group=ENGINE, metavar="LIST")] = "published,reparameterized"
+    """Forms of the PyTorch network: published, reparameterized, channels-last, amp, fp16, compiled."""
+    cuda_graph: Annotated[bool, Parameter(group=ENGINE, negative="--no-cuda-graph")] = True
+    """Let TensorRT engines launch a captured CUDA graph."""
+    trust_engine: Annotated[bool, Parameter(group=ENGINE)] = False
+    """Run engines that have no manifest of this toolkit. Engines are executable code."""
+    baseline: Annotated[str | None, Parameter(group=MEASUREMENT, metavar="NAME")] = None
+    """Part of the name of the candidate that the others are compared with. By default the first."""
+    torch: Annotated[str | None, Parameter(show=False)] = None
+    """Old spelling of --torch-forms."""
+    runtime: Annotated[str | None, Parameter(show=False)] = None
+    """Old spelling of --backend and --provider."""
 
     def __post_init__(self) -> None:
-        if self.fail_over is not None and self.old is None:
+        if self.checkpoint is not None and self.config is None:
+            raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
+        if self.runtime is not None and (self.backend is not None or self.provider is not None):
+            raise OptionError("--runtime is the old spelling of --backend and --provider: leave it out")
+
+    def forms(self) -> tuple[TorchForm, ...]:
+        """The forms of the PyTorch network to time.
+
+        Raises:
+            OptionError: one is unknown.
+        """
+        if self.torch is None:
+            return parse_choices(self.torch_forms, TorchForm, "--torch-forms")
+        report_note(f"--torch is now written --torch-forms {self.torch}")
+        return parse_choices(self.torch, TorchForm, "--torch")
+
+    def artifact_options(self, artifacts: Sequence[Path]) -> ArtifactOptions:
+        """How `artifacts` are opened.
+
+        Raises:
+            OptionError: a backend or device fits none of them.
+        """
+        gpu = None if self.device is None else gpu_index(self.device)
+        runtimes = self._old_runtimes() if self.runtime is not None else self._runtimes(artifacts, gpu)
+        return ArtifactOptions(runtimes, self.trust_engine, self.cuda_graph, gpu or 0)
+
+    def _old_runtimes(self) -> tuple[Runtime, ...]:
+        runtimes = parse_choices(self.runtime or "", Runtime, "--runtime")
+        backends = ",".join(dict.fromkeys(one.value.partition("-")[0] for one in runtimes))
+        providers = ",".join(one.value.partition("-")[2] or "cpu" for one in runtimes if one is not Runtime.OPENVINO)
+        now = f"--backend {backends}" + (f" --provider {providers}" if providers not in ("", "cpu") else "")
+        report_note(f"--runtime {self.runtime} is now written {now}")
+        return runtimes
+
+    def _runtimes(self, artifacts: Sequence[Path], gpu: int | None) -> tuple[Runtime, ...]:
+        """What runs the ONNX files: each backend for graphs that is asked for, ONNX Runtime with each provider."""
+        asked = () if self.backend is None else parse_choices(self.backend, Backend, "--backend")
+        kinds = {backend_of(path) for path in artifacts} | ({Backend.TORCH} if self.config is not None else set())
+        for backend in asked:
+            if backend not in kinds and not (backend.runs_graphs and Backend.ONNXRUNTIME in kinds):
+                takes = {Backend.TORCH: "--config", Backend.TENSORRT: "a .engine file"}
+                needed = takes.get(backend, "a .rtx.engine file" if backend.runs_engines else "an .onnx file")
+                raise OptionError(f"--backend {backend.value} has nothing to run: give it {needed}")
+        graphs = tuple(backend for backend in asked if backend.runs_graphs) or (Backend.ONNXRUNTIME,)
+        if self.provider is not None and Backend.ONNXRUNTIME not in graphs:
+            raise OptionError("--provider is ONNX Runtime's: add onnxruntime to --backend")
+        providers: tuple[Provider, ...] = (Provider.CPU if gpu is None else Provider.CUDA,)
+        if self.provider is not None:
+            providers = parse_choices(self.provider, Provider, "--provider")
+        runtimes = []
+        for backend in graphs:
+            if backend is Backend.OPENVINO:
+                if gpu is not None and graphs == (Backend.OPENVINO,):
+                    raise OptionError(f"OpenVINO runs on cpu, not {self.device!r}")
+                runtimes.append(Runtime.OPENVINO)
+                continue
+            names = {Provider.CPU: "onnxruntime", Provider.CUDA: "onnxruntime-cuda"}
+            runtimes += [Runtime(names.get(provider, "onnxruntime-tensorrt")) for provider in providers]
+        return tuple(runtimes)
+
+
+@dataclass(frozen=True)
+class MeasurementFlags:
+    """At what settings it is timed, and how long."""
+
+    batch: Annotated[str | None, Parameter(group=EVERYDAY, metavar="N,N")] = None
+    """Batch sizes, with commas between them. By default what each was exported for."""
+    shape: Annotated[str | None, Parameter(group=EVERYDAY, metavar="HxW,HxW")] = None
+    """Input sizes in pixels, with commas between them. By default what each was exported for."""
+    threads: Annotated[str, Parameter(group=MEASUREMENT, metavar="N,N")] = "0"
+    """CPU threads within a call; 0 takes all cores."""
+    streams: Annotated[str, Parameter(group=MEASUREMENT, metavar="N,N")] = "1"
+    """Numbers of calls that are in flight at the same time."""
+    clock: Annotated[Content, choice(Content, MEASUREMENT)] = Content.NETWORK
+    """What is inside the clock: the network, its copies too, or everything from image file to labels."""
+    seconds: Annotated[float, Parameter(group=MEASUREMENT)] = 3.0
+    """Minimum time in seconds for which each candidate is timed."""
+    samples: Annotated[int, Parameter(group=MEASUREMENT)] = 50
+    """Minimum number of samples per candidate."""
+    rounds: Annotated[int, Parameter(group=MEASUREMENT)] = 50
+    """Minimum number of rounds; the order of the candidates is reshuffled in each."""
+    warmup: Annotated[float, Parameter(group=MEASUREMENT, metavar="MS")] = 200.0
+    """Warm-up of each candidate in milliseconds."""
+    queue: Annotated[int, Parameter(group=MEASUREMENT, metavar="N")] = 1
+    """Number of calls that are enqueued before waiting for the last (back-to-back throughput)."""
+    image: Annotated[Path | None, Parameter(group=DATA, metavar="FILE")] = None
+    """Image to time with. By default a packaged street scene."""
+    min_agreement: Annotated[float | None, Parameter(group=MEASUREMENT, metavar="PERCENT")] = None
+    """Fail where fewer pixels than this have the baseline's label."""
+    profile: Annotated[bool, Parameter(group=MEASUREMENT)] = False
+    """Also time each layer, and show where the time goes."""
+
+    def options(self) -> BenchOptions:
+        """What to measure.
+
+        Raises:
+            OptionError: a value is out of its range.
+            DataError: the image cannot be read.
+        """
+        grid = Grid(
+            batches=() if self.batch is None else parse_numbers(self.batch, "--batch"),
+            sizes=() if self.shape is None else parse_sizes(self.shape, "--shape"),
+            threads=parse_numbers(self.threads, "--threads"),
+            streams=parse_numbers(self.streams, "--streams"),
+        )
+        method = Method(
+            self.clock,
+            self.warmup,
+            seconds=self.seconds,
+            samples=self.samples,
+            rounds=self.rounds,
+            queue=self.queue,
+        )
+        return BenchOptions(grid, chosen_picture(self.image), method, self.profile, self.min_agreement)
+
+
+@dataclass(frozen=True)
+class RecordFlags:
+    """Files to write, and what makes the command fail."""
+
+    json: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    """Write the run with every sample to this JSON file."""
+    html: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None
+    """Write a report for the browser to this .html file."""
+    latency_budget: Annotated[float | None, Parameter(group=OUTPUT, metavar="MS")] = None
+    """Find the best throughput whose 95th percentile of latency is within this budget."""
+    compare: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None
+    """JSON file of an earlier run to compare with."""
+    fail_over: Annotated[float | None, Parameter(group=OUTPUT, metavar="PERCENT")] = None
+    """Fail where a candidate became slower than in the --compare run by more than this."""
+
+    def __post_init__(self) -> None:
+        if self.fail_over is not None and self.compare is None:
             raise OptionError("--fail-over needs a run to compare with: add --compare OLD.json")
         if self.fail_over is not None and not 0 <= self.fail_over < float("inf"):
             raise OptionError(f"--fail-over takes percent from 0: got {self.fail_over}")
-        if self.budget_ms is not None and not 0 < self.budget_ms < float("inf"):
-            raise OptionError(f"--latency-budget takes milliseconds above 0: got {self.budget_ms}")
+        if self.latency_budget is not None and not 0 < self.latency_budget < float("inf"):
+            raise OptionError(f"--latency-budget takes milliseconds above 0: got {self.latency_budget}")
+
+    def read_old(self) -> BenchRun | None:
+        """The run to compare with, after a check that all files could be written.
+
+        Raises:
+            ArtifactError: the run is missing, damaged or of another version.
+            OptionError: one file would replace another.
+            StorageError: a folder cannot be written.
+        """
         if self.json is not None:
             check_target(self.json)
         if self.html is not None:
             check_report_target(self.html, (self.json,))
+        return None if self.compare is None else read_run(self.compare)
 
 
-def parse_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Whole numbers from ``"1,8"``, each once.
-
-    Raises:
-        OptionError: the text is something else.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise OptionError(f"{option} takes whole numbers with commas between them: got {text!r}")
-    return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def parse_sizes(text: str, option: str) -> tuple[tuple[int, int], ...]:
-    """(height, width) of each size in ``"512x512,512x1024"``, each once.
-
-    Raises:
-        OptionError: the text is something else.
-    """
-    return tuple(dict.fromkeys(parse_sides(part, option) for part in text.split(",")))
-
-
-def parse_choices(text: str, kind: type[Choice], option: str) -> tuple[Choice, ...]:
-    """Members of `kind` by their values, with commas between them, each once.
-
-    Raises:
-        OptionError: a value is not one of `kind`.
-    """
-    values = [member.value for member in kind]
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if part not in values:
-            raise OptionError(f"{option} takes {', '.join(values)}, with commas between them: got {part!r}")
-    return tuple(dict.fromkeys(kind(part) for part in parts))
+@app.default
+def command(
+    *artifacts: Annotated[Path, Parameter(group=EVERYDAY, help="Exported files to time: .onnx or .engine.")],
+    contenders: Annotated[ContenderFlags, FLAT] = ContenderFlags(),
+    measurement: Annotated[MeasurementFlags, FLAT] = MeasurementFlags(),
+    record: Annotated[RecordFlags, FLAT] = RecordFlags(),
+) -> int:
+    """Time what is named, and hold it to what it may cost."""
+    old = record.read_old()
+    options = measurement.options()
+    opening = contenders.artifact_options(artifacts)
+    with progress_bar() as downloaded:
+        torch = None
+        if contenders.config is not None:
+            checkpoint = chosen_checkpoint(contenders.checkpoint, Path(contenders.config).stem)
+            torch = TorchSource(contenders.config, checkpoint, contenders.device or "cpu", downloaded)
+        candidates = all_candidates(artifacts, opening, torch, contenders.forms())
+        candidates = baseline_first(candidates, contenders.baseline)
+        with progress_bar("timing") as progress:
+            run = bench(candidates, options, progress=progress)
+    return finish(run, artifacts, record, old)
 
 
 def chosen_picture(path: Path | None) -> Picture:
@@ -128,30 +296,27 @@ def all_candidates(
     return distinct([*pytorch, *artifact_candidates(artifacts, options)])
 
 
-def finish(run: BenchRun, outcome: Outcome) -> None:
-    """Write and print `run`, and end the command with a code that tells what was wrong with it.
-
-    Raises:
-        typer.Exit: it was stopped by hand (130), or an output is wrong, a contender failed, or one became too slow (1).
-    """
-    if outcome.json is not None:
-        write_run(outcome.json, run)
+def finish(run: BenchRun, artifacts: Sequence[Path], record: RecordFlags, old: BenchRun | None) -> int:
+    """Write and print `run`; the exit code tells what was wrong with it."""
+    if record.json is not None:
+        write_run(record.json, run)
     show_run(run)
     show_profiles(run)
-    show_sweep(run, outcome.budget_ms)
-    comparison = None if outcome.old is None else compare(run, outcome.old)
+    show_sweep(run, record.latency_budget)
+    comparison = None if old is None else compare(run, old)
     if comparison is not None:
         show_changes(comparison)
-    if outcome.html is not None:
-        write_html(outcome.html, run, outcome.artifacts)
-    if outcome.json is not None:
-        console.print(f"every sample is in {outcome.json}", soft_wrap=True)
+    if record.html is not None:
+        write_html(record.html, run, artifacts)
+    if record.json is not None:
+        console.print(f"every sample is in {record.json}", soft_wrap=True)
     if run.interrupted:
         report_error("interrupted; the samples so far are kept")
-        raise typer.Exit(INTERRUPTED)
-    if faults := list_faults(run, comparison, outcome.fail_over):
+        return ExitCode.INTERRUPTED
+    if faults := list_faults(run, comparison, record.fail_over):
         report_error("\n".join(faults))
-        raise typer.Exit(1)
+        return ExitCode.FAILED
+    return ExitCode.DONE
 
 
 def write_html(path: Path, run: BenchRun, artifacts: Sequence[Path]) -> None:
@@ -187,78 +352,10 @@ def list_faults(run: BenchRun, comparison: Comparison | None, fail_over: float |
     return faults
 
 
-def chosen_grid(batch: str | None, shape: str | None, threads: str, streams: str) -> Grid:
-    """The settings to time, from lists as they are typed."""
-    return Grid(
-        batches=() if batch is None else parse_numbers(batch, "--batch"),
-        sizes=() if shape is None else parse_sizes(shape, "--shape"),
-        threads=parse_numbers(threads, "--threads"),
-        streams=parse_numbers(streams, "--streams"),
-    )
-
-
-@app.command()
-@run_command
-def command(
-    artifacts: Annotated[list[Path] | None, typer.Argument(help="Exported files: .onnx or .engine.")] = None,
-    config: Annotated[str | None, typer.Option(help="Config name or file: time the PyTorch network too.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="File, 'published', 'bundled' or 'random'.")] = None,
-    torch_forms: Annotated[
-        str, typer.Option("--torch", help="Its forms: published, reparameterized, channels-last, amp, fp16, compiled.")
-    ] = "published,reparameterized",
-    device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, cuda:1, ...")] = "cpu",
-    runtime: Annotated[
-        str, typer.Option(help="For .onnx: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino.")
-    ] = "onnxruntime",
-    baseline: Annotated[
-        str | None, typer.Option(help="Part of the name of the contender to compare with; by default the first.")
-    ] = None,
-    batch: Annotated[str | None, typer.Option(metavar="N,N", help="Batch sizes.")] = None,
-    shape: Annotated[str | None, typer.Option(metavar="HxW,HxW", help="Input sizes in pixels.")] = None,
-    threads: Annotated[str, typer.Option(metavar="N,N", help="CPU threads within a call; 0: all cores.")] = "0",
-    streams: Annotated[str, typer.Option(metavar="N,N", help="Calls in flight at a time.")] = "1",
-    clock: Annotated[Content, typer.Option(help="What the clock holds.")] = Content.NETWORK,
-    seconds: Annotated[float, typer.Option(help="Time each contender for at least this long.")] = 3.0,
-    samples: Annotated[int, typer.Option(help="And at least this often.")] = 50,
-    rounds: Annotated[int, typer.Option(help="Turns of each contender.")] = 50,
-    warmup: Annotated[float, typer.Option(help="Warm-up of each contender, milliseconds.")] = 200.0,
-    queue: Annotated[int, typer.Option(help="Calls given in a row before waiting (back-to-back throughput).")] = 1,
-    cuda_graph: Annotated[bool, typer.Option(help="CUDA graphs in TensorRT engines.")] = True,
-    trust_engine: Annotated[
-        bool, typer.Option("--trust-engine", help="Run engines that no manifest vouches for: they are code.")
-    ] = False,
-    image: Annotated[Path | None, typer.Option(help="Image to time with; by default a packaged street scene.")] = None,
-    min_agreement: Annotated[
-        float | None, typer.Option(help="Pixels, percent, that must have the baseline's label.")
-    ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Also time the layers.")] = False,
-    latency_budget: Annotated[float | None, typer.Option(help="Milliseconds: find the best point within.")] = None,
-    old: Annotated[Path | None, typer.Option("--compare", help="JSON of an earlier run.")] = None,
-    fail_over: Annotated[float | None, typer.Option(help="Fail where slower than that by more percent.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the run with every sample here.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a report for the browser here.")] = None,
-) -> None:
-    """Time artefacts and the PyTorch network against each other, with the spread of every number."""
-    if checkpoint is not None and config is None:
-        raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
-    outcome = Outcome(
-        artifacts or (), json_file, html, None if old is None else read_run(old), fail_over, latency_budget
-    )
-    grid = chosen_grid(batch, shape, threads, streams)
-    method = Method(clock, warmup, seconds=seconds, samples=samples, rounds=rounds, queue=queue)
-    options = BenchOptions(grid, chosen_picture(image), method, profile, min_agreement)
-    opening = ArtifactOptions(parse_choices(runtime, Runtime, "--runtime"), trust_engine, cuda_graph)
-    forms = parse_choices(torch_forms, TorchForm, "--torch")
-    with progress_bar() as downloaded:
-        torch = None
-        if config is not None:
-            torch = TorchSource(config, chosen_checkpoint(checkpoint, Path(config).stem), device, downloaded)
-        candidates = baseline_first(all_candidates(artifacts or [], opening, torch, forms), baseline)
-        with progress_bar("timing") as progress:
-            run = bench(candidates, options, progress=progress)
-    finish(run, outcome)
-
-
 def main() -> None:
     """Entry point of ``ffnet-bench``."""
-    app()
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,13 @@
-"""What all commands share: where they print, and how they end when something is wrong."""
+"""What all commands share: where they print, how they parse, and how they end."""
 
-import functools
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from enum import IntEnum
+from typing import NoReturn
 
-import typer
+from cyclopts import App, CycloptsError, Group, Parameter
 from rich import progress as bars
 from rich.console import Console
 from rich.markup import escape
@@ -16,12 +16,38 @@ from rich.text import Text
 
 from ffnet_deploy.core.errors import FFNetDeployError
 from ffnet_deploy.core.progress import Progress
+from ffnet_deploy.core.version import __version__
+from ffnet_deploy.engines.cuda import NoDeviceError
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
-TERMINATED = 143
-"""Exit code after SIGTERM: 128 + SIGTERM."""
+class ExitCode(IntEnum):
+    """How a command ended; the same in all commands."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NO_GPU = 3
+    STOPPED = 4
+    SKIPPED = 5
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+    @property
+    def meaning(self) -> str:
+        """What it says, in a clause."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "error, or a gate that does not hold",
+    ExitCode.USAGE: "command line not understood",
+    ExitCode.NO_GPU: "no usable GPU",
+    ExitCode.STOPPED: "training stopped by a signal and saved",
+    ExitCode.SKIPPED: "done without some unreadable inputs",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
+    ExitCode.TERMINATED: "terminated (SIGTERM)",
+}
 
 _BYTES_FROM = 100_000
 """A total from here on is a number of bytes: nobody waits for so many images or rounds."""
@@ -32,33 +58,81 @@ console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 """Errors, notes and progress: standard error."""
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+FLAT = Parameter(name="*")
+"""Marks a dataclass whose fields are the options of a command."""
 
 
-def run_command(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorate `command` so that it ends with a message and an exit code instead of a traceback.
+def make_app(name: str, summary: str, arguments: str = "") -> App:
+    """The command `name`: add its function with ``@app.default`` and run it with `run_command`.
 
-    Our errors end it with one red message and code 1, Ctrl-C with code 130, SIGTERM with 143. Other exceptions are bugs
-    and keep their traceback. Goes below ``@app.command()``; the signature stays.
+    Args:
+        name: as it is typed.
+        summary: a sentence for its help.
+        arguments: its positional arguments, for the usage line.
     """
+    codes = ", ".join(f"{code.value} {code.meaning}" for code in ExitCode)
+    about = Group("About", sort_key=100)
+    app = App(
+        name=name,
+        usage=f"Usage: {name} [OPTIONS]" + (f" {arguments}" if arguments else ""),
+        help=summary,
+        help_format="plaintext",
+        help_epilogue=f"Exit codes: {codes}.",
+        version=f"{name} {__version__}",
+        console=console,
+        default_parameter=Parameter(negative=(), show_default=_shown_default),
+        group_commands=about,
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+        verbose=False,
+        suppress_keyboard_interrupt=False,
+    )
+    app["--help"].help = "Show this page."
+    app["--version"].help = "Show the version."
+    app.register_install_completion_command(help="Install the completion of options in your shell.", group=about)
+    return app
 
-    @functools.wraps(command)
-    def reporting(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        try:
-            with stop_on_sigterm():
-                return command(*args, **kwargs)
-        except FFNetDeployError as error:
-            report_error(str(error))
-            raise typer.Exit(1) from error
-        except Terminated as stop:
-            report_error("terminated")
-            raise typer.Exit(TERMINATED) from stop
-        except KeyboardInterrupt as interrupt:
-            report_error("interrupted")
-            raise typer.Exit(INTERRUPTED) from interrupt
 
-    return reporting
+def _shown_default(value: object) -> str | None:
+    """A default as the help shows it: none for flags and empty lists."""
+    if value is None or isinstance(value, bool) or value == ():
+        return None
+    return str(getattr(value, "value", value))
+
+
+def run_command(app: App, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Parse `arguments` (by default the process's), run the command and leave with its exit code.
+
+    Errors of ours are one red message. Other exceptions are bugs and keep their traceback.
+
+    Raises:
+        SystemExit: always; its code is one of `ExitCode`.
+    """
+    raise SystemExit(int(_outcome(app, arguments)))
+
+
+def _outcome(app: App, arguments: Sequence[str] | None) -> int:
+    try:
+        with stop_on_sigterm():
+            code = app(arguments)
+            console.file.flush()
+            return code or ExitCode.DONE
+    except CycloptsError as error:
+        report_error(f"{error}\n  to do    {app.name[0]} --help lists the options")
+        return ExitCode.USAGE
+    except NoDeviceError as error:
+        report_error(str(error))
+        return ExitCode.NO_GPU
+    except FFNetDeployError as error:
+        report_error(str(error))
+        return ExitCode.FAILED
+    except Terminated:
+        report_error("terminated")
+        return ExitCode.TERMINATED
+    except KeyboardInterrupt:
+        report_error("interrupted")
+        return ExitCode.INTERRUPTED
 
 
 class Terminated(KeyboardInterrupt):

@@ -1,30 +1,40 @@
 """``ffnet-eval``: the scores of a network, or of what was exported from it, on labelled images."""
 
-from dataclasses import replace
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from cyclopts import Parameter
 from rich.table import Table
 
-from ffnet_deploy.cli.against import ReportOptions, finish, score_others, take_its_sizes
-from ffnet_deploy.cli.console import console, progress_bar, report_note, run_command
-from ffnet_deploy.cli.shapes import parse_sides
-from ffnet_deploy.cli.source import Backend, Source
-from ffnet_deploy.core.contract import TestProtocol
-from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.artifacts.manifest import read_manifest
+from ffnet_deploy.benchmark.files import read_run
+from ffnet_deploy.benchmark.record import BenchRun
+from ffnet_deploy.cli.console import FLAT, console, make_app, progress_bar, report_note, run_command
+from ffnet_deploy.cli.options import DATA, ENGINE, EVERYDAY, OUTPUT, PROTOCOL, choice, parse_sides
+from ffnet_deploy.cli.source import Source
+from ffnet_deploy.core.contract import Contract, TestProtocol
+from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.files import check_target, sha256
+from ffnet_deploy.engines.backend import Backend, Provider, backend_of
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
+from ffnet_deploy.report.collect import GalleryOptions
 from ffnet_deploy.report.compare import Comparison
+from ffnet_deploy.report.data import DEFAULT_MAX_DROP
+from ffnet_deploy.report.format import NOTHING, percent, points, share
+from ffnet_deploy.report.gate import miou_drop
+from ffnet_deploy.report.write import check_report_target, write_report
 
 PICTURES = Path("predictions")
 """Where pictures go when there are no labels to score by and no other folder is named."""
 
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+app = make_app("ffnet-eval", "Score an exported network, or a config with its checkpoint, by the published protocol.")
 
 
 class Mode(str, Enum):
@@ -32,6 +42,202 @@ class Mode(str, Enum):
 
     WHOLE = "whole"
     SLIDE = "slide"
+
+
+@dataclass(frozen=True)
+class NetworkFlags:
+    """The network to score, and where it runs."""
+
+    artifact: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    """Exported ONNX graph or engine to score."""
+    config: Annotated[str | None, Parameter(group=EVERYDAY, metavar="NAME")] = None
+    """Config name, or a config file (a Python file: it is run), to score the PyTorch network."""
+    checkpoint: Annotated[str | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
+    backend: Annotated[Backend | None, choice(Backend, EVERYDAY)] = None
+    """What runs the network. By default PyTorch for a config, ONNX Runtime for a graph, TensorRT for an engine."""
+    device: Annotated[str | None, Parameter(group=ENGINE)] = None
+    """Where the network runs: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
+    provider: Annotated[Provider | None, choice(Provider, ENGINE)] = None
+    """Execution provider of ONNX Runtime. By default the one that fits the device."""
+    threads: Annotated[int, Parameter(group=ENGINE)] = 0
+    """CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores."""
+    trust_engine: Annotated[bool, Parameter(group=ENGINE)] = False
+    """Run an engine that this toolkit did not build. Engines are executable code."""
+    engine_cache: Annotated[Path | None, Parameter(group=ENGINE, metavar="FOLDER")] = None
+    """Folder of the engines that --provider tensorrt builds. By default engines/onnxruntime."""
+
+    def source(self) -> Source:
+        """The network to score.
+
+        Raises:
+            OptionError: the options do not go together.
+        """
+        device, provider = self.device, self.provider
+        if device is not None and device.partition(":")[0].lower() == "tensorrt":
+            device, provider = f"cuda{device[len('tensorrt') :]}", Provider.TENSORRT
+            report_note(f"--device {self.device} is now written --device {device} --provider tensorrt")
+        return Source(
+            backend=self.backend,
+            artifact=self.artifact,
+            config=self.config,
+            checkpoint=self.checkpoint,
+            device=device,
+            provider=provider,
+            threads=self.threads,
+            trust_engine=self.trust_engine,
+            engine_cache=self.engine_cache,
+        )
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """The images to score on."""
+
+    data: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FOLDER")] = None
+    """Folder of a labelled data set."""
+    dataset: Annotated[str | None, Parameter(group=DATA, metavar="NAME")] = None
+    """Label set of the data: ade20k, cityscapes, camvid, ... By default the network's own."""
+    split: Annotated[str, Parameter(group=DATA)] = "val"
+    """Part of the data set: train, val or test."""
+    images: Annotated[Path | None, Parameter(group=DATA, metavar="FOLDER")] = None
+    """Folder of images, or one image, to predict without labels."""
+    limit: Annotated[int | None, Parameter(group=DATA, metavar="N")] = None
+    """Score the first N images only."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise OptionError(f"--limit takes a number of images from 1: got {self.limit}")
+
+    def check_given(self) -> None:
+        """Raise `OptionError` unless there is one source of images."""
+        if (self.data is None) == (self.images is None):
+            raise OptionError("give either --data ROOT (labelled images) or --images DIR (to predict only)")
+
+    def open(self, engine: Engine, pictures: Path | None) -> Dataset:
+        """The labelled split, or the images but for those below `pictures`."""
+        if self.images is not None:
+            return open_images(self.images, leave_out=pictures)
+        assert self.data is not None  # `check_given` saw to it
+        return open_dataset(self.data, engine.contract.dataset, self.dataset, self.split)
+
+
+@dataclass(frozen=True)
+class ProtocolFlags:
+    """How an image is shown to the network."""
+
+    multi_scale: Annotated[bool, Parameter(group=PROTOCOL)] = False
+    """Average the predictions at the scales 0.5, 0.75, 1, 1.25, 1.5 and 1.75 (test-time augmentation)."""
+    flip: Annotated[bool, Parameter(group=PROTOCOL)] = False
+    """Average with the prediction of the mirrored image (test-time augmentation)."""
+    mode: Annotated[Mode | None, choice(Mode, PROTOCOL)] = None
+    """Show whole images or sliding windows. By default the mode that the network was published with."""
+    crop: Annotated[str | None, Parameter(group=PROTOCOL, metavar="HEIGHTxWIDTH")] = None
+    """Size of a sliding window in pixels."""
+    stride: Annotated[str | None, Parameter(group=PROTOCOL, metavar="HEIGHTxWIDTH")] = None
+    """Step between sliding windows in pixels. By default two thirds of the window."""
+    batch: Annotated[int, Parameter(group=PROTOCOL)] = 4
+    """Largest number of windows or scales that run together."""
+
+    def options(self, own: TestProtocol, limit: int | None, pictures: Path | None) -> EvaluateOptions:
+        """How to score a network whose own protocol is `own`.
+
+        Raises:
+            OptionError: windows are described for whole images, or sliding lacks a crop size.
+        """
+        protocol = chosen_protocol(own, self.mode, parse_size(self.crop, "--crop"), parse_size(self.stride, "--stride"))
+        return EvaluateOptions(protocol, self.augmentation(), limit, pictures)
+
+    def augmentation(self) -> PredictOptions:
+        """The scales and mirror images to average.
+
+        Raises:
+            OptionError: the batch is none.
+        """
+        return PredictOptions(MULTI_SCALE if self.multi_scale else (1.0,), self.flip, self.batch)
+
+
+@dataclass(frozen=True)
+class ResultFlags:
+    """What to compare with, and what to write."""
+
+    json: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    """Write the scores to this JSON file."""
+    html: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None
+    """Write a report for the browser to this .html file."""
+    save_images: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FOLDER")] = None
+    """Write a picture of each image to this folder. With --images by default predictions."""
+    against: Annotated[tuple[Path, ...], Parameter(group=OUTPUT, metavar="FILE")] = ()
+    """Another artefact to score on the same images and to compare. May be repeated."""
+    max_drop: Annotated[float | None, Parameter(group=OUTPUT, metavar="POINTS")] = None
+    """Fail where the mIoU of an --against artefact is lower by more points than this."""
+    bench: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None
+    """JSON file of ffnet-bench whose times the report shows too."""
+    pictures: Annotated[int, Parameter(group=OUTPUT, metavar="N")] = 12
+    """Number of images in the report's gallery."""
+
+    def __post_init__(self) -> None:
+        if self.bench is not None and self.html is None:
+            raise OptionError("--bench goes with --html: the report shows its times")
+        if self.max_drop is not None and not self.against:
+            raise OptionError("--max-drop compares with another artefact: add --against FILE")
+        if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
+            raise OptionError(f"--max-drop takes points from 0: got {self.max_drop}")
+
+    def check_targets(self) -> None:
+        """Raise unless all files could be written.
+
+        Raises:
+            OptionError: one would replace another.
+            StorageError: a folder cannot be written.
+        """
+        if self.html is not None:
+            check_report_target(self.html, (self.json, self.bench))
+        if self.json is not None:
+            check_target(self.json)
+
+    def read_bench(self) -> BenchRun | None:
+        """The run of the benchmark, where one is named.
+
+        Raises:
+            ArtifactError: it is missing, damaged or of another version.
+        """
+        return None if self.bench is None else read_run(self.bench)
+
+
+@app.default
+def command(
+    *,
+    network: Annotated[NetworkFlags, FLAT] = NetworkFlags(),
+    data: Annotated[DataFlags, FLAT] = DataFlags(),
+    protocol: Annotated[ProtocolFlags, FLAT] = ProtocolFlags(),
+    result: Annotated[ResultFlags, FLAT] = ResultFlags(),
+) -> None:
+    """Score a network, and others against it."""
+    source = network.source()
+    data.check_given()
+    pictures = PICTURES if data.images is not None and result.save_images is None else result.save_images
+    protocol.augmentation()
+    result.check_targets()
+    run = result.read_bench()
+    comparison = Comparison(GalleryOptions(count=result.pictures if result.html is not None else 0))
+    with source.open() as engine:
+        notes = take_its_sizes(engine, source, result.against)
+        samples = data.open(engine, pictures)
+        scoring = protocol.options(engine.contract.protocol, data.limit, pictures)
+        with progress_bar() as progress:
+            found = comparison.score(engine, samples, scoring, source.artifact, progress, notes)
+        show(found, pictures)
+        described = about(engine, source)
+    others = list(score_others(comparison, source, result.against, samples, scoring))
+    if result.json is not None:
+        write_evaluation(result.json, found, {**described, "against": others} if others else described)
+    if result.html is not None:
+        artifacts = tuple(path for path in (source.artifact, *result.against) if path is not None)
+        limit = DEFAULT_MAX_DROP if result.max_drop is None else result.max_drop
+        written = write_report(result.html, comparison.report(run=run, artifacts=artifacts, max_drop=limit))
+        console.print(f"report in {', '.join(map(str, written))}", soft_wrap=True)
+    check_drop(comparison, result.max_drop)
 
 
 def parse_size(text: str | None, option: str) -> tuple[int, int] | None:
@@ -59,22 +265,117 @@ def chosen_protocol(
     return replace(own, mode="slide", crop=crop, stride=stride or default)
 
 
-def chosen_dataset(
-    engine: Engine, data: Path | None, images: Path | None, dataset: str | None, split: str, pictures: Path | None
-) -> Dataset:
-    """The labelled split in `data`, or the images in `images` but for those below `pictures`."""
-    if images is not None:
-        return open_images(images, leave_out=pictures)
-    assert data is not None
-    return open_dataset(data, engine.contract.dataset, dataset, split)
+def take_its_sizes(engine: Engine, source: Source, artifacts: tuple[Path, ...]) -> tuple[str, ...]:
+    """Show a PyTorch network the input sizes that the first artefact takes, so that both see the same pixels.
+
+    Returns:
+        A note that says so; nothing where the sizes are free or `source` is itself an artefact.
+    """
+    if source.fitting_backend is not Backend.TORCH or not artifacts:
+        return ()
+    other = _contract_of(artifacts[0])
+    engine.contract = replace(engine.contract, batch=other.batch, height=other.height, width=other.width)
+    if not (other.height.is_fixed or other.width.is_fixed):
+        return ()
+    return (f"shown images at the input size of {artifacts[0].name}, as the others were",)
 
 
-def check_inputs(data: Path | None, images: Path | None, limit: int | None) -> None:
-    """Raise `OptionError` unless there is one source of images."""
-    if (data is None) == (images is None):
-        raise OptionError("give either --data ROOT (labelled images) or --images DIR (to predict only)")
-    if limit is not None and limit < 1:
-        raise OptionError(f"--limit takes a number of images from 1: got {limit}")
+def _contract_of(artifact: Path) -> Contract:
+    if backend_of(artifact) is Backend.ONNXRUNTIME:
+        from ffnet_deploy.engines.onnx_metadata import read_description
+
+        return read_description(artifact)[0]
+    described = read_manifest(artifact).get("contract")
+    if not isinstance(described, dict):
+        raise ArtifactError(f"the manifest of {artifact} does not say what it takes.\n  to do    build it again")
+    return Contract.from_json(json.dumps(described))
+
+
+def score_others(
+    comparison: Comparison, source: Source, artifacts: tuple[Path, ...], dataset: Dataset, scoring: EvaluateOptions
+) -> Iterator[dict[str, Any]]:
+    """Score each further artefact on `dataset`, print how it compares, and give what the JSON file says of it."""
+    for path in artifacts:
+        beside = _beside(source, path)
+        with beside.open() as engine:
+            with progress_bar() as progress:
+                found = comparison.score(engine, dataset, replace(scoring, save_images=None), path, progress)
+            console.print(comparison_line(comparison, found), soft_wrap=True)
+            agreement = comparison.agreement
+            yield {**found.to_dict(), **about(engine, beside), "agreement": agreement}
+
+
+def _beside(source: Source, path: Path) -> Source:
+    """The source of a further artefact, with what of `source` applies to it."""
+    device = source.device or ""
+    if backend_of(path).runs_engines:
+        return Source(
+            artifact=path, device=device if device.startswith("cuda") else None, trust_engine=source.trust_engine
+        )
+    return Source(
+        artifact=path,
+        device=source.device,
+        provider=source.provider,
+        threads=source.threads,
+        engine_cache=source.engine_cache,
+    )
+
+
+def comparison_line(comparison: Comparison, found: Evaluation) -> str:
+    """How the contender that was scored last compares with the first, in a line."""
+    first, last = comparison.contenders[0], comparison.contenders[-1]
+    drop = miou_drop(first, last)
+    score = percent(found.scores.mean_iou) if found.scores else NOTHING
+    change = "" if drop is None else f" ({points(-drop)} points)"
+    same = share(comparison.agreement)
+    whom = first.artifact or first.name
+    return f"{last.artifact} ({last.engine}): mIoU {score}{change}, {same} of the labels as {whom}"
+
+
+def check_drop(comparison: Comparison, max_drop: float | None) -> None:
+    """Hold what was compared to ``--max-drop``.
+
+    Raises:
+        VerificationError: the mIoU of one fell by more.
+    """
+    first, *others = comparison.contenders
+    if max_drop is None:
+        return
+    fallen = [(one, drop) for one in others if (drop := miou_drop(first, one)) is not None and drop > max_drop]
+    if fallen:
+        lines = "".join(f"\n  found    {points(-drop)} points  {one.artifact}" for one, drop in fallen)
+        raise VerificationError(
+            f"mIoU falls by more than --max-drop {max_drop:g} points below {first.artifact or first.name}:"
+            f"{lines}\n"
+            "  to do    keep more layers in a higher precision, or allow more with --max-drop"
+        )
+
+
+def about(engine: Engine, source: Source) -> dict[str, Any]:
+    """What was scored, for the JSON file."""
+    return {
+        "backend": source.fitting_backend.value,
+        "engine": engine.name,
+        "network": engine.contract.network,
+        "artifact": None if source.artifact is None else str(source.artifact),
+        "sha256": None if source.artifact is None else sha256(source.artifact),
+        "sources": dict(engine.contract.sources),
+    }
+
+
+def show(evaluation: Evaluation, save_images: Path | None) -> None:
+    """Print the scores, notes, speed and where the pictures are."""
+    if evaluation.scores is not None:
+        console.print(score_table(evaluation))
+        console.print(
+            f"mIoU {evaluation.scores.mean_iou:.2f}  aAcc {evaluation.scores.pixel_accuracy:.2f}  "
+            f"mAcc {evaluation.scores.mean_accuracy:.2f}"
+        )
+    for note in evaluation.notes:
+        report_note(note)
+    console.print(f"{evaluation.images} images in {evaluation.seconds:.1f} s")
+    if save_images is not None:
+        console.print(f"pictures in {save_images}", soft_wrap=True)
 
 
 def score_table(evaluation: Evaluation) -> Table:
@@ -95,105 +396,10 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def show(evaluation: Evaluation, save_images: Path | None) -> None:
-    """Print the scores, notes, speed and where the pictures are."""
-    if evaluation.scores is not None:
-        console.print(score_table(evaluation))
-        console.print(
-            f"mIoU {evaluation.scores.mean_iou:.2f}  aAcc {evaluation.scores.pixel_accuracy:.2f}  "
-            f"mAcc {evaluation.scores.mean_accuracy:.2f}"
-        )
-    for note in evaluation.notes:
-        report_note(note)
-    console.print(f"{evaluation.images} images in {evaluation.seconds:.1f} s")
-    if save_images is not None:
-        console.print(f"pictures in {save_images}", soft_wrap=True)
-
-
-def about(engine: Engine, source: Source) -> dict[str, Any]:
-    """What was scored, for the JSON file."""
-    return {
-        "backend": source.fitting_backend.value,
-        "engine": engine.name,
-        "network": engine.contract.network,
-        "artifact": None if source.artifact is None else str(source.artifact),
-        "sha256": None if source.artifact is None else sha256(source.artifact),
-        "sources": dict(engine.contract.sources),
-    }
-
-
-DeviceName = Annotated[
-    str | None, typer.Option(help="cpu, cuda or cuda:N; ONNX Runtime also tensorrt.", show_default="cpu")
-]
-TrustEngine = Annotated[bool, typer.Option("--trust-engine", help="Run an engine that this toolkit did not build.")]
-EngineCache = Annotated[
-    Path | None, typer.Option(help="Engines of --device tensorrt.", show_default="engines/onnxruntime")
-]
-SaveImages = Annotated[Path | None, typer.Option(help="Write a picture of each image here (--images: predictions).")]
-Against = Annotated[
-    list[Path] | None, typer.Option(help="Another artefact to score on the same images; may be repeated.")
-]
-MaxDrop = Annotated[float | None, typer.Option(help="Fail where mIoU of --against falls by more points than this.")]
-
-
-@app.command()
-@run_command
-def command(
-    artifact: Annotated[Path | None, typer.Option(help="Exported ONNX file or engine to score.")] = None,
-    config: Annotated[str | None, typer.Option(help="Config name or file, for the PyTorch network.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="File, 'published', 'bundled' or 'random'.")] = None,
-    backend: Annotated[Backend | None, typer.Option(help="By default the one that fits.", show_default=False)] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of a labelled data set.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Meaning of the labels: ade20k, cityscapes, camvid, ...")] = None,
-    split: Annotated[str, typer.Option(help="Part of the data set: train, val or test.")] = "val",
-    images: Annotated[Path | None, typer.Option(help="Folder or file to predict, without labels.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Score the first N images only.")] = None,
-    multi_scale: Annotated[bool, typer.Option("--multi-scale", help="Average scales 0.5 to 1.75.")] = False,
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
-    mode: Annotated[Mode | None, typer.Option(help="In place of the network's own mode.", show_default=False)] = None,
-    crop: Annotated[str | None, typer.Option(help="Sliding window, HEIGHTxWIDTH in pixels.")] = None,
-    stride: Annotated[str | None, typer.Option(help="Step between windows, HEIGHTxWIDTH in pixels.")] = None,
-    batch: Annotated[int, typer.Option(help="Windows run together at most.")] = 4,
-    threads: Annotated[int, typer.Option(help="CPU threads of ONNX Runtime; 0 takes all cores.")] = 0,
-    device: DeviceName = None,
-    trust_engine: TrustEngine = False,
-    engine_cache: EngineCache = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
-    save_images: SaveImages = None,
-    against: Against = None,
-    max_drop: MaxDrop = None,
-    html: Annotated[Path | None, typer.Option(help="Write a report for the browser here (.html).")] = None,
-    bench: Annotated[Path | None, typer.Option(help="JSON of ffnet-bench to show in the report.")] = None,
-    pictures: Annotated[int, typer.Option(help="Images in the report's gallery.")] = 12,
-) -> None:
-    """Score an exported network, or a config with its checkpoint, by the published protocol."""
-    source = Source(backend, artifact, config, checkpoint, device, threads, trust_engine, engine_cache)
-    check_inputs(data, images, limit)
-    if images is not None and save_images is None:
-        save_images = PICTURES
-    looks = PredictOptions(MULTI_SCALE if multi_scale else (1.0,), flip, batch)
-    if json_file is not None:
-        check_target(json_file)
-    besides = ReportOptions(tuple(against or ()), html, bench, pictures, max_drop, json_file)
-    run = besides.read_bench()
-    comparison = Comparison(besides.gallery)
-    with source.open() as engine:
-        notes = take_its_sizes(engine, source, besides.against)
-        samples = chosen_dataset(engine, data, images, dataset, split, save_images)
-        protocol = chosen_protocol(
-            engine.contract.protocol, mode, parse_size(crop, "--crop"), parse_size(stride, "--stride")
-        )
-        scoring = EvaluateOptions(protocol, looks, limit, save_images)
-        with progress_bar() as progress:
-            result = comparison.score(engine, samples, scoring, source.artifact, progress, notes)
-        show(result, save_images)
-        described = about(engine, source)
-    others = list(score_others(comparison, source, besides, samples, scoring, about))
-    if json_file is not None:
-        write_evaluation(json_file, result, {**described, "against": others} if others else described)
-    finish(comparison, source, besides, run)
-
-
 def main() -> None:
     """Entry point of ``ffnet-eval``."""
-    app()
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,121 +1,590 @@
 """``ffnet-export``: a config and a checkpoint become a verified ONNX graph, and that an engine."""
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter, Token
 
-from ffnet_deploy.cli import engines, graphs, lowering
-from ffnet_deploy.cli.console import run_command
-from ffnet_deploy.cli.engines import Backend, Ending, EngineFlags, engine_verification
-from ffnet_deploy.cli.graphs import OUT, GraphFlags, load_settings, open_for_export, write_graphs
-from ffnet_deploy.cli.lowering import LoweringFlags, chosen_target
-from ffnet_deploy.core.contract import InputKind, OutputKind
+from ffnet_deploy.cli.console import (
+    FLAT,
+    console,
+    make_app,
+    progress_bar,
+    report_note,
+    run_command,
+)
+from ffnet_deploy.cli.export_tables import show_engine, show_exported, show_lowered
+from ffnet_deploy.cli.options import (
+    CALIBRATION,
+    DATA,
+    ENGINE,
+    EVERYDAY,
+    GRAPH,
+    OUTPUT,
+    PRECISION,
+    choice,
+    lowered,
+    parse_batch,
+    parse_shape,
+)
+from ffnet_deploy.core.contract import STRIDE, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.core.precision import Target
-from ffnet_deploy.engines.tensorrt.options import HardwareCompatibility
+from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.precision import Precision, Target
+from ffnet_deploy.engines.backend import Backend, gpu_index
+from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
+from ffnet_deploy.engines.onnx_metadata import read_description
+from ffnet_deploy.engines.tensorrt.make import BuildResult, make_engine
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.variant import Variant
+from ffnet_deploy.evaluation.datasets import open_dataset, open_images
+from ffnet_deploy.segmentor.zoo import chosen_checkpoint
+from ffnet_deploy.serving.triton import write_repository
+from ffnet_deploy.serving.triton_config import TritonOptions
 
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-Flags = TypeVar("Flags")
+if TYPE_CHECKING:  # these need the conversion layer
+    from ffnet_deploy.export.engine import EngineVerification
+    from ffnet_deploy.export.lower import Lowered, LowerOptions
+    from ffnet_deploy.export.onnx import ExportOptions
+    from ffnet_deploy.export.pipeline import Exported, VerifyOptions
+    from ffnet_deploy.export.quantizing import CalibrationRequest
+    from ffnet_deploy.segmentor.config import SegmentorConfig
+    from ffnet_deploy.segmentor.load import Segmentor
+
+OUT = Path("export")
+"""Folder of what is exported when no other is named."""
+ENGINES = Path("engines")
+"""Where engines land unless ``--out`` says otherwise."""
+_IMAGES = 4
+_TIMES = "timing.cache"
+_OFF = "off"
+
+app = make_app(
+    "ffnet-export",
+    "Write an FFNet segmentor as an ONNX graph, verified against PyTorch on the same images, or as an engine of it.",
+)
 
 
-@app.command()
-@run_command
+class Base(str, Enum):
+    """Type of what a quantised graph does not quantise."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True)
+class GraphFlags:
+    """The network, and the form of its graph."""
+
+    config: Annotated[str | None, Parameter(group=EVERYDAY, metavar="NAME")] = None
+    """Config name, or a config file (a Python file: it is run)."""
+    checkpoint: Annotated[str | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
+    shape: Annotated[str | None, Parameter(group=EVERYDAY, metavar="SIZE")] = None
+    """Input size in pixels: HEIGHTxWIDTH, or MIN:OPT:MAX of such; multiples of 32. By default as published."""
+    dynamic: Annotated[bool, Parameter(group=GRAPH)] = False
+    """Accept any size and batch; --shape and --batch then give typical ones."""
+    batch: Annotated[str | None, Parameter(group=GRAPH, metavar="N")] = None
+    """Batch size, or MIN:OPT:MAX. By default 1."""
+    opset: Annotated[int, Parameter(group=GRAPH)] = 20
+    """ONNX operator set, 17 to 20. TensorRT 8.5 reads 17 at most."""
+    input: Annotated[InputKind, choice(InputKind, GRAPH)] = InputKind.FLOAT
+    """What the graph takes: normalised float32 NCHW tensors, or uint8 NHWC images in RGB or BGR order."""
+    output: Annotated[OutputKind, choice(OutputKind, GRAPH)] = OutputKind.LOGITS
+    """What the graph returns: logits, the label map of their argmax, or softmax probabilities."""
+    onnx: Annotated[Path | None, Parameter(group=GRAPH, metavar="FILE")] = None
+    """Start from this exported graph. Needs no --config and no PyTorch."""
+
+    def options(self, settings: "SegmentorConfig") -> "ExportOptions":
+        """The boundary and form of the graph of the config `settings`."""
+        from ffnet_deploy.export.onnx import ExportOptions
+
+        height, width = parse_shape(self.shape or default_shape(settings.protocol), self.dynamic)
+        batch = parse_batch(self.batch or "1", self.dynamic)
+        return ExportOptions(height, width, batch, self.opset, self.input, self.output)
+
+
+@dataclass(frozen=True)
+class VerificationFlags:
+    """The images to verify on, and what the verification allows."""
+
+    data: Annotated[Path | None, Parameter(group=DATA, metavar="FOLDER")] = None
+    """Labelled data set: verify on its images and compare the mIoU too."""
+    dataset: Annotated[str | None, Parameter(group=DATA, metavar="NAME")] = None
+    """Label set of the data: ade20k, cityscapes, camvid, ... By default the network's own."""
+    split: Annotated[str, Parameter(group=DATA)] = "val"
+    """Part of the data set: train, val or test."""
+    images: Annotated[Path | None, Parameter(group=DATA, metavar="FOLDER")] = None
+    """Folder of images without labels to verify on. By default packaged street scenes."""
+    limit: Annotated[int, Parameter(group=DATA, metavar="N")] = 20
+    """Largest number of labelled images to score."""
+    tolerance: Annotated[float, Parameter(group=PRECISION)] = 1e-4
+    """Largest relative error of an output value of the FP32 graph."""
+    max_drop: Annotated[float | None, Parameter(group=PRECISION, metavar="POINTS")] = None
+    """Largest fall of the mIoU of a lower precision. By default 0.05 points for FP16 and BF16, 0.3 for INT8 and FP8."""
+    min_agreement: Annotated[float | None, Parameter(group=PRECISION, metavar="PERCENT")] = None
+    """Least share of pixels with the label of PyTorch. By default 99.5 for FP16 and BF16, 90 for INT8 and FP8."""
+
+    def __post_init__(self) -> None:
+        if self.data is not None and self.images is not None:
+            raise OptionError("give --data (labelled) or --images, not both")
+        if self.limit < 1:
+            raise OptionError(f"--limit takes a number of images from 1: got {self.limit}")
+
+    def options(self, settings: "SegmentorConfig") -> "VerifyOptions":
+        """What the graph is verified on: labelled data, other images, or the packaged scenes.
+
+        Raises:
+            DataError: the images cannot be used.
+        """
+        from ffnet_deploy.export.images import images_of, packaged_images
+        from ffnet_deploy.export.pipeline import VerifyOptions
+        from ffnet_deploy.export.verify import Tolerance
+
+        labelled = None
+        if self.data is not None:
+            labelled = open_dataset(self.data, settings.dataset, self.dataset, self.split).limited(self.limit)
+        source = labelled or (open_images(self.images) if self.images else None)
+        return VerifyOptions(
+            images=images_of(source, _IMAGES) if source else packaged_images(2),
+            source=str(self.data or self.images or "packaged street scenes"),
+            labelled=labelled,
+            tolerance=Tolerance(relative=self.tolerance),
+        )
+
+
+@dataclass(frozen=True)
+class PrecisionFlags:
+    """The lower precision to write besides FP32."""
+
+    fp16: Annotated[bool, Parameter(group=EVERYDAY)] = False
+    """Also write a graph in half precision (FP16)."""
+    int8: Annotated[bool, Parameter(group=EVERYDAY)] = False
+    """Also write a graph with INT8 convolutions; needs --calib-images."""
+    bf16: Annotated[bool, Parameter(group=PRECISION)] = False
+    """Also write a graph in bfloat16."""
+    fp8: Annotated[bool, Parameter(group=PRECISION)] = False
+    """Also write a graph with FP8 convolutions; needs --calib-images."""
+    mixed: Annotated[bool, Parameter(group=PRECISION)] = False
+    """Also write an INT8 graph whose most costly layers stay in a higher precision, found by a search."""
+    int8_base: Annotated[Base | None, choice(Base, PRECISION)] = None
+    """Type of what a quantised graph does not quantise. By default FP16."""
+
+    @property
+    def target(self) -> Target | None:
+        """The one precision that is asked for; None when there is none.
+
+        Raises:
+            OptionError: there are several.
+        """
+        chosen = [target for target in Target if getattr(self, target.value)]
+        if len(chosen) > 1:
+            raise OptionError(f"give one of {', '.join(f'--{target.value}' for target in chosen)}, not several")
+        return chosen[0] if chosen else None
+
+
+@dataclass(frozen=True)
+class CalibrationFlags:
+    """What a quantised graph is calibrated on, and how its layers are chosen."""
+
+    calib_images: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FOLDER")] = None
+    """Folder of images to calibrate on, best from the training data."""
+    calib_count: Annotated[int | None, Parameter(group=CALIBRATION, metavar="N")] = None
+    """Number of images to calibrate on. By default 64, or as many as the list names."""
+    calib_list: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FILE")] = None
+    """Text file that names the images to calibrate on, one pattern a line."""
+    calib_method: Annotated[str | None, Parameter(group=CALIBRATION, metavar="NAME", converter=lowered)] = None
+    """How the range of an activation is chosen: minmax, percentile, entropy or mse."""
+    calibrator: Annotated[str | None, Parameter(group=CALIBRATION, metavar="NAME", converter=lowered)] = None
+    """What calibrates: native, or modelopt (NVIDIA Model Optimizer). By default native."""
+    keep: Annotated[tuple[str, ...], Parameter(group=CALIBRATION, metavar="NAME")] = ()
+    """Convolution, or module, that is not quantised. May be repeated."""
+    ranges: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FILE")] = None
+    """JSON file of calibrated ranges: read and checked if it exists, else written."""
+    search_budget: Annotated[float | None, Parameter(group=CALIBRATION, metavar="MINUTES")] = None
+    """With --mixed: end the search after this time; ranking the blocks is not counted."""
+    search_state: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FILE")] = None
+    """With --mixed: keep the state of the search in this file, or resume from it."""
+    layer_timings: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FILE")] = None
+    """With --mixed: JSON of ffnet-bench --profile of both engines; what INT8 slows down is not quantised."""
+
+    def request(self) -> "CalibrationRequest":
+        """What to calibrate on, and how."""
+        from ffnet_deploy.calib.search import SearchOptions, read_timings
+        from ffnet_deploy.export.quantizing import CalibrationRequest
+
+        return CalibrationRequest(
+            images=self.calib_images,
+            count=self.calib_count,
+            listed=self.calib_list,
+            method=self.calib_method,
+            calibrator=self.calibrator,
+            keep=self.keep,
+            ranges=self.ranges,
+            search=SearchOptions(
+                budget=None if self.search_budget is None else 60 * self.search_budget,
+                state=self.search_state,
+                timings=read_timings(self.layer_timings) if self.layer_timings else None,
+            ),
+        )
+
+
+_EXPORT_BACKENDS = [backend.value for backend in Backend if backend is not Backend.TORCH]
+
+
+def _export_backend(hint: object, tokens: Sequence[Token]) -> Backend:
+    text = tokens[0].value.lower()
+    if text == "onnx":
+        report_note("--backend onnx is now written --backend onnxruntime")
+        return Backend.ONNXRUNTIME
+    return Backend(text)
+
+
+@dataclass(frozen=True)
+class EngineFlags:
+    """What the export is for, and how an engine is built."""
+
+    backend: Annotated[
+        Backend | None,
+        Parameter(group=EVERYDAY, converter=_export_backend, choices=[*_EXPORT_BACKENDS, "onnx"], show_choices=False),
+    ] = None
+    """What will run the export: onnxruntime or openvino (the graph), trt or trt-rtx (an engine built from it)."""
+    compute_capability: Annotated[str | None, Parameter(group=ENGINE, metavar="LIST")] = None
+    """GPUs that a trt-rtx engine is built for, by compute capability, as 8.6,8.9,12.0. By default the GPU at hand."""
+    workspace: Annotated[int | None, Parameter(group=ENGINE, metavar="MIB")] = None
+    """Largest scratch memory of a layer in MiB. By default all that the GPU has."""
+    optimization_level: Annotated[int | None, Parameter(group=ENGINE, metavar="LEVEL")] = None
+    """Builder optimisation level, 0 to 5: higher ones search longer for faster kernels."""
+    timing_cache: Annotated[str | None, Parameter(group=ENGINE, metavar="FILE")] = None
+    """File that keeps trt's kernel times between builds, or 'off'. By default timing.cache beside the engine."""
+    version_compatible: Annotated[bool, Parameter(group=ENGINE)] = False
+    """Let later TensorRT releases of the same major version load the engine."""
+    hardware_compatible: Annotated[HardwareCompatibility, choice(HardwareCompatibility, ENGINE)] = (
+        HardwareCompatibility.NONE
+    )
+    """Other GPUs that a trt engine may run on, at the cost of speed."""
+    aux_streams: Annotated[int | None, Parameter(group=ENGINE, metavar="N")] = None
+    """Largest number of additional CUDA streams of one inference."""
+    refit: Annotated[bool, Parameter(group=ENGINE)] = False
+    """Let the engine's weights be replaced later."""
+    strip_weights: Annotated[bool, Parameter(group=ENGINE)] = False
+    """Leave the weights out of the engine; it must be refitted before it can run."""
+    device: Annotated[str | None, Parameter(group=ENGINE)] = None
+    """GPU to build the engine on: cuda or cuda:N. By default the first."""
+
+    @property
+    def builds(self) -> bool:
+        """Whether an engine is asked for."""
+        return self.backend is not None and self.backend.runs_engines
+
+    def options(self, out: Path) -> BuildOptions | None:
+        """How to build an engine at `out`; None when the export ends in a graph.
+
+        Raises:
+            OptionError: an option does not go with the backend.
+        """
+        if self.backend is None or not self.backend.runs_engines:
+            lone = [name for name in given(self) if name != "--backend"]
+            if lone and not (lone == ["--device"] and self.device == "cpu"):
+                raise OptionError(f"{' and '.join(lone)} goes with --backend trt or trt-rtx")
+            return None
+        variant = Variant(self.backend.value)
+        listed = tuple(part.strip() for part in (self.compute_capability or "").split(",") if part.strip())
+        return BuildOptions(
+            variant=variant,
+            workspace=self.workspace,
+            optimization_level=self.optimization_level,
+            timing_cache=self._times(variant, out),
+            version_compatible=self.version_compatible,
+            hardware_compatibility=self.hardware_compatible,
+            aux_streams=self.aux_streams,
+            refit=self.refit,
+            strip_weights=self.strip_weights,
+            compute_capabilities=listed,
+            device=self._gpu(),
+        )
+
+    def _times(self, variant: Variant, out: Path) -> Path | None:
+        if self.timing_cache == _OFF:
+            return None
+        if self.timing_cache is None:
+            return out.parent / _TIMES if variant is Variant.TENSORRT else None
+        return Path(self.timing_cache)
+
+    def _gpu(self) -> int:
+        if self.device is not None and self.device.isdecimal():
+            report_note(f"--device {self.device} is now written --device cuda:{self.device}")
+            return int(self.device)
+        gpu = gpu_index(self.device or "cuda", "building an engine")
+        if gpu is None:
+            raise OptionError(f"engines are built on cuda or cuda:N, not {self.device!r}")
+        return gpu
+
+
+@dataclass(frozen=True)
+class TargetFlags:
+    """Where the export goes."""
+
+    out: Annotated[Path, Parameter(group=EVERYDAY, metavar="PATH")] = OUT
+    """Folder to write to, or a file that ends in .onnx or .engine."""
+    triton: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FOLDER")] = None
+    """Also write a model repository for Triton Inference Server."""
+    ensemble: Annotated[bool, Parameter(group=OUTPUT)] = False
+    """With --triton: add a model that takes the bytes of an image file, for graphs that do not."""
+
+    def check(self, onnx: Path | None, engine: EngineFlags) -> None:
+        """Raise `OptionError` for what does not go together, before anything is exported."""
+        if onnx is not None and not engine.builds and self.triton is None:
+            raise OptionError(
+                "--onnx gives an exported graph: say what for, with --backend trt, trt-rtx or --triton DIR"
+            )
+        if self.out.suffix == Variant.TENSORRT.suffix and onnx is None:
+            raise OptionError(f"--out {self.out} names an engine; the graph needs a place too: give a folder")
+        if self.ensemble and self.triton is None:
+            raise OptionError("--ensemble goes with --triton DIR")
+        engine.options(self.out)
+
+    def engine_path(self, graph: Path, backend: Backend) -> Path:
+        """Where the engine goes: ``--out`` if it names one; else a folder, `ENGINES` unless ``--out`` says where."""
+        if self.out.suffix == Variant.TENSORRT.suffix:
+            return self.out
+        folder = ENGINES if self.out == OUT else self.out.parent if self.out.suffix == ".onnx" else self.out
+        return folder / f"{graph.stem}{Variant(backend.value).suffix}"
+
+
+@app.default
 def command(
-    config: graphs.Config = None,
-    checkpoint: graphs.Checkpoint = None,
-    shape: graphs.Shape = None,
-    dynamic: graphs.Dynamic = False,
-    batch: graphs.Batch = None,
-    opset: graphs.Opset = 20,
-    input_kind: graphs.Input = InputKind.FLOAT,
-    output_kind: graphs.Output = OutputKind.LOGITS,
-    out: graphs.Out = OUT,
-    data: graphs.Data = None,
-    dataset: graphs.DatasetName = None,
-    split: graphs.Split = "val",
-    images: graphs.Images = None,
-    limit: graphs.Limit = 20,
-    tolerance: graphs.MaxError = 1e-4,
-    fp16: lowering.Fp16 = False,
-    bf16: lowering.Bf16 = False,
-    int8: lowering.Int8 = False,
-    fp8: lowering.Fp8 = False,
-    mixed: lowering.Mixed = False,
-    int8_base: lowering.Int8Base = None,
-    calib_images: lowering.CalibImages = None,
-    calib_count: lowering.CalibCount = None,
-    calib_list: lowering.CalibList = None,
-    calib_method: lowering.CalibMethod = None,
-    calibrator: lowering.Calibrator = None,
-    keep: lowering.Keep = None,
-    ranges: lowering.Ranges = None,
-    search_budget: lowering.SearchBudget = None,
-    search_state: lowering.SearchState = None,
-    layer_timings: lowering.LayerTimings = None,
-    max_drop: lowering.MaxDrop = None,
-    min_agreement: lowering.MinAgreement = None,
-    onnx: engines.Onnx = None,
-    backend: engines.BackendOption = Backend.ONNX,
-    compute_capability: engines.Capability = None,
-    workspace: engines.Workspace = None,
-    optimization_level: engines.OptimizationLevel = None,
-    timing_cache: engines.TimingCache = None,
-    version_compatible: engines.VersionCompatible = False,
-    hardware_compatible: engines.HardwareCompatible = HardwareCompatibility.NONE,
-    aux_streams: engines.AuxStreams = None,
-    refit: engines.Refit = False,
-    strip_weights: engines.StripWeights = False,
-    device: engines.Device = 0,
-    triton: engines.Triton = None,
-    ensemble: engines.Ensemble = False,
+    *,
+    graph: Annotated[GraphFlags, FLAT] = GraphFlags(),
+    precision: Annotated[PrecisionFlags, FLAT] = PrecisionFlags(),
+    calibration: Annotated[CalibrationFlags, FLAT] = CalibrationFlags(),
+    engine: Annotated[EngineFlags, FLAT] = EngineFlags(),
+    verification: Annotated[VerificationFlags, FLAT] = VerificationFlags(),
+    target: Annotated[TargetFlags, FLAT] = TargetFlags(),
 ) -> None:
-    """Write an FFNet segmentor as an ONNX graph, verified against PyTorch on the same images, or as an engine of it.
-
-    Exit codes: 0 done, 1 something is wrong, 3 the graph is written but there is no GPU to build its engine.
-    """
-    given = locals()
-    ending = Ending(picked(EngineFlags, given), onnx, out, out == OUT, (shape, batch), triton, ensemble)
-    if config is None:
-        finish_alone(ending)
+    """Export what is named, as far as is asked for."""
+    target.check(graph.onnx, engine)
+    if graph.config is None:
+        if graph.onnx is None:
+            raise OptionError("give --config, or --onnx with a graph that is exported already")
+        finish(graph.onnx, graph, engine, target)
         return
-    target = chosen_target(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8, mixed=mixed)
-    export(picked(GraphFlags, given), picked(LoweringFlags, given), target, ending)
+    if graph.onnx is not None and precision.target is not None:
+        raise OptionError(
+            f"--onnx takes a graph as it is: leave --{precision.target.value} out, or give --config alone"
+        )
+    settings = load_settings(graph.config)
+    lowering = lower_options(precision, calibration, verification, engine)
+    options, images = graph.options(settings), verification.options(settings)
+    segmentor = open_for_export(settings, graph.checkpoint)
+    written = graph.onnx or write_graphs(segmentor, options, target.out, images, lowering)
+    finish(written, graph, engine, target, lambda: engine_verification(segmentor, written, images, verification))
 
 
-def picked(kind: type[Flags], given: Mapping[str, Any]) -> Flags:
-    """A dataclass of options, each field from the parameter of the same name."""
-    return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+def given(flags: Any) -> list[str]:
+    """The options of the dataclass `flags` that differ from their defaults, as they are typed."""
+    return [f"--{one.name.replace('_', '-')}" for one in fields(flags) if getattr(flags, one.name) != one.default]
 
 
-def finish_alone(ending: Ending) -> None:
-    """Go on from a graph that is exported already, without PyTorch.
+def lower_options(
+    precision: PrecisionFlags, calibration: CalibrationFlags, verification: VerificationFlags, engine: EngineFlags
+) -> "LowerOptions | None":
+    """How to lower the precision of the graph; None when it stays FP32.
 
     Raises:
-        OptionError: there is none.
+        OptionError: an option is given without what it belongs to.
     """
-    if ending.onnx is None:
-        raise OptionError("give --config, or --onnx with a graph that is exported already")
-    ending.finish(ending.onnx)
+    target = precision.target
+    base = [name for name in given(precision) if name == "--int8-base"]
+    gate = [name for name in given(verification) if name in ("--max-drop", "--min-agreement")]
+    if target is None:
+        # without a lower precision the gate is the engine's alone
+        _refuse(
+            [*base, *([] if engine.builds else gate), *given(calibration)], "--fp16, --bf16, --int8, --fp8 or --mixed"
+        )
+        return None
+    search = [name for name in given(calibration) if name in ("--search-budget", "--search-state", "--layer-timings")]
+    if not target.precision.is_quantized:
+        _refuse([*base, *given(calibration)], "--int8, --fp8 or --mixed")
+    elif target is not Target.MIXED:
+        _refuse(search, "--mixed")
+    from ffnet_deploy.export.lower import LowerOptions
+
+    return LowerOptions(
+        target=target,
+        base=Precision(precision.int8_base.value) if precision.int8_base else None,
+        max_drop=verification.max_drop,
+        agreement=verification.min_agreement,
+        calibration=calibration.request() if target.precision.is_quantized else None,
+    )
 
 
-def export(flags: GraphFlags, lowering_flags: LoweringFlags, target: Target | None, ending: Ending) -> None:
-    """From config and checkpoint to all that was asked for."""
-    if ending.onnx is not None and target is not None:
-        raise OptionError(f"--onnx takes a graph as it is: leave --{target.value} out, or give --config alone")
-    settings = load_settings(flags.config)
-    drop, agreement = lowering_flags.max_drop, lowering_flags.min_agreement
-    if target is None and ending.flags.backend is not Backend.ONNX:  # the gate is the engine's alone
-        lowering_flags = replace(lowering_flags, max_drop=None, min_agreement=None)
-    lowered = lowering_flags.options(target)
-    options, verification = flags.options(settings), flags.verification(settings)
-    segmentor = open_for_export(settings, flags.checkpoint)
-    graph: Path = ending.onnx or write_graphs(segmentor, options, flags.out, verification, lowered)
-    ending.finish(graph, lambda: engine_verification(segmentor, graph, verification, drop, agreement))
+def _refuse(lone: Sequence[str], owner: str) -> None:
+    if lone:
+        raise OptionError(f"{' and '.join(lone)} {'goes' if len(lone) == 1 else 'go'} with {owner}")
+
+
+def load_settings(config: str) -> "SegmentorConfig":
+    """The config of that name or file, after a check that the conversion layer is installed.
+
+    Raises:
+        MissingPackageError: it is not.
+        ConfigError: there is no such config.
+    """
+    # read when PyTorch is loaded: threads that spin while they wait slow it down several times on a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for package in ("torch", "mmseg", "onnx", "onnxslim"):
+        optional(package, extra="convert", purpose="ffnet-export")
+    from ffnet_deploy.segmentor.config import load_config
+
+    return load_config(config)
+
+
+def default_shape(protocol: TestProtocol) -> str:
+    """Input size when none is asked for: the sliding window, or the protocol's scale, in multiples of 32.
+
+    Of a scale whose long side is only a limit (ADE20K's 2048x512) a square of the short side.
+    """
+    long, short = max(protocol.scale), min(protocol.scale)
+    height, width = protocol.crop or (short, long if long <= 2 * short else short)
+    return f"{-(-height // STRIDE) * STRIDE}x{-(-width // STRIDE) * STRIDE}"
+
+
+def open_for_export(config: "SegmentorConfig", checkpoint: str | None) -> "Segmentor":
+    """The segmentor to export, its download shown as a bar, and what was assumed or left out as notes."""
+    from ffnet_deploy.segmentor.load import open_segmentor
+
+    choice = chosen_checkpoint(checkpoint, config.name)
+    with progress_bar() as progress:
+        segmentor = open_segmentor(config, choice, progress)
+    for note in segmentor.notes:
+        report_note(note)
+    return segmentor
+
+
+def write_graphs(
+    segmentor: "Segmentor",
+    options: "ExportOptions",
+    out: Path,
+    verification: "VerifyOptions",
+    lowering: "LowerOptions | None",
+) -> Path:
+    """The exported graph, or its form in a lower precision; what was measured is printed."""
+    from ffnet_deploy.export.pipeline import export_onnx
+
+    with progress_bar("exporting") as progress:
+        exported = export_onnx(segmentor, options, out, verification, progress)
+    show_exported(exported)
+    if lowering is None:
+        return exported.path
+    lowered = lower_watched(segmentor, exported, lowering, verification)
+    show_lowered(lowered)
+    return lowered.path
+
+
+def lower_watched(
+    segmentor: "Segmentor", exported: "Exported", options: "LowerOptions", verification: "VerifyOptions"
+) -> "Lowered":
+    """The lowered graph of a verified one, its steps shown as they go."""
+    from ffnet_deploy.engines.torch import TorchEngine
+    from ffnet_deploy.export.lower import lower
+
+    with (
+        progress_bar("lowering") as progress,
+        TorchEngine(segmentor.model, exported.contract) as reference,
+    ):
+        if exported.verification.miou is not None:
+            verification = replace(verification, reference_miou=exported.verification.miou[0])
+        return lower(exported.path, None, options, verification, reference, progress)
+
+
+def engine_verification(
+    segmentor: "Segmentor", graph: Path, images: "VerifyOptions", flags: VerificationFlags
+) -> "EngineVerification":
+    """What the engine of `graph` is verified on: the same images as the graph, against the same PyTorch model."""
+    from ffnet_deploy.engines.torch import TorchEngine
+    from ffnet_deploy.export.engine import EngineVerification
+    from ffnet_deploy.export.verify import usual_tolerance
+
+    _, record = read_description(graph)
+    return EngineVerification(
+        images,
+        usual_tolerance(record.precision, flags.min_agreement, flags.max_drop),
+        lambda contract: TorchEngine(segmentor.model, contract),
+        shlex.join(["ffnet-export", *sys.argv[1:]]),
+    )
+
+
+def finish(
+    graph: Path,
+    flags: GraphFlags,
+    engine: EngineFlags,
+    target: TargetFlags,
+    verification: "Callable[[], EngineVerification] | None" = None,
+) -> None:
+    """Build the engine of `graph` and write the server's files, where they are asked for.
+
+    Args:
+        graph: the ONNX file.
+        flags: ``--shape`` and ``--batch`` are the engine's profile where the graph is exported already.
+        engine: how the engine is built.
+        target: where it goes.
+        verification: gives what to verify an engine on; None: there is no PyTorch model to compare it with.
+    """
+    artifact = graph
+    if engine.backend is not None and engine.backend.runs_engines:
+        out = target.engine_path(graph, engine.backend)
+        options = engine.options(out)
+        assert options is not None  # an engine is asked for
+        if flags.onnx is not None and flags.shape is not None:
+            height, width = parse_shape(flags.shape, dynamic=False)
+            options = replace(options, height=height, width=width)
+        if flags.onnx is not None and flags.batch is not None:
+            options = replace(options, batch=parse_batch(flags.batch, dynamic=False))
+        made = build_watched(graph, out, options, verification() if verification else None)
+        show_engine(made)
+        artifact = made.bundle.path
+    if target.triton is not None:
+        repository = write_repository(artifact, target.triton, TritonOptions(ensemble=target.ensemble))
+        console.print(f"triton: {', '.join(repository.models)} in {repository.folder}", soft_wrap=True)
+        console.print(f"serve: {repository.command}", soft_wrap=True)
+
+
+def build_watched(
+    graph: Path, out: Path, options: BuildOptions, verification: "EngineVerification | None" = None
+) -> BuildResult:
+    """The engine of `graph`, its steps shown as they go.
+
+    Raises:
+        NoDeviceError: there is no GPU to build on; one line says so, and what to do on a machine that has one.
+    """
+    try:
+        with progress_bar("reading") as progress:
+            if verification is None:
+                return make_engine(graph, out, options, progress=progress, notes=report_note)
+            from ffnet_deploy.export.engine import export_engine
+
+            return export_engine(graph, out, options, verification, progress, report_note)
+    except UnusableDeviceError:
+        raise
+    except NoDeviceError as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise NoDeviceError(
+            f"{reason}; written: {graph}; on the machine with the GPU run: {options.command(graph, out)}"
+        ) from error
 
 
 def main() -> None:
     """Entry point of ``ffnet-export``."""
-    app()
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

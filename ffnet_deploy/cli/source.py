@@ -2,51 +2,25 @@
 
 import os
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from ffnet_deploy.cli.console import progress_bar
 from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.engines.backend import Backend, Provider, backend_of, gpu_index
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
 ENGINE_CACHE = Path("engines/onnxruntime")
 """Where ONNX Runtime's TensorRT provider keeps what it built, unless another folder is named."""
 
-
-class Backend(str, Enum):
-    """What runs the network."""
-
-    TORCH = "torch"
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-    TENSORRT = "trt"
-    TENSORRT_RTX = "trt-rtx"
-
-    @property
-    def takes(self) -> str:
-        """The options that name what it runs."""
-        return {
-            Backend.TORCH: "--config",
-            Backend.ONNXRUNTIME: "--artifact FILE.onnx",
-            Backend.OPENVINO: "--artifact FILE.onnx",
-            Backend.TENSORRT: "--artifact FILE.engine",
-            Backend.TENSORRT_RTX: "--artifact FILE.rtx.engine",
-        }[self]
-
-    @property
-    def runs_engines(self) -> bool:
-        """Whether what it runs was built for one GPU."""
-        return self in (Backend.TENSORRT, Backend.TENSORRT_RTX)
-
-
-def backend_of(artifact: Path | None) -> Backend:
-    """The backend that runs `artifact`, by its name; PyTorch where there is none."""
-    if artifact is None:
-        return Backend.TORCH
-    if artifact.name.endswith(".rtx.engine"):
-        return Backend.TENSORRT_RTX
-    return Backend.TENSORRT if artifact.suffix == ".engine" else Backend.ONNXRUNTIME
+TAKES = {
+    Backend.TORCH: "--config",
+    Backend.ONNXRUNTIME: "--artifact FILE.onnx",
+    Backend.OPENVINO: "--artifact FILE.onnx",
+    Backend.TENSORRT: "--artifact FILE.engine",
+    Backend.TENSORRT_RTX: "--artifact FILE.rtx.engine",
+}
+"""The options that name what each backend runs."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +28,15 @@ class Source:
     """Where the network comes from, and where it runs.
 
     Attributes:
-        backend: what runs it; None for what fits.
-        artifact: exported graph or engine.
-        config: name or file, in the place of an artefact.
-        checkpoint: of the config.
-        device: in the backend's words; None for the CPU, or for engines the first GPU.
+        backend: What runs it; None for what fits.
+        artifact: Exported graph or engine.
+        config: Name or file, in place of an artefact.
+        checkpoint: Weights of the config.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None for the CPU, or for engines the first GPU.
+        provider: Execution provider of ONNX Runtime: None for the one that fits the device.
         threads: CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores.
-        trust_engine: run an engine that this toolkit did not build.
-        engine_cache: folder in which ONNX Runtime's TensorRT provider keeps what it built.
+        trust_engine: Run an engine that this toolkit did not build.
+        engine_cache: Folder in which ONNX Runtime's TensorRT provider keeps what it built.
     """
 
     backend: Backend | None = None
@@ -69,6 +44,7 @@ class Source:
     config: str | None = None
     checkpoint: str | None = None
     device: str | None = None
+    provider: Provider | None = None
     threads: int = 0
     trust_engine: bool = False
     engine_cache: Path | None = None
@@ -79,11 +55,29 @@ class Source:
         if self.checkpoint is not None and self.config is None:
             raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
         if self.backend is not None and self.backend is not self.fitting_backend:
-            raise OptionError(f"--backend {self.backend.value} needs {self.backend.takes}")
+            raise OptionError(f"--backend {self.backend.value} needs {TAKES[self.backend]}")
         if self.trust_engine and not self.fitting_backend.runs_engines:
             raise OptionError("--trust-engine is for engines; a graph or checkpoint needs none")
-        if self.engine_cache is not None and not (self.device or "").startswith("tensorrt"):
-            raise OptionError("--engine-cache goes with --backend onnxruntime --device tensorrt")
+        if self.provider is not None and self.fitting_backend is not Backend.ONNXRUNTIME:
+            raise OptionError("--provider is ONNX Runtime's: it goes with --backend onnxruntime")
+        if self.engine_cache is not None and self.provider is not Provider.TENSORRT:
+            raise OptionError("--engine-cache goes with --backend onnxruntime --provider tensorrt")
+        if self.device is not None:
+            self._check_device(self.device)
+
+    def _check_device(self, device: str) -> None:
+        if self.fitting_backend is Backend.OPENVINO:
+            if device.lower().startswith("cuda"):
+                raise OptionError(f"OpenVINO runs on cpu, or on devices of its own (gpu, npu), not {device!r}")
+            return
+        if self.fitting_backend.runs_engines or self.provider in (Provider.CUDA, Provider.TENSORRT):
+            what = "engines run" if self.provider is None else f"the provider {self.provider.value} runs"
+            if device.partition(":")[0] != "cuda" or gpu_index(device, what) is None:
+                raise OptionError(f"{what} on cuda or cuda:N, not {device!r}")
+            return
+        gpu = gpu_index(device, "PyTorch" if self.artifact is None else "ONNX Runtime")
+        if gpu is not None and self.provider is Provider.CPU:
+            raise OptionError(f"the provider cpu runs on cpu, not {device!r}")
 
     @property
     def fitting_backend(self) -> Backend:
@@ -125,12 +119,15 @@ class Source:
     def _open_onnx(self) -> Engine:
         # lazy: a machine for engines alone need not have ONNX Runtime
         from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
-        from ffnet_deploy.engines.onnxruntime_providers import parse_device
+        from ffnet_deploy.engines.onnxruntime_providers import DEVICES
 
         assert self.artifact is not None  # `open` saw to it
-        providers, gpu = parse_device(self.device or "cpu")
+        gpu = None if self.device is None else gpu_index(self.device)
+        provider = self.provider or (Provider.CPU if gpu is None else Provider.CUDA)
         cache = self.engine_cache or ENGINE_CACHE
-        options = OnnxRuntimeOptions(threads=self.threads, providers=providers, gpu=gpu, engine_cache=cache)
+        options = OnnxRuntimeOptions(
+            threads=self.threads, providers=DEVICES[provider.value], gpu=gpu or 0, engine_cache=cache
+        )
         return OnnxRuntimeEngine(self.artifact, options)
 
     def _open_engine(self) -> Engine:
@@ -138,13 +135,5 @@ class Source:
         from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
 
         assert self.artifact is not None  # `open` saw to it
-        options = TensorRTOptions(self.trust_engine, device=_gpu(self.device or "cuda"))
+        options = TensorRTOptions(self.trust_engine, device=gpu_index(self.device or "cuda") or 0)
         return TensorRTEngine(self.artifact, options)
-
-
-def _gpu(device: str) -> int:
-    """Number of the GPU in ``"cuda"`` or ``"cuda:N"``."""
-    kind, colon, index = device.partition(":")
-    if kind != "cuda" or (colon and not index.isdecimal()):
-        raise OptionError(f"engines run on cuda or cuda:N, not {device!r}")
-    return int(index or 0)

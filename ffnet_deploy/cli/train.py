@@ -2,69 +2,123 @@
 
 import importlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from ffnet_deploy.cli.console import console, report_error, report_note, run_command
+from ffnet_deploy.cli.console import FLAT, ExitCode, console, make_app, report_error, report_note, run_command
+from ffnet_deploy.cli.options import DATA, ENGINE, EVERYDAY, OUTPUT, SCHEDULE, choice
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
+from ffnet_deploy.engines.backend import Backend, gpu_index
+from ffnet_deploy.engines.cuda import NoDeviceError
 from ffnet_deploy.training.options import Precision, TrainOptions, parse_override
 
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-
-STOPPED = 3
-"""Exit code of a run that a signal ended early, with its work saved."""
+app = make_app("ffnet-train", "Train an FFNet segmentor, or fine-tune one on other data.")
 
 
-@app.command()
-@run_command
-def command(
-    config: Annotated[str, typer.Option(help="Config name or file.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="Classes of your own data, 'name r g b' a line.")] = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Checkpoints and logs; by default work_dirs/CONFIG.")] = None,
-    load: Annotated[
-        str | None, typer.Option(help="Start weights: a file, 'pretrained' (ImageNet), 'published' or 'bundled'.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest intact checkpoint.")] = False,
-    iterations: Annotated[int | None, typer.Option(help="Steps; the schedule is fitted to them.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per process and step.")] = None,
-    accumulate: Annotated[int, typer.Option(help="Steps whose gradients are summed.")] = 1,
-    workers: Annotated[int | None, typer.Option(help="Processes that load images, per training process.")] = None,
-    amp: Annotated[Precision | None, typer.Option(help="Automatic mixed precision.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, crops and order; by default by chance.")] = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the backbone with torch.compile.")] = False,
-    save_memory: Annotated[bool, typer.Option("--save-memory", help="Compute activations twice, keep none.")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Config key=value; may be repeated.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check config and data, take one step, stop.")] = False,
-) -> None:
-    """Train an FFNet segmentor, or fine-tune one on other data."""
-    options = TrainOptions(
-        config=config,
-        work_dir=work_dir or Path("work_dirs") / Path(config).stem,
-        data=data,
-        classes=classes,
-        load=load,
-        resume=resume,
-        iterations=iterations,
-        batch=batch,
-        workers=workers,
-        accumulate=accumulate,
-        amp=amp,
-        seed=seed,
-        compile=compile_,
-        save_memory=save_memory,
-        overrides=dict(parse_override(text) for text in set_ or []),
-    )
-    if dry_run:
-        show_dry_run(options)
-    else:
-        run(options)
+@dataclass(frozen=True)
+class TrainFlags:
+    """A training run as the command line describes it."""
+
+    config: Annotated[str, Parameter(group=EVERYDAY, metavar="NAME")]
+    """Config name, or a config file (a Python file: it is run)."""
+    data: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FOLDER")] = None
+    """Folder of the data set. By default the config's own."""
+    load: Annotated[str | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    """Weights to start from: a file, 'pretrained' (ImageNet), 'published' or 'bundled'."""
+    iterations: Annotated[int | None, Parameter(group=EVERYDAY, metavar="N")] = None
+    """Number of training steps; the schedule is stretched or shortened to it."""
+    batch: Annotated[int | None, Parameter(group=EVERYDAY, metavar="N")] = None
+    """Images per process and step."""
+    work_dir: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FOLDER")] = None
+    """Folder of the checkpoints and logs. By default work_dirs/CONFIG."""
+    classes: Annotated[Path | None, Parameter(group=DATA, metavar="FILE")] = None
+    """Classes of your own data: a text file with 'name r g b' on each line."""
+    workers: Annotated[int | None, Parameter(group=DATA, metavar="N")] = None
+    """Processes that load images, per training process."""
+    resume: Annotated[bool, Parameter(group=SCHEDULE)] = False
+    """Continue from the newest intact checkpoint of the work folder."""
+    accumulate: Annotated[int, Parameter(group=SCHEDULE, metavar="N")] = 1
+    """Number of steps whose gradients are summed before the weights change."""
+    amp: Annotated[Precision | None, choice(Precision, SCHEDULE)] = None
+    """Train with automatic mixed precision."""
+    seed: Annotated[int | None, Parameter(group=SCHEDULE, metavar="N")] = None
+    """Seed of weights, crops and order. By default a random one."""
+    compile: Annotated[bool, Parameter(group=SCHEDULE)] = False
+    """Compile the backbone with torch.compile."""
+    save_memory: Annotated[bool, Parameter(group=SCHEDULE)] = False
+    """Recompute activations in the backward pass instead of keeping them (activation checkpointing)."""
+    set: Annotated[tuple[str, ...], Parameter(group=SCHEDULE, metavar="KEY=VALUE")] = ()
+    """Change a key of the config. May be repeated."""
+    dry_run: Annotated[bool, Parameter(group=OUTPUT)] = False
+    """Check config and data, take one step and stop."""
+    backend: Annotated[Backend, choice(Backend, ENGINE)] = Backend.TORCH
+    """What runs the network: training needs torch."""
+    device: Annotated[str | None, Parameter(group=ENGINE)] = None
+    """Where the network trains: cpu, cuda or cuda:N. By default the first GPU, else the CPU."""
+
+    def __post_init__(self) -> None:
+        if self.backend is not Backend.TORCH:
+            raise OptionError(f"training runs on --backend torch, not {self.backend.value}")
+
+    def options(self) -> TrainOptions:
+        """What the training is asked to do.
+
+        Raises:
+            OptionError: a value is out of its range, or options do not go together.
+        """
+        return TrainOptions(
+            config=self.config,
+            work_dir=self.work_dir or Path("work_dirs") / Path(self.config).stem,
+            data=self.data,
+            classes=self.classes,
+            load=self.load,
+            resume=self.resume,
+            iterations=self.iterations,
+            batch=self.batch,
+            workers=self.workers,
+            accumulate=self.accumulate,
+            amp=self.amp,
+            seed=self.seed,
+            compile=self.compile,
+            save_memory=self.save_memory,
+            overrides=dict(parse_override(text) for text in self.set),
+        )
+
+
+@app.default
+def command(*, flags: Annotated[TrainFlags, FLAT]) -> int:
+    """Train, or check what would be trained."""
+    options = flags.options()
+    if flags.device is not None:
+        choose_device(flags.device)
+    return show_dry_run(options) if flags.dry_run else run(options)
+
+
+def choose_device(device: str) -> None:
+    """Show PyTorch, which is not loaded yet, only what ``--device`` names.
+
+    Raises:
+        OptionError: it names no device.
+        NoDeviceError: there is no such GPU.
+    """
+    gpu = gpu_index(device, "PyTorch")
+    if gpu is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return
+    shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu) if not shown else shown[gpu] if gpu < len(shown) else ""
+    if not optional("torch", extra="convert", purpose="training").cuda.is_available():
+        raise NoDeviceError(
+            f"PyTorch finds no GPU for --device {device}.\n  to do    leave --device out, or give --device cpu"
+        )
 
 
 def load_training() -> ModuleType:
@@ -79,18 +133,19 @@ def own_console() -> Console:
     return console if os.environ.get("RANK", "0") == "0" else Console(quiet=True)
 
 
-def run(options: TrainOptions) -> None:
-    """Train, and tell how it ended; a run that a signal ended leaves with code `STOPPED`."""
+def run(options: TrainOptions) -> int:
+    """Train, and tell how it ended."""
     result = load_training().train(options, own_console())
     if result.best is not None:
         own_console().print(f"best mIoU {result.best:.2f}")
     own_console().print(f"checkpoints in {result.work_dir}", soft_wrap=True)
     if result.stopped:
         report_note(f"stopped after {result.iterations} iterations; everything is saved: go on with --resume")
-        raise typer.Exit(STOPPED)
+        return ExitCode.STOPPED
+    return ExitCode.DONE
 
 
-def show_dry_run(options: TrainOptions) -> None:
+def show_dry_run(options: TrainOptions) -> int:
     """Print what a dry run found."""
     found = load_training().dry_run(options, console)
     table = Table("rate", "weight decay", "tensors", title="parameters")
@@ -102,12 +157,13 @@ def show_dry_run(options: TrainOptions) -> None:
     console.print(f"one step took {found.seconds:.2f} s and {found.memory_mib} MiB")
     if not found.loss < float("inf"):
         report_error("the loss is not finite")
-        raise typer.Exit(1)
+        return ExitCode.FAILED
+    return ExitCode.DONE
 
 
 def main() -> None:
     """Entry point of ``ffnet-train``."""
-    app()
+    run_command(app)
 
 
 if __name__ == "__main__":

@@ -64,3 +64,8 @@ def label_set(name: str) -> LabelSet:
     """The label set of a data set that comes with the package: `ade20k`, `camvid`, `cityscapes` or `scenes`."""
     file = resources.files("ffnet_deploy.core") / "classes" / f"{name}.txt"
     return parse_label_set(file.read_text(encoding="utf-8"), f"{name}.txt")
+
+
+def spread_palette(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Well-spread colours for `count` classes that nobody gave colours."""
+    return tuple(((37 * i + 70) % 256, (91 * i + 140) % 256, (173 * i + 30) % 256) for i in range(count))

@@ -1,7 +1,7 @@
 """Folders of labelled images: where the pairs are, and what the label values mean."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,22 +10,14 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import IGNORE_LABEL
 from ffnet_deploy.core.errors import DataError, OptionError
-from ffnet_deploy.evaluation.images import image_files, read_image, read_label_map
+from ffnet_deploy.core.label_sets import LabelSet, label_set, label_set_names
+from ffnet_deploy.evaluation.data_source import SPLITS, DataSource, Layout
+from ffnet_deploy.evaluation.images import image_files, read_image
+from ffnet_deploy.evaluation.label_readers import CITYSCAPES_LABEL_IDS, LabelMaps, LabelReader
+from ffnet_deploy.evaluation.layouts import ade20k_hint, find_layout
 
 DATASETS = ("ade20k", "cityscapes", "camvid", "scenes", "custom")
 """Names that tell what label values mean."""
-
-_SPLITS = {
-    name: names for names in (("train", "training"), ("val", "validation"), ("test", "testing")) for name in names
-}
-_IMAGE_END = "_leftImg8bit"
-_TRAIN_ID_END = "_gtFine_labelTrainIds"
-_LABEL_ID_END = "_gtFine_labelIds"
-_CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""Label id of each of the 19 train ids. Source: the Cityscapes label definitions."""
-_LAYOUTS = """expected one of
-    images/SPLIT and annotations/SPLIT            (ADE20K, CamVid, folders of your own)
-    leftImg8bit/SPLIT/CITY and gtFine/SPLIT/CITY  (Cityscapes)"""
 
 
 @dataclass(frozen=True)
@@ -52,12 +44,20 @@ class Dataset:
         root: the folder it was read from.
         split: ``"train"``, ``"val"`` or ``"test"``; empty for images without labels.
         samples: sorted by name of image file.
+        layout: how the folder is laid out, in words.
+        label_set: classes and colours that lie with the data; None: it names none.
+        reader: from a sample's files to class labels; None: label maps whose ids mean what `name` says.
+        notes: what was assumed to read it, in words.
     """
 
     name: str
     root: Path
     split: str
     samples: tuple[Sample, ...]
+    layout: str = ""
+    label_set: LabelSet | None = None
+    reader: LabelReader | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -83,33 +83,19 @@ class Dataset:
         image = read_image(sample.image)
         if sample.labels is None:
             return image, None
-        labels = class_labels(read_label_map(sample.labels), self.name, sample.labels)
+        labels = self.read_labels(sample)
         check_size(image, labels, sample)
         check_range(labels, classes, sample.labels, self.name)
         return image, labels
 
+    def read_labels(self, sample: Sample) -> NDArray[np.uint8]:
+        """The class labels of a labelled `sample`, uint8 (height, width), 255 ignored; their range is not checked.
 
-def class_labels(stored: NDArray[np.uint8], dataset: str, path: Path) -> NDArray[np.uint8]:
-    """Class labels (0.., 255 ignored) from the ids stored in the file `path` of `dataset`.
-
-    ADE20K counts from 1 and ignores 0; Cityscapes `labelIds` files become train ids; others are taken as they are.
-    """
-    if dataset == "ade20k":
-        return shifted_down(stored)
-    return _train_ids()[stored] if path.stem.endswith(_LABEL_ID_END) else stored
-
-
-def shifted_down(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Every id less one; 0 and 255 become 255 (ignored)."""
-    table = np.arange(-1, IGNORE_LABEL, dtype=np.int16) % 256
-    table[IGNORE_LABEL] = IGNORE_LABEL
-    return table.astype(np.uint8)[stored]
-
-
-def _train_ids() -> NDArray[np.uint8]:
-    table = np.full(256, IGNORE_LABEL, np.uint8)
-    table[list(_CITYSCAPES_LABEL_IDS)] = np.arange(len(_CITYSCAPES_LABEL_IDS))
-    return table
+        Raises:
+            DataError: its file cannot be decoded.
+        """
+        assert sample.labels is not None, f"{sample.image} is not labelled"
+        return (self.reader or LabelMaps(self.name))(sample.image, sample.labels, sample.name)
 
 
 def check_size(image: NDArray[np.uint8], labels: NDArray[np.uint8], sample: Sample) -> None:
@@ -140,7 +126,7 @@ def check_range(labels: NDArray[np.uint8], classes: int, path: Path, dataset: st
 
 
 def _range_hint(wrong: list[int], classes: int, dataset: str) -> str:
-    if dataset == "cityscapes" or (classes == len(_CITYSCAPES_LABEL_IDS) and max(wrong) <= max(_CITYSCAPES_LABEL_IDS)):
+    if dataset == "cityscapes" or (classes == len(CITYSCAPES_LABEL_IDS) and max(wrong) <= max(CITYSCAPES_LABEL_IDS)):
         return (
             "these may be Cityscapes label ids; the 19 classes need train ids: keep the official file names "
             "(*_gtFine_labelIds.png are mapped) or convert them"
@@ -150,29 +136,74 @@ def _range_hint(wrong: list[int], classes: int, dataset: str) -> str:
     return "check that the labels belong to the network's classes"
 
 
-def open_dataset(root: Path, network: str, dataset: str | None = None, split: str = "val") -> Dataset:
-    """The labelled images of one split below `root`, in whichever layout the folder has.
+def open_dataset(
+    source: Path | DataSource,
+    network: str,
+    dataset: str | None = None,
+    split: str = "val",
+    classes: Sequence[str] | None = None,
+) -> Dataset:
+    """The labelled images of one split of `source`, in whichever layout it has.
 
     Args:
-        root: folder of the data set.
+        source: folder or file of the data set, or that with what its folders do not tell.
         network: the data set whose classes the network predicts (`Contract.dataset`).
-        dataset: what the label values mean, one of `DATASETS`; None takes `network`, which must fit the layout.
+        dataset: what stored ids mean, one of `DATASETS`; None takes `network`, which must fit the layout.
         split: ``train``, ``val`` or ``test``, or their long forms.
+        classes: names that the data must have, where it names any; None: any names will do.
 
     Raises:
         OptionError: `dataset` or `split` is not a known name.
-        DataError: the folder is missing, empty, in another layout, or images and labels do not pair up.
+        DataError: the folder is missing, empty, in another layout, images and labels do not pair up, or the data's
+            classes are not `classes`.
     """
-    names = _split_names(split)
+    source = source if isinstance(source, DataSource) else DataSource(source)
+    if split not in SPLITS:
+        raise OptionError(f"unknown split {split!r}; expected train, val or test")
     if dataset is not None and dataset not in DATASETS:
         raise OptionError(f"unknown data set {dataset!r}; expected one of {', '.join(DATASETS)}")
-    _check_root(root)
-    if (root / "leftImg8bit").is_dir():
-        _check_cityscapes_fits(root, network, dataset)
-        return Dataset(dataset or "cityscapes", root, names[0], _cityscapes_samples(root, names))
-    if (root / "images").is_dir() and (root / "annotations").is_dir():
-        return Dataset(dataset or network, root, names[0], _paired_samples(root, names))
-    raise DataError(f"{root} is not laid out as a data set; {_LAYOUTS}{_nested_hint(root)}")
+    names = SPLITS[split]
+    layout = find_layout(source, names)
+    if layout.name == "Cityscapes":
+        _check_cityscapes_fits(source.root, network, dataset)
+    if classes is not None and layout.classes is not None:
+        check_classes(layout.classes.classes, classes, source.root)
+    meaning = dataset or _meaning(layout, network)
+    return Dataset(
+        name=meaning,
+        root=source.root,
+        split=names[0],
+        samples=_paired(layout),
+        layout=layout.name,
+        label_set=layout.classes,
+        reader=layout.reader or LabelMaps(meaning, layout.classes),
+        notes=layout.notes,
+    )
+
+
+def _meaning(layout: Layout, network: str) -> str:
+    """What stored ids mean: the layout's own, the classes that lie with the data, or the network's data set."""
+    if layout.name == "Cityscapes":
+        return "cityscapes"
+    if layout.classes is None:
+        return network
+    known = network in label_set_names() and label_set(network).classes == layout.classes.classes
+    return network if known else "custom"
+
+
+def check_classes(found: Sequence[str], expected: Sequence[str], root: Path) -> None:
+    """Raise `DataError` unless the classes `found` with the data in `root` are the `expected` ones, in order."""
+    if list(found) == list(expected):
+        return
+    odd = next(
+        (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected))
+    )
+    theirs, ours = (names[odd] if odd < len(names) else "nothing" for names in (found, expected))
+    raise DataError(
+        f"the classes of {root} are not the network's: {len(found)} against {len(expected)}, and class {odd} is "
+        f"{theirs!r} in the data, {ours!r} in the network.\n"
+        "  to do    use the data set that the network was trained for, or correct its class list"
+    )
 
 
 def open_images(path: Path, leave_out: Path | None = None) -> Dataset:
@@ -204,26 +235,6 @@ def _unique_names(files: list[Path], base: Path) -> list[str]:
     return [(path.with_suffix("") if count[path.with_suffix("")] == 1 else path).as_posix() for path in relative]
 
 
-def _split_names(split: str) -> tuple[str, ...]:
-    if split not in _SPLITS:
-        raise OptionError(f"unknown split {split!r}; expected train, val or test")
-    return _SPLITS[split]
-
-
-def _check_root(root: Path) -> None:
-    if not root.is_dir():
-        raise DataError(f"the data folder {root} does not exist.\n  to do    check the path given with --data")
-    if next(root.iterdir(), None) is None:
-        raise DataError(f"the data folder {root} is empty; {_LAYOUTS}")
-
-
-def _nested_hint(root: Path) -> str:
-    for child in sorted(root.iterdir()):
-        if (child / "leftImg8bit").is_dir() or (child / "images").is_dir():
-            return f"\n  to do    perhaps --data {child}"
-    return ""
-
-
 def _check_cityscapes_fits(root: Path, network: str, dataset: str | None) -> None:
     if dataset is None and network not in ("cityscapes", "custom"):
         raise DataError(
@@ -232,52 +243,23 @@ def _check_cityscapes_fits(root: Path, network: str, dataset: str | None) -> Non
         )
 
 
-def _split_folder(parent: Path, names: Iterable[str]) -> Path:
-    folder = next((parent / name for name in names if (parent / name).is_dir()), None)
-    if folder is None:
-        found = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
-        raise DataError(
-            f"{parent} has no folder {' or '.join(names)}; found {', '.join(found) or 'none'}.\n"
-            "  to do    choose the split with --split, or check the data folder"
-        )
-    return folder
-
-
-def _paired_samples(root: Path, names: tuple[str, ...]) -> tuple[Sample, ...]:
-    images = _split_folder(root / "images", names)
-    annotations = _split_folder(root / "annotations", names)
-    return _paired(images, _by_name(images, ""), annotations, _by_name(annotations, ""))
-
-
-def _cityscapes_samples(root: Path, names: tuple[str, ...]) -> tuple[Sample, ...]:
-    images = _split_folder(root / "leftImg8bit", names)
-    annotations = _split_folder(root / "gtFine", names)
-    labels = _by_name(annotations, _LABEL_ID_END) | _by_name(annotations, _TRAIN_ID_END)
-    return _paired(images, _by_name(images, _IMAGE_END), annotations, labels)
-
-
-def _by_name(folder: Path, ending: str) -> dict[str, Path]:
-    """Image files below `folder` whose name ends with `ending`, by their path without it and without suffix."""
-    files = [file for file in image_files(folder) if file.stem.endswith(ending)]
-    names = [file.relative_to(folder).with_suffix("").as_posix().removesuffix(ending) for file in files]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{folder} holds {twice[0]} twice, with different suffixes.\n  to do    remove one of them")
-    return dict(zip(names, files, strict=True))
-
-
-def _paired(
-    image_folder: Path, images: Mapping[str, Path], label_folder: Path, labels: Mapping[str, Path]
-) -> tuple[Sample, ...]:
+def _paired(layout: Layout) -> tuple[Sample, ...]:
+    images, labels = layout.images, layout.labels
+    image_folder, label_folder = layout.folders
     if not images:
         raise DataError(f"no images below {image_folder}.\n  to do    check the data folder and --split")
     without_labels = sorted(images.keys() - labels.keys())
     without_image = sorted(labels.keys() - images.keys())
     if without_labels or without_image:
+        if any(name.endswith("_seg") for name in without_labels):
+            raise DataError(f"{image_folder} mixes images and *_seg.png files.{ade20k_hint(image_folder)}")
         lines = _missing(without_labels, len(images), "images", f"no label map below {label_folder}")
         lines += _missing(without_image, len(labels), "label maps", f"no image below {image_folder}")
         raise DataError(
-            "images and label maps do not pair up:\n" + lines + "  to do    complete the folders, or take the rest out"
+            "images and label maps do not pair up:\n"
+            + lines
+            + "  to do    complete the folders, or take the rest out; "
+            "names that differ by an ending need --mask-suffix"
         )
     return tuple(Sample(images[name], labels[name], name) for name in sorted(images))
 

@@ -38,15 +38,37 @@ def read_label_map(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: the file cannot be read, is empty, cut short, no image, in colour, or holds ids over 255.
     """
+    ids = read_label_pixels(path)
+    if ids.ndim != 2:
+        raise DataError(
+            f"the label map {path} is in colour ({ids.shape[2]} channels); expected one class id per pixel.\n"
+            "  to do    name the classes and their colours in a classes.txt in the data folder, one `name r g b` a "
+            "line, or convert the colours to class ids and save a grey or palette PNG"
+        )
+    return ids
+
+
+def read_label_pixels(path: Path) -> NDArray[np.uint8]:
+    """The pixels of a label map as stored: ids (height, width), or colours (height, width, 3 or 4), BGR; uint8.
+
+    Raises:
+        DataError: the file cannot be read, is empty, cut short, no image, or holds values over 255.
+    """
     content = read_whole(path, "label map")
     header = png_header(content)
     if header is not None and header.colour_type == PNG_PALETTE:
         grey = _decoded(png_indices_as_grey(content), cv2.IMREAD_UNCHANGED, path, "label map")
         return _unscaled(grey, header.depth)
-    ids = _decoded(content, cv2.IMREAD_UNCHANGED, path, "label map")
+    pixels = _decoded(content, cv2.IMREAD_UNCHANGED, path, "label map")
     if header is not None and header.depth < 8:
-        return _unscaled(ids, header.depth)
-    return _as_ids(ids, path)
+        return _unscaled(pixels, header.depth)
+    if pixels.dtype != np.uint8:
+        integral = np.issubdtype(pixels.dtype, np.integer)
+        if not integral or pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 255:
+            raise DataError(
+                f"the label map {path} holds {pixels.dtype} values up to {pixels.max()}; expected class ids in 0..255"
+            )
+    return pixels.astype(np.uint8, copy=False)
 
 
 def read_whole(path: Path, what: str) -> bytes:
@@ -101,19 +123,6 @@ def _unscaled(grey: NDArray[np.generic], depth: int) -> NDArray[np.uint8]:
     stretch = 255 // (2**depth - 1)
     ids: NDArray[np.uint8] = grey.astype(np.uint8, copy=False) // np.uint8(stretch)
     return ids
-
-
-def _as_ids(ids: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
-    if ids.ndim != 2:
-        raise DataError(
-            f"the label map {path} is in colour ({ids.shape[2]} channels); expected one class id per pixel.\n"
-            "  to do    convert the colours to class ids and save a grey or palette PNG"
-        )
-    if ids.dtype != np.uint8 and (not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0 or ids.max() > 255):
-        raise DataError(
-            f"the label map {path} holds {ids.dtype} values up to {ids.max()}; expected class ids in 0..255"
-        )
-    return ids.astype(np.uint8, copy=False)
 
 
 def image_files(folder: Path) -> list[Path]:

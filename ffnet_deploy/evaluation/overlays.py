@@ -1,5 +1,6 @@
 """Pictures to look at: image | prediction | ground truth | differences, with the classes named below."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ from ffnet_deploy.artifacts.outputs import mark_png
 from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.files import write_bytes
+from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.evaluation.resampling import nearest
 
 Picture = NDArray[np.uint8]
@@ -18,6 +20,7 @@ Picture = NDArray[np.uint8]
 _NARROWEST, _WIDEST = 320, 960
 _TALLEST = 1200
 _MARGIN = 12
+_SHEET_COLUMNS = 4
 _CAPTION = 30
 _LEGEND_ROW = 26
 _SWATCH = 14
@@ -56,6 +59,39 @@ def overlay_picture(
     row = _captioned_row(panels)
     legend = _legend(sorted(present - {IGNORE_LABEL}), contract, row.shape[1], unscored=IGNORE_LABEL in present)
     return np.concatenate([row, legend])
+
+
+def contact_sheet(samples: Sequence[tuple[str, Picture, NDArray[np.uint8]]], classes: LabelSet) -> Picture:
+    """One picture of all `samples` (name, image BGR, labels), tinted by class, with the classes present below."""
+    tiles, present = [], set()
+    height = max(round(image.shape[0] * _NARROWEST / image.shape[1]) for _, image, _ in samples)
+    for _, image, labels in samples:
+        scale = min(_NARROWEST / image.shape[1], height / image.shape[0])
+        size = max(round(image.shape[0] * scale), 1), max(round(image.shape[1] * scale), 1)
+        tile = _canvas(height, _NARROWEST)
+        tile[: size[0], : size[1]] = blended(_fitted(image, size), nearest(labels, size), classes.palette)
+        tiles.append(tile)
+        present |= set(np.unique(labels).tolist())
+    names = [name[-36:] for name, _, _ in samples]
+    columns = min(_SHEET_COLUMNS, len(tiles))
+    tiles += [_canvas(height, _NARROWEST)] * (-len(tiles) % columns)
+    captions = names + [""] * (len(tiles) - len(names))
+    cells = list(zip(captions, tiles, strict=True))
+    rows = [_captioned_row(cells[at : at + columns]) for at in range(0, len(cells), columns)]
+    legend = _legend(sorted(present - {IGNORE_LABEL}), classes, rows[0].shape[1], unscored=IGNORE_LABEL in present)
+    return np.concatenate([*rows, legend])
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write `picture` to the PNG file `path`, atomically.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    done, content = cv2.imencode(".png", picture)
+    if not done:
+        raise DataError(f"the picture {path} cannot be encoded as PNG")
+    write_bytes(path, mark_png(content.tobytes()))
 
 
 def panel_size(height: int, width: int) -> tuple[int, int]:
@@ -111,9 +147,9 @@ def _captioned_row(panels: list[tuple[str, Picture]]) -> Picture:
     return canvas
 
 
-def _legend(present: list[int], contract: Contract, width: int, unscored: bool) -> Picture:
+def _legend(present: list[int], named: Contract | LabelSet, width: int, unscored: bool) -> Picture:
     """Swatch and name of each class in `present`, in as many columns as fit."""
-    entries = [(contract.classes[label], contract.palette[label][::-1], _TEXT) for label in present]
+    entries = [(named.classes[label], named.palette[label][::-1], _TEXT) for label in present]
     if unscored:
         entries.append(("not scored", _UNSCORED, _FAINT))
     column = max((_text_width(name) for name, _, _ in entries), default=0) + _SWATCH + 3 * _MARGIN
@@ -148,7 +184,4 @@ def write_overlay(
     Raises:
         StorageError: the file cannot be written.
     """
-    done, content = cv2.imencode(".png", overlay_picture(image, predicted, labels, contract))
-    if not done:
-        raise DataError(f"the picture {path} cannot be encoded as PNG")
-    write_bytes(path, mark_png(content.tobytes()))
+    write_picture(path, overlay_picture(image, predicted, labels, contract))

@@ -130,13 +130,19 @@ class PyramidPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, h, w) to (batch, out_channels, h, w)."""
         height, width = x.shape[2:]
+        pooled = self.pooled(x, height, width)
+        return functional.interpolate(pooled, size=(height, width), mode="bilinear", align_corners=False)
+
+    def pooled(self, x: Tensor, height: Any, width: Any) -> Tensor:
+        """(batch, channels, height, width) to (batch, out_channels, scale, scale)."""
         if self.scale == 1:
             pooled = x.mean((2, 3), keepdim=True)
         else:
             rows = pooling_matrix(height, self.scale).to(x)
             columns = pooling_matrix(width, self.scale).to(x)
             pooled = rows @ x @ columns.transpose(0, 1)
-        return functional.interpolate(self.conv(pooled), size=(height, width), mode="bilinear", align_corners=False)
+        out: Tensor = self.conv(pooled)
+        return out
 
 
 def pooling_matrix(size: Any, bins: int) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ffnet_deploy.core.contract import STRIDE, Normalization, TestProtocol
 from ffnet_deploy.core.errors import ConfigError, OptionError
-from ffnet_deploy.core.label_sets import LabelSet, label_set, label_set_names
+from ffnet_deploy.core.label_sets import LabelSet, label_set, label_set_names, spread_palette
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.segmentor.published_config import read_with_stand_ins, upgrade
 
@@ -166,9 +166,8 @@ def _own_labels(cfg: Any) -> LabelSet | None:
 
 
 def _numbered_labels(count: int) -> LabelSet:
-    """Names and well-spread colours for classes that nobody named."""
-    palette = tuple(((37 * i + 70) % 256, (91 * i + 140) % 256, (173 * i + 30) % 256) for i in range(count))
-    return LabelSet(tuple(f"class_{i}" for i in range(count)), palette)
+    """Names and colours for classes that nobody named."""
+    return LabelSet(tuple(f"class_{i}" for i in range(count)), spread_palette(count))
 
 
 def _normalization(cfg: Any, path: Path) -> Normalization:

@@ -1,6 +1,6 @@
-"""Own data without code, and the checks that every data set passes before and while it is trained on."""
+"""Data sets as mmseg's loaders take them: read by `evaluation.datasets`, checked while loading, cropped by class."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,41 +8,82 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import DefaultScope
 from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import RandomCrop
 from mmseg.registry import DATASETS, TRANSFORMS
+from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import IGNORE_LABEL
 from ffnet_deploy.core.errors import ConfigError, DataError
 from ffnet_deploy.core.quiet import quiet
+from ffnet_deploy.evaluation.data_source import DataSource
+from ffnet_deploy.evaluation.data_summary import LABELS_READ, DataSummary, summarize
+from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-LABELS_READ = 64
-"""Label maps that are read before a run, spread evenly over a split; all others are checked as they are loaded."""
+Box = tuple[int, int, int, int]
+"""Top, bottom, left and right border in pixels."""
 
 
 @DATASETS.register_module()
 class FolderDataset(BaseSegDataset):  # type: ignore[misc]
-    """Images of any usual format beside `.png` label maps of the same name; labels 0..N-1, 255 ignored.
+    """One split of any data set that `evaluation.datasets.open_dataset` reads.
 
     Args:
-        **options: of mmseg's `BaseSegDataset`: data_root, data_prefix, metainfo, pipeline, ...
+        data_root: folder or file of the data set.
+        split: ``"train"`` or ``"val"``.
+        network: data set whose classes the network predicts; tells what ids mean.
+        source: the other attributes of `DataSource`.
+        **options: of mmseg's `BaseSegDataset`: metainfo, pipeline, indices, ...
     """
 
-    def __init__(self, **options: Any):
-        super().__init__(img_suffix="", seg_map_suffix=".png", **options)
+    def __init__(
+        self,
+        data_root: str,
+        split: str = "train",
+        network: str = "custom",
+        source: Mapping[str, Any] | None = None,
+        **options: Any,
+    ):
+        options.pop("data_prefix", None)
+        self.found = open_split({"data_root": data_root, "split": split, "network": network, "source": source or {}})
+        super().__init__(data_prefix={}, **options)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One entry a pair, in the order of the file names."""
-        folder = Path(self.data_prefix["img_path"])
-        return [self._entry(path) for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+        """One entry a pair, sorted by name."""
+        return [
+            {"img_path": str(one.image), "seg_map_path": str(one.labels), "number": number, "seg_fields": []}
+            for number, one in enumerate(self.found.samples)
+        ]
 
-    def _entry(self, image: Path) -> dict[str, Any]:
-        return {
-            "img_path": str(image),
-            "seg_map_path": str(Path(self.data_prefix["seg_map_path"]) / f"{image.stem}.png"),
-            "label_map": self.label_map,
-            "reduce_zero_label": self.reduce_zero_label,
-            "seg_fields": [],
-        }
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """The entry `idx` with a function that reads its labels."""
+        info: dict[str, Any] = super().get_data_info(idx)
+        sample = self.found.samples[info.pop("number")]
+        return {**info, "read_labels": lambda: self.found.read_labels(sample), "reduce_zero_label": False}
+
+
+def open_split(settings: Mapping[str, Any]) -> Dataset:
+    """The data set that the loader settings `settings` of a `FolderDataset` describe.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    options = {key: value for key, value in dict(settings.get("source") or {}).items() if value is not None}
+    if "classes" in options:
+        options["classes"] = Path(options["classes"])
+    source = DataSource(Path(settings["data_root"]), **options)
+    return open_dataset(source, settings.get("network", "custom"), split=settings.get("split", "train"))
+
+
+@TRANSFORMS.register_module()
+class LoadLabels(BaseTransform):  # type: ignore[misc]
+    """Loads `gt_seg_map`, uint8 (height, width), by the reader of a `FolderDataset`."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """`results` with the labels."""
+        read: Callable[[], NDArray[np.uint8]] = results.pop("read_labels")
+        results["gt_seg_map"] = read()
+        results["seg_fields"].append("gt_seg_map")
+        return results
 
 
 @TRANSFORMS.register_module()
@@ -77,80 +118,85 @@ class CheckLabels(BaseTransform):  # type: ignore[misc]
         return results
 
 
-def check_data(cfg: Any) -> dict[str, int]:
-    """Number of pairs of the training and the validation split, once their files have been looked at.
+@TRANSFORMS.register_module()
+class ClassCrop(RandomCrop):  # type: ignore[misc]
+    """mmseg's `RandomCrop`, which with probability `class_prob` is placed to hold a pixel of a class drawn by lot.
+
+    Every class of the image has the same chance, however few pixels it has.
+
+    Args:
+        class_prob: share of the crops placed so, 0..1; the others are placed anywhere.
+        **options: of `RandomCrop`: crop_size (height, width), cat_max_ratio, ignore_index.
+    """
+
+    def __init__(self, class_prob: float, **options: Any):
+        super().__init__(**options)
+        self.class_prob = class_prob
+
+    def crop_bbox(self, results: dict[str, Any]) -> Box:
+        """Top, bottom, left and right pixel borders of the crop."""
+        labels = results["gt_seg_map"]
+        present = np.unique(labels)
+        present = present[present != self.ignore_index]
+        if not present.size or np.random.random() >= self.class_prob:
+            box: Box = super().crop_bbox(results)
+            return box
+        rows, columns = np.nonzero(labels == np.random.choice(present))
+        pixel = np.random.randint(rows.size)
+        top = _first_line(rows[pixel], self.crop_size[0], labels.shape[0])
+        left = _first_line(columns[pixel], self.crop_size[1], labels.shape[1])
+        return top, top + self.crop_size[0], left, left + self.crop_size[1]
+
+
+def _first_line(position: int, size: int, limit: int) -> int:
+    """First of `size` lines that hold the line `position`, by lot, within 0..limit where it fits."""
+    first = int(position) - np.random.randint(size)
+    return int(np.clip(first, 0, max(limit - size, 0)))
+
+
+def check_data(cfg: Any) -> dict[str, DataSummary]:
+    """The training and the validation split of the run `cfg`, once up to `LABELS_READ` of their label maps were read.
 
     Raises:
         DataError: folders or files are missing, or labels are wrong; the first such file is named.
+        ConfigError: the config's own data set cannot be opened.
     """
-    return {split: _check_split(cfg[f"{split}_dataloader"].dataset) for split in ("train", "val")}
+    classes = tuple(cfg.metainfo["classes"])
+    return {split: _check_split(cfg[f"{split}_dataloader"].dataset, split, classes) for split in ("train", "val")}
 
 
-def _check_split(settings: Any) -> int:
-    _check_folders(settings)
-    entries = _entries(settings)
-    if not entries:
-        raise DataError(
-            f"no images in {_folder(settings, 'img_path')}.\n  to do    check --data; the formats read are "
-            f"{', '.join(IMAGE_SUFFIXES)}"
-        )
-    _check_pairs(entries)
-    _check_maps(entries, settings)
-    return len(entries)
+def _check_split(settings: Any, split: str, classes: tuple[str, ...]) -> DataSummary:
+    if settings.type == "FolderDataset":
+        return summarize(open_split(settings), classes, LABELS_READ)
+    return _summarize_foreign(settings, split, classes)
 
 
-def _folder(settings: Any, prefix: str) -> Path:
-    return Path(settings.data_root, settings.data_prefix[prefix])
-
-
-def _check_folders(settings: Any) -> None:
-    for prefix, what in (("img_path", "images"), ("seg_map_path", "label maps")):
-        folder = _folder(settings, prefix)
-        if not folder.is_dir():
-            raise DataError(
-                f"no folder {folder} with {what}.\n  to do    say where the data set is with --data ROOT; {what} are "
-                f"expected in ROOT/{settings.data_prefix[prefix]}"
-            )
-
-
-def _entries(settings: Any) -> list[Mapping[str, Any]]:
+def _summarize_foreign(settings: Any, split: str, classes: tuple[str, ...]) -> DataSummary:
+    """As `summarize`, of a data set class that a config brings itself."""
     try:
         with quiet(), DefaultScope.overwrite_default_scope("mmseg"):
             dataset = DATASETS.build({**settings, "lazy_init": True})
-            return list(dataset.load_data_list())
-    except (KeyError, TypeError, FileNotFoundError, AssertionError) as error:
+            entries = list(dataset.load_data_list())
+            steps = [step for step in settings.pipeline if step["type"] in ("LoadAnnotations", "CheckLabels")]
+            load, *checks = (TRANSFORMS.build(dict(step)) for step in steps)
+    except (KeyError, TypeError, ValueError, FileNotFoundError, AssertionError) as error:
         raise ConfigError(f"the data set {settings.type} cannot be opened: {error}") from error
-
-
-def _check_pairs(entries: list[Mapping[str, Any]]) -> None:
-    lonely = [entry for entry in entries if not Path(entry["seg_map_path"]).is_file()]
-    if lonely:
+    lonely = [one for one in entries if not Path(one["seg_map_path"]).is_file()]
+    if not entries or lonely:
+        found = f"{len(lonely)} of {len(entries)} images have no label map" if lonely else "no images"
+        first = f", first {lonely[0]['img_path']}" if lonely else ""
         raise DataError(
-            f"{len(lonely)} of {len(entries)} images have no label map, first {lonely[0]['img_path']}; "
-            f"expected {lonely[0]['seg_map_path']}"
+            f"the data set {settings.type} in {settings.get('data_root')}: {found}{first}.\n  to do    check --data"
         )
-
-
-def _check_maps(entries: list[Mapping[str, Any]], settings: Any) -> None:
-    """Read up to `LABELS_READ` label maps."""
-    steps = [step for step in settings.pipeline if step["type"] in ("LoadAnnotations", "CheckLabels")]
-    with DefaultScope.overwrite_default_scope("mmseg"):
-        load, *checks = (TRANSFORMS.build(dict(step)) for step in steps)
-    useful = False
-    for entry in entries[:: max(len(entries) // LABELS_READ, 1)]:
-        labelled = _load(load, entry)
-        useful |= bool((labelled["gt_seg_map"] != IGNORE_LABEL).any())
+    counts = np.zeros(IGNORE_LABEL + 1, np.int64)
+    chosen = entries[:: max(len(entries) // LABELS_READ, 1)]
+    for entry in chosen:
+        try:
+            labelled = load({**entry, "seg_fields": []})
+        except Exception as error:  # decoders raise nearly anything
+            raise DataError(f"label map {entry['seg_map_path']} cannot be read: {error}") from error
         for check in checks:
             check(labelled)
-    if not useful:
-        raise DataError(
-            f"every pixel of {Path(entries[0]['seg_map_path']).parent} is ignored ({IGNORE_LABEL}): nothing to learn"
-        )
-
-
-def _load(load: Any, entry: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        loaded: dict[str, Any] = load({**entry, "seg_fields": []})
-    except Exception as error:  # decoders raise nearly anything
-        raise DataError(f"label map {entry['seg_map_path']} cannot be read: {error}") from error
-    return loaded
+        counts += np.bincount(labelled["gt_seg_map"].ravel(), minlength=IGNORE_LABEL + 1)
+    pixels = tuple(int(count) for count in counts[: len(classes)])
+    return DataSummary(split, str(settings.type), len(entries), len(chosen), classes, pixels, int(counts[IGNORE_LABEL]))

@@ -1,6 +1,7 @@
 """What a training run is asked to do."""
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ffnet_deploy.core.errors import OptionError
+
+_BARE = re.compile(r"[\w./:~+@=,-]*")
+"""Values that are taken as strings without quotes: names and paths."""
 
 
 class Precision(str, Enum):
@@ -24,8 +28,11 @@ class TrainOptions:
     Attributes:
         config: name or file.
         work_dir: where checkpoints, logs and the whole config go.
-        data: folder of the data set; None: the config's own.
-        classes: `name r g b` a line, for own data in `images/{train,val}` and `annotations/{train,val}`.
+        data: folder or file of the data set; None: the config's own.
+        classes: file with `name r g b` a line; None: the one that lies with the data, or the config's classes.
+        images_dir: folder of the images below `data`; None: recognised.
+        masks_dir: folder of the masks below `data`; None: recognised.
+        mask_suffix: what the name of a mask adds to the name of its image; None: recognised.
         load: weights to start from: a file, ``"published"``, ``"bundled"`` or ``"pretrained"``.
         resume: continue from the newest intact checkpoint in `work_dir`.
         iterations: in place of the config's number; the schedule is stretched or shortened to it.
@@ -43,6 +50,9 @@ class TrainOptions:
     work_dir: Path
     data: Path | None = None
     classes: Path | None = None
+    images_dir: str | None = None
+    masks_dir: str | None = None
+    mask_suffix: str | None = None
     load: str | None = None
     resume: bool = False
     iterations: int | None = None
@@ -62,20 +72,46 @@ class TrainOptions:
                 raise OptionError(f"--{name} takes a number from {least}: got {value}")
         if self.resume and self.load:
             raise OptionError("--resume goes on with its own weights: leave out --load, or start anew without --resume")
-        if self.classes is not None and self.data is None:
-            raise OptionError("--classes describes your own data: say where it is with --data ROOT")
+        for name in ("classes", "images_dir", "masks_dir", "mask_suffix"):
+            if getattr(self, name) is not None and self.data is None:
+                raise OptionError(
+                    f"--{name.replace('_', '-')} describes your own data: say where it is with --data ROOT"
+                )
+        if (self.images_dir is None) != (self.masks_dir is None):
+            raise OptionError("--images-dir and --masks-dir go together: name both")
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Key and value of `key=value`; the value is a Python literal (`3`, `1e-4`, `[1, 2]`, `True`), else a string.
+    """Key and value of `key=value`.
+
+    The value is a Python literal (`3`, `1e-4`, `[1, 2]`, `True`), in which `dict(type="X")` may stand for a dictionary,
+    or a bare word or path.
 
     Raises:
-        OptionError: there is no key or no `=`.
+        OptionError: there is no key or no `=`, or the value is neither.
     """
-    key, sign, value = text.partition("=")
-    if not key.strip() or not sign:
+    key, sign, value = (part.strip() for part in text.partition("="))
+    if not key or not sign:
         raise OptionError(f"--set takes key=value, for instance optim_wrapper.optimizer.lr=1e-4: got {text!r}")
     try:
-        return key.strip(), ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
-        return key.strip(), value.strip()
+        return key, _literal(ast.parse(value, mode="eval").body)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        if _BARE.fullmatch(value):
+            return key, value
+        raise OptionError(
+            f"--set {key}: {value!r} is no Python literal.\n"
+            "  to do    write numbers, quoted strings, [lists], {'type': 'X'} or dict(type='X'), quoted for the shell"
+        ) from error
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal, `dict(...)` calls included."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        return {str(one.arg): _literal(one.value) for one in node.keywords if one.arg is not None}
+    if isinstance(node, ast.List | ast.Tuple):
+        parts = [_literal(part) for part in node.elts]
+        return parts if isinstance(node, ast.List) else tuple(parts)
+    if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
+        keys = [ast.literal_eval(key) for key in node.keys if key is not None]
+        return dict(zip(keys, (_literal(value) for value in node.values), strict=True))
+    return ast.literal_eval(node)

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from cyclopts import Parameter
 
-from ffnet_deploy.cli.console import console, progress_bar, run_command
+from ffnet_deploy.cli.console import console, make_app, progress_bar, run_command
 from ffnet_deploy.core.errors import CheckpointError
 from ffnet_deploy.core.files import atomic_path, sha256, write_bytes
 from ffnet_deploy.core.optional import optional
@@ -25,7 +25,11 @@ SHOWN_LINES = 24
 """Lines of the log that a card shows, spread evenly over the run."""
 _TIME = re.compile(r"^(\d{4}/)?\d{2}/\d{2} \d{2}:\d{2}:\d{2}")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+app = make_app(
+    "ffnet_deploy.training.publish",
+    "Write the best checkpoint of a run as float16 safetensors, score that file, and write its model card.",
+    "WORK_DIR OUT",
+)
 
 
 @dataclass(frozen=True)
@@ -170,19 +174,20 @@ def score(config: str, checkpoint: Path, data: Path, split: str) -> Any:
         return evaluate(engine, open_dataset(data, engine.contract.dataset, None, split), EvaluateOptions(), progress)
 
 
-@app.command()
-@run_command
+@app.default
 def command(
-    work_dir: Annotated[Path, typer.Argument(help="Folder of the finished run.")],
-    out: Annotated[Path, typer.Argument(help="File to write; its card goes beside it.")],
-    data: Annotated[Path, typer.Option(help="Folder of the data set to score on.")],
-    config: Annotated[str | None, typer.Option(help="Config; by default the one named like OUT.")] = None,
-    split: Annotated[str, typer.Option(help="Part of the data set.")] = "val",
-    command_line: Annotated[str, typer.Option("--command", help="That trained the network.")] = "",
-    about_data: Annotated[str, typer.Option(help="What it was trained on.")] = "",
-    terms: Annotated[str, typer.Option(help="Of the weights' use.")] = "",
-    machine: Annotated[str, typer.Option(help="It was trained on.")] = "",
-    notes: Annotated[str, typer.Option(help="What else one must know.")] = "",
+    work_dir: Annotated[Path, Parameter(help="Folder of the finished run.")],
+    out: Annotated[Path, Parameter(help="File to write; its card goes beside it.")],
+    /,
+    *,
+    data: Annotated[Path, Parameter(help="Folder of the data set to score on.")],
+    config: Annotated[str | None, Parameter(help="Config; by default the one named like OUT.")] = None,
+    split: Annotated[str, Parameter(help="Part of the data set.")] = "val",
+    command_line: Annotated[str, Parameter(name="--command", help="That trained the network.")] = "",
+    about_data: Annotated[str, Parameter(help="What it was trained on.")] = "",
+    terms: Annotated[str, Parameter(help="Of the weights' use.")] = "",
+    machine: Annotated[str, Parameter(help="It was trained on.")] = "",
+    notes: Annotated[str, Parameter(help="What else one must know.")] = "",
 ) -> None:
     """Write the best checkpoint of a run as float16 safetensors, score that file, and write its model card."""
     name = config or out.stem
@@ -196,4 +201,4 @@ def command(
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -2,21 +2,54 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import torch
+from mmseg.registry import DATASETS
 
+from ffnet_deploy.core.contract import IGNORE_LABEL
 from ffnet_deploy.core.errors import ConfigError, OptionError
-from ffnet_deploy.core.label_sets import LabelSet, read_label_set
+from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.segmentor.config import SegmentorConfig, load_config
+from ffnet_deploy.training.datasets import open_split
 from ffnet_deploy.training.options import Precision, TrainOptions
 from ffnet_deploy.training.saving import BACKEND, newest_intact
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+READ_TYPES = ("ADE20KDataset", "CityscapesDataset", "FolderDataset")
+"""Data set types of configs that are read by the toolkit's own reader."""
+SETTINGS = (
+    "model",
+    "optim_wrapper",
+    "param_scheduler",
+    "train_cfg",
+    "train_dataloader",
+    "val_dataloader",
+    "default_hooks",
+    "custom_hooks",
+    "val_evaluator",
+    "val_cfg",
+    "log_processor",
+    "log_level",
+    "env_cfg",
+)
+"""Parts of a config that a run uses as they are."""
+INSTEAD = {
+    "work_dir": "--work-dir",
+    "randomness": "--seed",
+    "load_from": "--load",
+    "resume": "--resume",
+    "data_root": "--data",
+    "max_iters": "--iterations",
+    "train_pipeline": "train_dataloader.dataset.pipeline",
+    "test_pipeline": "val_dataloader.dataset.pipeline",
+    "crop_size": "train_dataloader.dataset.pipeline and model.data_preprocessor.size",
+    "visualizer": "--logger",
+    "vis_backends": "--logger",
+}
+"""What has an effect in place of keys that a run does not use."""
 _DTYPES = {Precision.FP16: "float16", Precision.BF16: "bfloat16"}
 
 
@@ -26,18 +59,25 @@ def run_config(options: TrainOptions) -> Any:
     Raises:
         ConfigError: the config cannot be read, or describes no training.
         OptionError: an option does not fit the config or the machine.
-        DataError: the class list cannot be read.
+        DataError: data set or class list cannot be read.
         CheckpointError: there is nothing to resume.
     """
     source = load_config(options.config)
     cfg = source.cfg
-    _check_recipe(source)
-    _merge(cfg, options.overrides)
-    labels = source.labels
-    if options.classes is not None:
-        labels = read_label_set(options.classes)
-        use_own_data(cfg, labels)
-    describe_data(cfg, options, labels)
+    missing = [key for key in ("optim_wrapper", "train_cfg", "train_dataloader") if key not in cfg]
+    if missing:
+        raise ConfigError(
+            f"config {source.path} describes no training: it lacks {', '.join(missing)}.\n"
+            "  to do    use a packaged config, or take over their _base_ schedules and datasets"
+        )
+    for key, value in options.overrides.items():
+        _check_key(cfg, key)
+        if options.data is not None and key.endswith(".dataset.data_root"):
+            raise OptionError(f"--set {key} and --data both say where the data set is: leave one out")
+        cfg.merge_from_dict({key: value}, allow_list_keys=True)
+    if options.resume:
+        newest_intact(options.work_dir)  # before the data is looked at
+    describe_data(cfg, options, source)
     describe_schedule(cfg, options)
     describe_run(cfg, options, source.name)
     return cfg
@@ -48,24 +88,15 @@ def is_distributed() -> bool:
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def _check_recipe(source: SegmentorConfig) -> None:
-    missing = [key for key in ("optim_wrapper", "train_cfg", "train_dataloader") if key not in source.cfg]
-    if missing:
-        raise ConfigError(
-            f"config {source.path} describes no training: it lacks {', '.join(missing)}.\n"
-            "  to do    use a packaged config, or take over their _base_ schedules and datasets"
-        )
-
-
-def _merge(cfg: Any, overrides: Mapping[str, Any]) -> None:
-    for key, value in overrides.items():
-        _check_key(cfg, key)
-        cfg.merge_from_dict({key: value}, allow_list_keys=True)
-
-
 def _check_key(cfg: Any, key: str) -> None:
-    """Raise `OptionError` unless all but the last part of `key` is in the config; a last part may be new."""
+    """Raise `OptionError` unless the run uses `key`, and all but its last part is in the config."""
     node, path = cfg, key.split(".")
+    if path[0] not in SETTINGS:
+        known = path[0] in cfg or path[0] in INSTEAD
+        near = [one for one in difflib.get_close_matches(path[0], SETTINGS, n=3, cutoff=0.5) if one != path[0]]
+        instead = INSTEAD.get(path[0]) or (", ".join(near) if near else f"a part of {', '.join(SETTINGS[:7])}, ...")
+        reason = "training does not use it" if known else "the config has no such part"
+        raise OptionError(f"--set {key}: {reason}.\n  to do    use {instead}")
     for part in path[:-1]:
         names = list(map(str, range(len(node)))) if isinstance(node, list | tuple) else list(map(str, node))
         if part not in names:
@@ -76,32 +107,25 @@ def _check_key(cfg: Any, key: str) -> None:
         raise OptionError(f"--set {key}: {'.'.join(path[:-1])} is the value {node!r} and has no parts")
 
 
-def use_own_data(cfg: Any, labels: LabelSet) -> None:
-    """Turn the config's data set into a folder with classes of its own, and the heads to their number."""
-    cfg.label_set, cfg.dataset_type = "custom", "FolderDataset"
-    for split, loader in zip(("train", "val", "val"), LOADERS, strict=True):
-        dataset = cfg[loader].dataset
-        dataset.type = "FolderDataset"
-        dataset.data_prefix = {"img_path": f"images/{split}", "seg_map_path": f"annotations/{split}"}
-    for step in _pipeline_steps(cfg):
-        step.pop("reduce_zero_label", None)
-    for head in _heads(cfg):
-        head.num_classes = len(labels.classes)
-        if head.loss_decode.pop("class_weight", None):
-            head.loss_decode.avg_non_ignore = True
+def describe_data(cfg: Any, options: TrainOptions, source: SegmentorConfig) -> None:
+    """Put folder, class names, batch and checks of the labels into the loaders of `cfg`.
 
-
-def _heads(cfg: Any) -> list[Any]:
-    return [cfg.model[name] for name in ("decode_head", "auxiliary_head") if cfg.model.get(name)]
-
-
-def _pipeline_steps(cfg: Any) -> Iterator[Any]:
-    for pipeline in (cfg.train_pipeline, cfg.test_pipeline, *(cfg[loader].dataset.pipeline for loader in LOADERS)):
-        yield from pipeline
-
-
-def describe_data(cfg: Any, options: TrainOptions, labels: LabelSet) -> None:
-    """Put folder, class names, batch and checks of the labels into the loaders of `cfg`."""
+    A data set that the toolkit reads is read by its own reader; one that the config's code brings stays as it is.
+    """
+    labels = source.labels
+    own_type = options.classes is None and str(cfg.train_dataloader.dataset.type) not in READ_TYPES
+    if own_type:
+        labels = _labels_of_type(str(cfg.train_dataloader.dataset.type), labels)
+    else:
+        network = "custom" if options.classes is not None else source.dataset
+        for split, name in zip(("train", "val", "val"), LOADERS, strict=True):
+            _read_ourselves(cfg[name].dataset, split, network, options)
+        found = open_split(cfg.train_dataloader.dataset).label_set
+        if found is not None and (options.classes is not None or found.classes != labels.classes):
+            labels = found
+            use_own_classes(cfg, labels)
+    if len(labels.classes) > IGNORE_LABEL:
+        raise OptionError(f"{len(labels.classes)} classes are too many: label {IGNORE_LABEL} means ignored in training")
     cfg.metainfo = {"classes": labels.classes, "palette": [list(colour) for colour in labels.palette]}
     for name in LOADERS:
         loader = cfg[name]
@@ -110,25 +134,61 @@ def describe_data(cfg: Any, options: TrainOptions, labels: LabelSet) -> None:
         if options.workers is not None:
             loader.num_workers = options.workers
         loader.persistent_workers = loader.num_workers > 0
-        loader.dataset.metainfo = dict(cfg.metainfo)
-        _check_labels_in(loader.dataset, len(labels.classes))
+        if not own_type:
+            loader.dataset.metainfo = dict(cfg.metainfo)
+        steps = [step for step in loader.dataset.pipeline if step["type"] != "CheckLabels"]
+        place = next(i for i, step in enumerate(steps) if step["type"] in ("LoadAnnotations", "LoadLabels")) + 1
+        check = {"type": "CheckLabels", "classes": len(labels.classes)}
+        loader.dataset.pipeline = [*steps[:place], check, *steps[place:]]
     if options.data is not None:
         cfg.data_root = str(options.data)
     if options.batch is not None:
         cfg.train_dataloader.batch_size = options.batch
 
 
-def _check_labels_in(dataset: Any, classes: int) -> None:
-    """Let every label map be checked as it is loaded."""
-    steps = [step for step in dataset.pipeline if step["type"] != "CheckLabels"]
-    place = next(i for i, step in enumerate(steps) if step["type"] == "LoadAnnotations") + 1
-    dataset.pipeline = [*steps[:place], {"type": "CheckLabels", "classes": classes}, *steps[place:]]
+def _labels_of_type(name: str, labels: LabelSet) -> LabelSet:
+    """Names and colours of the data set class `name` of mmseg, where their number is that of `labels`."""
+    about = getattr(DATASETS.get(name), "METAINFO", {})
+    if len(about.get("classes", ())) != len(labels.classes) or "palette" not in about:
+        return labels
+    return LabelSet(tuple(about["classes"]), tuple((r, g, b) for r, g, b in about["palette"]))
+
+
+def _read_ourselves(dataset: Any, split: str, network: str, options: TrainOptions) -> None:
+    """Turn the loader's `dataset` into the `FolderDataset` of the same folder."""
+    names = ("images_dir", "masks_dir", "mask_suffix")
+    stored = dict(dataset.get("source") or {})
+    stored.update({name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    prefix = dataset.pop("data_prefix", None) or {}
+    images, masks = (str(prefix.get(key) or "") for key in ("img_path", "seg_map_path"))
+    if "/" in images and "/" in masks and not stored and not images.startswith(("images/", "leftImg8bit/")):
+        stored = {"images_dir": images.rpartition("/")[0], "masks_dir": masks.rpartition("/")[0]}
+    if options.classes is not None:
+        stored["classes"] = str(options.classes)
+    dataset.type, dataset.split, dataset.network, dataset.source = "FolderDataset", split, network, stored
+    if options.data is not None:
+        dataset.data_root = str(options.data)
+    load = {"type": "LoadLabels"}
+    dataset.pipeline = [load if step["type"] == "LoadAnnotations" else step for step in dataset.pipeline]
+
+
+def use_own_classes(cfg: Any, labels: LabelSet) -> None:
+    """Fit the heads of `cfg` to the classes `labels`; weights that the recipe gives its own classes go."""
+    cfg.label_set, cfg.dataset_type = "custom", "FolderDataset"
+    for name in ("decode_head", "auxiliary_head"):
+        head = cfg.model.get(name)
+        if head:
+            head.num_classes = len(labels.classes)
+            if head.loss_decode.pop("class_weight", None):
+                head.loss_decode.avg_non_ignore = True
 
 
 def describe_schedule(cfg: Any, options: TrainOptions) -> None:
     """Fit the schedule of `cfg` to the number of iterations, and its optimiser to precision and accumulation."""
     if options.iterations is not None:
         shorten(cfg, options.iterations)
+    # the last iteration is validated, whatever the config says of earlier ones
+    cfg.train_cfg.val_begin = max(min(cfg.train_cfg.get("val_begin", 1), cfg.train_cfg.max_iters), 1)
     if options.accumulate > 1:
         cfg.optim_wrapper.accumulative_counts = options.accumulate
     if options.amp is not None:
@@ -151,6 +211,7 @@ def shorten(cfg: Any, iterations: int) -> None:
     cfg.param_scheduler = [scheduler for scheduler in cfg.param_scheduler if scheduler.begin < scheduler.end]
     cfg.train_cfg.max_iters = iterations
     cfg.train_cfg.val_interval = min(cfg.train_cfg.val_interval, iterations)
+    cfg.train_cfg.val_begin = cfg.train_cfg.get("val_begin", 1) * iterations // before
     for hook in cfg.get("custom_hooks", []):
         if hook["type"] == "EMAHook":
             hook["begin_iter"] = min(hook.get("begin_iter", 0), iterations // 4)
@@ -186,8 +247,3 @@ def describe_processes(cfg: Any) -> None:
 def _records() -> list[dict[str, Any]]:
     names = ["LocalVisBackend"] + (["TensorboardVisBackend"] if find_spec("tensorboard") else [])
     return [{"type": name} for name in names]
-
-
-def config_file(work_dir: Path, cfg: Any) -> Path:
-    """Where the Runner saves the whole config of a run."""
-    return work_dir / Path(cfg.filename).name

@@ -11,9 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ffnet_deploy.core.errors import CheckpointError
-from ffnet_deploy.training.initial import InitialWeights
-from ffnet_deploy.training.memory import recompute_activations
-from ffnet_deploy.training.synchronised import synchronise_batch_norm
+from ffnet_deploy.training.network import InitialWeights, recompute_activations, synchronise_batch_norm
 
 
 class TrainRunner(Runner):  # type: ignore[misc]

@@ -4,7 +4,7 @@ import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,21 +15,30 @@ from mmengine.hooks import Hook
 from rich.console import Console
 
 import ffnet_deploy.models
-import ffnet_deploy.training.crops
 import ffnet_deploy.training.rates  # noqa: F401  these register what configs name
 from ffnet_deploy.core.errors import CheckpointError, ConfigError, DataError, OptionError
 from ffnet_deploy.core.files import make_folder
+from ffnet_deploy.core.label_sets import LabelSet
+from ffnet_deploy.evaluation.data_summary import DataSummary, write_contact_sheet
 from ffnet_deploy.segmentor.checkpoint import read_checkpoint
 from ffnet_deploy.segmentor.zoo import PRETRAINED, fetch, resolve_checkpoint
-from ffnet_deploy.training.datasets import check_data
-from ffnet_deploy.training.initial import InitialWeights, fit_weights
-from ffnet_deploy.training.live import LiveLineHook, memory_mib
+from ffnet_deploy.training.datasets import check_data, open_split
+from ffnet_deploy.training.hooks import (
+    FiniteLossHook,
+    LiveLineHook,
+    SamplesHook,
+    StopHook,
+    StoppedError,
+    StopRequest,
+    TrainingError,
+    memory_mib,
+    save_now,
+)
+from ffnet_deploy.training.network import InitialWeights, fit_weights
 from ffnet_deploy.training.options import TrainOptions
 from ffnet_deploy.training.recipe import is_distributed, run_config
 from ffnet_deploy.training.runner import RandomStateHook, TrainRunner
-from ffnet_deploy.training.samples import SamplesHook
 from ffnet_deploy.training.saving import checkpoints_in, newest_intact
-from ffnet_deploy.training.stopping import FiniteLossHook, StopHook, StopRequest, TrainingError, save_now
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class DryRun:
         loss: of the one step that was taken.
         seconds: it took.
         memory_mib: the most that was used.
+        contact_sheet: picture of some training samples, tinted by class; None: of a data set that only mmseg reads.
     """
 
     pairs: dict[str, int]
@@ -68,6 +78,7 @@ class DryRun:
     loss: float
     seconds: float
     memory_mib: int
+    contact_sheet: Path | None = None
 
 
 def train(options: TrainOptions, console: Console) -> Training:
@@ -84,19 +95,20 @@ def train(options: TrainOptions, console: Console) -> Training:
             "  to do    go on with it by --resume, or give another --work-dir"
         )
     cfg = run_config(options)
-    check_data(cfg)
+    tell_data(check_data(cfg), console)
     make_folder(options.work_dir)
     if options.resume:
         tell_resume(options.work_dir, console)
     request = StopRequest()
-    with request.listening(), processes():
+    with processes():
         runner = build_runner(cfg)
         runner.initial = initial_weights(options.load, runner, console)
         live = LiveLineHook(console, interval=runner.cfg.default_hooks.logger.get("interval", 50))
         for hook in (FiniteLossHook(), RandomStateHook(), SamplesHook(), live, StopHook(request)):
             runner.register_hook(hook, priority=hook.priority)
         try:
-            run_to_end(runner, request)
+            with request.listening():
+                run_to_end(runner, request)
         finally:
             live.close()
     best = runner.message_hub.runtime_info.get("best_score")
@@ -113,6 +125,15 @@ def processes() -> Iterator[None]:
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def tell_data(splits: Mapping[str, DataSummary], console: Console) -> None:
+    """Say what was understood of the data set: layout, pairs, shares of pixels, and what looks wrong."""
+    for summary in splits.values():
+        for line in summary.lines():
+            console.print(line, soft_wrap=True, markup=False)
+    for warning in splits["train"].warnings():
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
 
 
 def tell_resume(work_dir: Path, console: Console) -> None:
@@ -170,6 +191,9 @@ def run_to_end(runner: TrainRunner, request: StopRequest) -> None:
     try:
         with quiet_building():
             runner.train()
+    except StoppedError:
+        runner.call_hook("after_val_epoch", metrics={})  # averaged weights change places with the trained ones again
+        save_now(runner, runner.iter)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error
     except RuntimeError as error:
@@ -197,7 +221,7 @@ def _without_traceback(message: str) -> str:
 
 
 class _OneStep(Hook):  # type: ignore[misc]
-    """NoteSink the loss and the time of a step."""
+    """Notes the loss and the time of a step, and ends the run after it."""
 
     def __init__(self) -> None:
         self.loss = float("nan")
@@ -206,26 +230,33 @@ class _OneStep(Hook):  # type: ignore[misc]
     def after_train_iter(self, runner: Any, *args: Any, outputs: Any = None, **kwargs: Any) -> None:
         self.loss = float(outputs["loss"])
         self.seconds = runner.message_hub.get_scalar("train/time").current()
+        runner.train_loop.stop_training = True
 
 
 def dry_run(options: TrainOptions, console: Console) -> DryRun:
-    """Check config and data, and take one step; nothing is kept.
+    """Check config and data, and take one step; nothing is kept but a contact sheet beside where the run would be.
 
     Raises: as `train`.
     """
     with tempfile.TemporaryDirectory() as folder:
         cfg = run_config(replace(options, work_dir=Path(folder), resume=False))
-        pairs = check_data(cfg)
-        cfg.train_cfg.max_iters = 1
-        cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-        cfg.custom_hooks = []
-        cfg.default_hooks.checkpoint.update(interval=-1, save_last=False, save_best=None)
+        data = check_data(cfg)
+        tell_data(data, console)
+        sheet = None
+        if cfg.train_dataloader.dataset.type == "FolderDataset":
+            classes = LabelSet(tuple(cfg.metainfo["classes"]), tuple(tuple(c) for c in cfg.metainfo["palette"]))
+            sheet = options.work_dir.with_name(f"{options.work_dir.name}.samples.png")
+            write_contact_sheet(sheet, open_split(cfg.train_dataloader.dataset), classes)
+        cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # validation is built, but not run
+        cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
         runner, step = build_runner(cfg), _OneStep()
         runner.initial = initial_weights(options.load, runner, console)
         runner.register_hook(step, priority="VERY_LOW")
         run_to_end(runner, StopRequest())
     parameters = sum(parameter.numel() for parameter in runner.model.parameters())
-    return DryRun(pairs, parameters, parameter_groups(runner.optim_wrapper), step.loss, step.seconds, memory_mib())
+    groups = parameter_groups(runner.optim_wrapper)
+    pairs = {split: summary.pairs for split, summary in data.items()}
+    return DryRun(pairs, parameters, groups, step.loss, step.seconds, memory_mib(), sheet)
 
 
 def parameter_groups(optim_wrapper: Any) -> tuple[tuple[float, float, int], ...]:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from ffnet_deploy.benchmark.files import write_run
 from ffnet_deploy.cli.evaluate import app
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
+from tests.commands import Result, invoke
 from tests.report.examples import run as timed_run
 from tests.report.reading import parse, table, table_rows
 from tests.toy import contract, fixed, weights, write_onnx, write_pairs
@@ -20,7 +20,7 @@ onnx = pytest.importorskip("onnx")
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+    return invoke(app, *arguments, env={"COLUMNS": "200"})
 
 
 @pytest.fixture

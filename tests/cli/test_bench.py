@@ -7,14 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from ffnet_deploy.benchmark.files import read_run, run_to_dict, write_run
 from ffnet_deploy.benchmark.record import Content
-from ffnet_deploy.cli.bench import app, parse_choices, parse_numbers, parse_sizes
+from ffnet_deploy.cli.bench import app
 from ffnet_deploy.cli.console import console
+from ffnet_deploy.cli.options import parse_choices, parse_numbers, parse_sizes
 from ffnet_deploy.core.errors import OptionError
 from tests.benchmark.runs import make_run
+from tests.commands import Result, invoke
 from tests.toy import contract, fixed, picture, write_onnx
 
 pytest.importorskip("onnx")
@@ -22,7 +23,7 @@ QUICK = ("--seconds", 0, "--samples", 12, "--rounds", 6, "--warmup", 0, "--threa
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "220"}).invoke(app, [str(argument) for argument in arguments])
+    return invoke(app, *arguments, env={"COLUMNS": "220"})
 
 
 def assert_one_error(result: Result, *parts: str) -> None:

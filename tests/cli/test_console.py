@@ -1,45 +1,68 @@
 import pytest
-import typer
-from typer.testing import CliRunner
+from cyclopts import App
 
-from ffnet_deploy.cli.console import run_command
+from ffnet_deploy.cli.console import ExitCode, make_app
 from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.version import __version__
+from ffnet_deploy.engines.cuda import NoDeviceError
+from tests.commands import invoke
 
 
-def command_that(raises: BaseException) -> typer.Typer:
-    app = typer.Typer()
+def command_that(raises: BaseException | None, returns: int | None = None) -> App:
+    app = make_app("ffnet-fail", "Fail.")
 
-    @app.command()
-    @run_command
-    def command(name: str = "x") -> None:
-        """Fail."""
-        raise raises
+    @app.default
+    def command(*, name: str = "x") -> int | None:
+        if raises is not None:
+            raise raises
+        return returns
 
     return app
 
 
 def test_our_errors_are_one_message_with_its_lines_and_brackets_as_they_are() -> None:
     message = "folder [bold]x[/bold] is empty.\n  to do    " + "fill it " * 30
-    result = CliRunner().invoke(command_that(DataError(message)), [])
+    result = invoke(command_that(DataError(message)))
     assert result.exit_code == 1
     assert result.stderr == f"error: {message}\n"
     assert result.stdout == ""
 
 
 def test_ctrl_c_is_one_word_and_code_130() -> None:
-    result = CliRunner().invoke(command_that(KeyboardInterrupt()), [])
+    result = invoke(command_that(KeyboardInterrupt()))
     assert (result.exit_code, result.stderr) == (130, "error: interrupted\n")
 
 
+def test_a_missing_gpu_has_a_code_of_its_own() -> None:
+    result = invoke(command_that(NoDeviceError("there is no CUDA device here")))
+    assert (result.exit_code, result.stderr) == (ExitCode.NO_GPU, "error: there is no CUDA device here\n")
+
+
 def test_bugs_keep_their_traceback() -> None:
-    result = CliRunner().invoke(command_that(ZeroDivisionError("bug")), [])
-    assert isinstance(result.exception, ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError):
+        invoke(command_that(ZeroDivisionError("bug")))
 
 
 def test_options_keep_their_names() -> None:
-    assert "--name" in CliRunner().invoke(command_that(DataError("x")), ["--help"]).output
+    assert "--name" in invoke(command_that(DataError("x")), "--help").output
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_exit_codes_pass_through(code: int) -> None:
-    assert CliRunner().invoke(command_that(typer.Exit(code)), []).exit_code == code
+@pytest.mark.parametrize("code", [None, 0, 3])
+def test_exit_codes_pass_through(code: int | None) -> None:
+    assert invoke(command_that(None, code)).exit_code == (code or 0)
+
+
+@pytest.mark.parametrize("code", list(ExitCode))
+def test_the_help_page_tells_every_exit_code(code: ExitCode) -> None:
+    page = " ".join(invoke(command_that(None), "--help", env={"COLUMNS": "300"}).stdout.split())
+    assert f"{code.value} {code.meaning}" in page
+
+
+def test_near_misses_are_suggested() -> None:
+    result = invoke(command_that(None), "--nam", "y")
+    assert result.exit_code == ExitCode.USAGE
+    assert "--nam" in result.stderr and "Did you mean --name?" in result.stderr
+
+
+def test_the_version_is_told() -> None:
+    assert invoke(command_that(None), "--version").stdout == f"ffnet-fail {__version__}\n"

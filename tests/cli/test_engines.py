@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from ffnet_deploy.artifacts.manifest import manifest_path
-from ffnet_deploy.cli.engines import NO_DEVICE
+from ffnet_deploy.cli.console import ExitCode
 from ffnet_deploy.cli.export import app
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError
+from tests.commands import Result, invoke
 from tests.tiny import write_checkpoint
 from tests.toy import contract, write_onnx
 
@@ -28,7 +28,7 @@ RTX = ("--backend", "trt-rtx", "--compute-capability", "8.6,8.9")
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return invoke(app, *arguments)
 
 
 def flat(text: str) -> str:
@@ -74,7 +74,7 @@ def test_a_config_becomes_an_engine_and_then_is_reused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_gpu")
 def test_without_a_gpu_one_line_says_what_is_written_and_what_to_run(toy: Path, backend: str) -> None:
     result = run("--onnx", toy, "--backend", backend, "--workspace", 512, "--out", toy.parent)
-    assert result.exit_code == NO_DEVICE == 3
+    assert result.exit_code == ExitCode.NO_GPU == 3
     lines = [line for line in result.output.splitlines() if line.strip()]
     engine = toy.with_name("toy.engine" if backend == "trt" else "toy.rtx.engine")
     assert lines == [

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from ffnet_deploy.cli.evaluate import Mode, app, chosen_protocol, parse_size
 from ffnet_deploy.core.contract import OutputKind, TestProtocol
@@ -16,13 +15,14 @@ from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
+from tests.commands import Result, invoke
 from tests.toy import CAMVID, contract, fixed, write_onnx, write_pairs
 
 pytest.importorskip("onnx")
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+    return invoke(app, *arguments, env={"COLUMNS": "200"})
 
 
 def assert_one_error(result: Result, *parts: str) -> None:

@@ -8,18 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.cli.evaluate import app as evaluate_app
-from ffnet_deploy.cli.export import app
-from ffnet_deploy.cli.graphs import default_shape
-from ffnet_deploy.cli.shapes import parse_batch, parse_shape
+from ffnet_deploy.cli.export import app, default_shape
+from ffnet_deploy.cli.options import parse_batch, parse_shape
 from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.segmentor.config import load_config
 from scenes import SceneOptions
 from scenes.dataset import write_scenes
+from tests.commands import Result, invoke
 from tests.tiny import write_checkpoint, write_config
 
 
@@ -36,7 +35,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return invoke(app, *arguments)
 
 
 def flat(text: str) -> str:
@@ -56,7 +55,7 @@ def test_export_then_evaluate_gives_the_same_miou_as_pytorch(
     scores = []
     for source in (("--artifact", artifact), weights):
         arguments = [*source, "--data", scenes, "--json", tmp_path / "scores.json"]
-        done = CliRunner().invoke(evaluate_app, [str(argument) for argument in arguments])
+        done = invoke(evaluate_app, *arguments)
         assert done.exit_code == 0, done.output
         scores.append(json.loads((tmp_path / "scores.json").read_text())["mIoU"])
     assert abs(scores[0] - scores[1]) < 0.01, scores

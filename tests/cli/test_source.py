@@ -5,18 +5,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from typer.testing import CliRunner, Result
 
+from ffnet_deploy.cli.console import ExitCode
 from ffnet_deploy.cli.evaluate import app
 from ffnet_deploy.cli.source import Backend, Source, backend_of
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import NoDeviceError, find_device
+from tests.commands import Result, invoke
 from tests.engines.tensorrt.conftest import Opener, cuda, start, trt  # noqa: F401  # fixtures
 from tests.toy import contract, write_onnx, write_pairs
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+    return invoke(app, *arguments, env={"COLUMNS": "200"})
 
 
 @pytest.mark.parametrize(
@@ -119,4 +120,4 @@ def test_a_machine_without_gpu_is_told_so(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(runner, "read_bundle", no_device)
     result = run("--artifact", tmp_path / "toy.engine", "--images", tmp_path)
-    assert result.exit_code == 1 and result.stderr.startswith("error: there is no CUDA device here")
+    assert result.exit_code == ExitCode.NO_GPU and result.stderr.startswith("error: there is no CUDA device here")

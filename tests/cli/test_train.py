@@ -2,12 +2,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 pytest.importorskip("mmseg")
 
-from ffnet_deploy.cli.train import STOPPED, app
+from ffnet_deploy.cli.console import ExitCode
+from ffnet_deploy.cli.train import app
 from ffnet_deploy.training.train import DryRun, Training
+from tests.commands import Result, invoke
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+    return invoke(app, *arguments)
 
 
 def test_options_reach_the_training(asked: list[Any], tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_options_reach_the_training(asked: list[Any], tmp_path: Path) -> None:
 
 def test_a_run_stopped_by_a_signal_says_how_to_go_on(asked: list[Any]) -> None:
     result = call("--config", "ffnet_seg_nano_camvid", "--seed", "13")
-    assert result.exit_code == STOPPED
+    assert result.exit_code == ExitCode.STOPPED == 4
     assert "--resume" in result.output
 
 
@@ -63,7 +64,7 @@ def test_dry_run_shows_what_would_be_trained(asked: list[Any]) -> None:
     ("arguments", "told"),
     [
         (["--config", "ffnet_seg_nano_camvit"], "ffnet_seg_nano_camvid"),
-        (["--config", "ffnet_seg_nano_camvid", "--data", "/nowhere"], "no folder /nowhere/images/train"),
+        (["--config", "ffnet_seg_nano_camvid", "--data", "/nowhere"], "the data folder /nowhere does not exist"),
         (["--config", "ffnet_seg_nano_camvid", "--iterations", "0"], "--iterations takes a number from 1"),
         (["--config", "ffnet_seg_nano_camvid", "--set", "nonsense"], "key=value"),
         (["--config", "ffnet_seg_nano_camvid", "--resume", "--work-dir", "/nowhere"], "nothing to resume"),

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.core.errors import DataError, OptionError
-from ffnet_deploy.evaluation.datasets import open_dataset, open_images, shifted_down
+from ffnet_deploy.evaluation.datasets import open_dataset, open_images
+from ffnet_deploy.evaluation.label_readers import shifted_down
 from tests.toy import label_map, picture, write_pairs
 
 

@@ -16,7 +16,8 @@ from ffnet_deploy.segmentor.checkpoint import read_checkpoint, read_training_sta
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.segmentor.load import load_segmentor
 from ffnet_deploy.training import saving
-from ffnet_deploy.training.train import TrainingError, dry_run, train
+from ffnet_deploy.training.hooks import TrainingError
+from ffnet_deploy.training.train import dry_run, train
 from tests.training.tiny import tiny_options
 
 
@@ -168,6 +169,7 @@ def test_a_full_disk_leaves_older_checkpoints_intact(
 def test_dry_run_takes_one_step_and_keeps_nothing(data: Path, tmp_path: Path) -> None:
     found = dry_run(tiny_options(data, tmp_path / "none"), Console(quiet=True))
     assert found.pairs == {"train": 8, "val": 2}
+    assert found.contact_sheet is not None and found.contact_sheet.is_file()
     assert 0.5 < found.loss < 3
     assert not (tmp_path / "none").exists()
 

@@ -1,8 +1,9 @@
 """Proof that a built engine is in the precision that was asked for, from the inspector's list of its layers.
 
-The list needs an engine built with detailed profiling, and a GPU that takes it. Types stand in the "Format/Datatype" of
-each tensor, in words that changed over the versions ("Row major linear FP16 format", "Half", ...); those of dynamic
-shapes only once a context has been told a shape.
+The list needs an engine built with detailed profiling, and a GPU that takes it. Up to TensorRT 10 types stand in the
+"Format/Datatype" of each tensor, in words that changed over the versions ("Row major linear FP16 format", "Half", ...);
+TensorRT 11 and TensorRT for RTX write "Datatype" beside "Format". Those of dynamic shapes are there only once a context
+has been told a shape.
 """
 
 import json
@@ -23,13 +24,18 @@ from ffnet_deploy.engines.tensorrt.variant import Variant, has
 _TYPES = (
     ("bf16", r"bf16|bfloat16"),
     ("fp8", r"fp8|float8"),
-    ("int8", r"\bu?int8"),
+    ("uint8", r"uint8"),
+    ("int8", r"int8"),
     ("fp16", r"fp16|half|float16"),
     ("fp32", r"fp32|\bfloat(32)?\b"),
 )
 """Our name of a type, and how the inspector writes it; the first that fits."""
-_LOWEST_FIRST = ("int8", "fp8", "fp16", "bf16", "fp32")
-_INT8_KERNEL = re.compile(r"i8i8|int8|imma|_s8(?!\d)", re.IGNORECASE)
+_COMPUTING = ("int8", "fp8", "fp16", "bf16", "fp32")
+"""Types that a convolution can compute in; images are uint8, which no kernel multiplies."""
+_INT8_KERNEL = re.compile(r"i8i8|i8f32|int8|imma|_s8(?!\d)", re.IGNORECASE)
+_CONV_LAYER = re.compile(r"conv", re.IGNORECASE)
+_PRODUCT = re.compile(r"conv|gemm|matmul|_fc|fusion", re.IGNORECASE)
+"""In the name or kind of a layer that Myelin generated: it multiplies, and is no cast, move or sum."""
 _METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _NAMES = re.compile(r" \+ |[(), ]+")
 
@@ -103,12 +109,11 @@ def check_engine(described: Mapping[str, Any], convolutions: Sequence[str], reco
         record: what was asked for.
     """
     layers = [layer for layer in described.get("Layers", []) if isinstance(layer, Mapping)]
-    runs: dict[str, Mapping[str, Any]] = {}
+    running: dict[str, list[Mapping[str, Any]]] = {}
     for layer in layers:
-        if not _reformats(layer):  # one that prepares a convolution's tensor is named after it
-            for name in node_names(layer):
-                runs.setdefault(name, layer)
-    found = {name: precision_of(runs[name]) for name in convolutions if name in runs}
+        for name in node_names(layer):
+            running.setdefault(name, []).append(layer)
+    found = {name: _conv_precision_in(running[name]) for name in convolutions if name in running}
     problems = [
         f"{name}: asked for {conv_precision(name, record).value}, runs in {precision}"
         for name, precision in found.items()
@@ -134,19 +139,54 @@ def node_names(layer: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def precision_of(layer: Mapping[str, Any]) -> str:
-    """The type that a layer computes in: of its weights, else the lowest of its inputs.
+    """The type that a layer computes in: of its kernel, its weights, or its inputs; ``"unknown"`` where nothing says.
 
-    ``"unknown"`` where the list does not say.
+    Of inputs of several types the first counts, which is a convolution's data; a fused sum brings others.
     """
     if not _reformats(layer) and _INT8_KERNEL.search(str(layer.get("TacticName", ""))):
         return Precision.INT8.value
     weights = layer.get("Weights")
     if isinstance(weights, Mapping) and _type_in(str(weights.get("Type", ""))):
         return str(_type_in(str(weights["Type"])))
-    types = [
-        _type_in(str(tensor.get("Format/Datatype", tensor.get("Format", "")))) for tensor in layer.get("Inputs", [])
-    ]
-    return next((name for name in _LOWEST_FIRST if name in types), "unknown")
+    types = [_tensor_type(tensor) for tensor in layer.get("Inputs", [])]
+    return next((name for name in types if name in _COMPUTING), "unknown")
+
+
+def _conv_precision_in(layers: Sequence[Mapping[str, Any]]) -> str:
+    """The type of a convolution from all layers that name it.
+
+    Besides the kernel itself these are the reformats, casts and quantisations around it, which may be listed first. The
+    layers most like a convolution decide: those with weights, then those of a convolution's kind, then generated ones
+    that multiply.
+    """
+    ranked: dict[int, list[str]] = {}
+    for layer in layers:
+        kind = f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}"
+        if _reformats(layer) or _only_quantizes(layer):
+            continue
+        if isinstance(layer.get("Weights"), Mapping):
+            rank = 0
+        elif _CONV_LAYER.search(kind):
+            rank = 1
+        elif _PRODUCT.search(f"{kind} {layer.get('Name', '')}"):
+            rank = 2
+        else:
+            continue
+        ranked.setdefault(rank, []).append(precision_of(layer))
+    for rank in sorted(ranked):
+        known = [precision for precision in ranked[rank] if precision != "unknown"]
+        if known:
+            return known[0]
+    return "unknown"
+
+
+def _tensor_type(tensor: Mapping[str, Any]) -> str | None:
+    """Type of a layer's tensor: TensorRT 11 and TensorRT for RTX write it apart from the layout."""
+    for key in ("Datatype", "Format/Datatype", "Format"):
+        found = _type_in(str(tensor.get(key, "")))
+        if found is not None:
+            return found
+    return None
 
 
 def _type_in(text: str) -> str | None:

@@ -2,18 +2,23 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.core.contract import Contract, DimensionRange, check_multiples
+from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, check_multiples
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import NoDeviceError, find_device
 from ffnet_deploy.engines.tensorrt.variant import Variant, feature, load
 
 OPTIMIZATION_LEVELS = range(6)
 """TensorRT's optimisation levels: higher ones search longer for faster kernels; 3 is its default."""
+_USUAL_BATCH = 8
+_ANY_SIDE = 4096
+_ANY_BATCH = 64
+"""What a graph of ``--dynamic`` accepts at most: limits of the graph, and no wish for an engine that large."""
 
 
 class HardwareCompatibility(str, Enum):
@@ -28,14 +33,49 @@ class HardwareCompatibility(str, Enum):
 
 
 @dataclass(frozen=True)
+class ProfileShapes:
+    """Input shapes of one optimisation profile.
+
+    Attributes:
+        batch: batch sizes.
+        height: input heights, pixels, multiples of 32.
+        width: input widths, pixels, multiples of 32.
+    """
+
+    batch: DimensionRange
+    height: DimensionRange
+    width: DimensionRange
+
+    def __post_init__(self) -> None:
+        check_multiples("height", self.height)
+        check_multiples("width", self.width)
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} at {self.height} x {self.width}"
+
+    def as_option(self) -> str:
+        """The profile as ``--profile`` takes it: ``BATCH@SHAPE``, for instance ``1:1:8@256x256:512x512:1024x1024``."""
+        return f"{_written(self.batch)}@{_written_sides(self.height, self.width)}"
+
+
+class TacticSource(str, Enum):
+    """Libraries whose kernels the builder may choose besides TensorRT's own."""
+
+    CUBLAS = "cublas"
+    CUBLAS_LT = "cublas-lt"
+    CUDNN = "cudnn"
+
+
+@dataclass(frozen=True)
 class BuildOptions:
     """How an engine is built; what the TensorRT at hand does not offer is refused when the build begins.
 
     Attributes:
         variant: TensorRT or TensorRT for RTX.
-        batch: batch sizes of the optimisation profile; None: those of the graph's contract.
-        height: input heights of the profile, pixels; None: the contract's.
-        width: input widths of the profile, pixels; None: the contract's.
+        batch: batch sizes of the optimisation profile; None: 1 to 8, as far as the graph accepts them.
+        height: input heights of the profile, pixels; None: those of the network's test protocol.
+        width: input widths of the profile, pixels; None: those of the protocol.
+        profiles: further optimisation profiles; TensorRT chooses its kernels for each one's typical shape.
         workspace: most scratch memory of a layer, MiB; None: all that the GPU has.
         optimization_level: 0 to 5; None: TensorRT's default.
         timing_cache: file that keeps measured kernel times between builds (not for RTX, which measures nothing);
@@ -47,12 +87,17 @@ class BuildOptions:
         strip_weights: leave the weights out of the file; they must be refitted before it can run.
         compute_capabilities: for RTX, the GPUs to build for, as ``"8.9"``; none: the GPU at hand.
         device: number of the CUDA device to build on.
+        tactic_sources: libraries whose kernels may be used too; the engine then needs them where it runs. Only
+            TensorRT 8.5 to 10 offers them.
+        sparsity: use sparse kernels for weights with two zeros in every four.
+        dla: core of the deep learning accelerator (Jetson) that runs what it can; the GPU runs the rest.
     """
 
     variant: Variant = Variant.TENSORRT
     batch: DimensionRange | None = None
     height: DimensionRange | None = None
     width: DimensionRange | None = None
+    profiles: tuple[ProfileShapes, ...] = ()
     workspace: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
@@ -63,6 +108,9 @@ class BuildOptions:
     strip_weights: bool = False
     compute_capabilities: tuple[str, ...] = ()
     device: int = 0
+    tactic_sources: tuple[TacticSource, ...] = ()
+    sparsity: bool = False
+    dla: int | None = None
 
     def __post_init__(self) -> None:
         for name, dimension in (("height", self.height), ("width", self.width)):
@@ -81,6 +129,15 @@ class BuildOptions:
 
     def _check_variant(self) -> None:
         rtx = self.variant is Variant.RTX
+        if rtx and (self.tactic_sources or self.dla is not None):
+            raise OptionError(
+                "TensorRT for RTX uses its own kernels on GPUs alone.\n"
+                "  to do    leave --tactic-sources and --dla out, or use --backend trt"
+            )
+        if self.dla is not None and self.dla < 0:
+            raise OptionError(f"DLA cores are numbered from 0: got {self.dla}")
+        if self.dla is not None and self.profiles:
+            raise OptionError("a DLA core runs fixed shapes: leave --profile out and export without --dynamic")
         if self.compute_capabilities and not rtx:
             raise OptionError(
                 "TensorRT builds for the GPU at hand; only TensorRT for RTX takes compute capabilities.\n"
@@ -97,26 +154,42 @@ class BuildOptions:
                 "  to do    leave --timing-cache out"
             )
 
-    def narrowed(self, contract: Contract) -> Contract:
-        """`contract` with the ranges of the profile.
+    def profile_shapes(self, contract: Contract) -> tuple[ProfileShapes, ...]:
+        """The optimisation profiles for a graph of `contract`, the usual one first.
+
+        What a graph accepts and what an engine covers are two things: a tensor of TensorRT holds at most 2^31 - 1
+        elements, and its memory is taken for the largest shape of a profile.
 
         Raises:
             OptionError: a range goes beyond what the graph accepts.
         """
-        chosen = {name: getattr(self, name) or getattr(contract, name) for name in ("batch", "height", "width")}
-        for name, dimension in chosen.items():
-            accepted = getattr(contract, name)
-            if dimension.min not in accepted or dimension.max not in accepted:
-                raise OptionError(
-                    f"the graph accepts a {name} of {accepted}, not {dimension}.\n"
-                    f"  to do    choose a {name} within {accepted}, or export the graph again with that range"
-                )
-        return replace(contract, **chosen)
+        usual = default_profile(contract)
+        first = ProfileShapes(self.batch or usual.batch, self.height or usual.height, self.width or usual.width)
+        for shapes in (first, *self.profiles):
+            for name in ("batch", "height", "width"):
+                chosen, accepted = getattr(shapes, name), getattr(contract, name)
+                if chosen.min not in accepted or chosen.max not in accepted:
+                    raise OptionError(
+                        f"the graph accepts a {name} of {accepted}, not {chosen}.\n"
+                        f"  to do    choose a {name} within {accepted}, or export the graph again with that range"
+                    )
+        return (first, *self.profiles)
+
+    def narrowed(self, contract: Contract) -> Contract:
+        """`contract` with the ranges that the optimisation profiles cover together.
+
+        Raises:
+            OptionError: a range goes beyond what the graph accepts.
+        """
+        return covering(contract, self.profile_shapes(contract))
 
     def to_dict(self) -> dict[str, Any]:
         """What shapes the engine, for the manifest and for comparing builds: all but the timing cache."""
         described = {name: value for name, value in asdict(self).items() if name not in ("timing_cache", "device")}
-        # engines of earlier versions are recognised by this description
+        # engines of earlier versions are recognised by this description, which knew less
+        for name in ("profiles", "tactic_sources", "sparsity", "dla"):
+            if described[name] == getattr(BuildOptions, name):
+                del described[name]
         return {"flavour": described.pop("variant"), **described}
 
     def command(self, graph: Path, out: Path, network: str | None = None) -> str:
@@ -132,6 +205,9 @@ class BuildOptions:
             ("--optimization-level", self.optimization_level),
             ("--aux-streams", self.aux_streams),
             ("--compute-capability", ",".join(self.compute_capabilities) or None),
+            ("--tactic-sources", ",".join(self.tactic_sources) or None),
+            ("--dla", self.dla),
+            *(("--profile", shapes.as_option()) for shapes in self.profiles),
         ):
             words += [] if value is None else [option, str(value)]
         if self.hardware_compatibility is not HardwareCompatibility.NONE:
@@ -140,10 +216,52 @@ class BuildOptions:
             ("--version-compatible", self.version_compatible),
             ("--refit", self.refit),
             ("--strip-weights", self.strip_weights),
+            ("--sparsity", self.sparsity),
         ):
             words += [flag] if chosen else []
         words += ["--device", str(self.device)] if self.device else []
         return shlex.join([*words, "--out", str(out)])
+
+
+def default_profile(contract: Contract) -> ProfileShapes:
+    """The ranges a graph was exported with; for ``--dynamic`` what its test protocol shows it, in batches of 1 to 8.
+
+    Sliding windows are as large as the crop; a whole image that keeps its ratio may be as high or wide as the longer
+    limit of the protocol's scale.
+    """
+    protocol = contract.protocol
+    if protocol.mode == "slide" and protocol.crop is not None:
+        height, width = protocol.crop
+    elif protocol.keep_ratio:
+        height = width = max(protocol.scale)
+    else:
+        width, height = protocol.scale
+
+    def usual(accepted: DimensionRange, largest: int, anything: int) -> DimensionRange:
+        if accepted.max < anything:  # chosen when the graph was exported
+            return accepted
+        high = max(accepted.min, min(largest, accepted.max))
+        return DimensionRange(accepted.min, min(accepted.opt, high), high)
+
+    return ProfileShapes(
+        batch=usual(contract.batch, max(_USUAL_BATCH, contract.batch.opt), _ANY_BATCH),
+        height=usual(contract.height, -(-height // STRIDE) * STRIDE, _ANY_SIDE),
+        width=usual(contract.width, -(-width // STRIDE) * STRIDE, _ANY_SIDE),
+    )
+
+
+def covering(contract: Contract, profiles: Sequence[ProfileShapes]) -> Contract:
+    """`contract` with the ranges that `profiles` cover together."""
+
+    def hull(ranges: Sequence[DimensionRange]) -> DimensionRange:
+        return DimensionRange(min(one.min for one in ranges), ranges[0].opt, max(one.max for one in ranges))
+
+    return replace(
+        contract,
+        batch=hull([shapes.batch for shapes in profiles]),
+        height=hull([shapes.height for shapes in profiles]),
+        width=hull([shapes.width for shapes in profiles]),
+    )
 
 
 def _written(dimension: DimensionRange) -> str:

@@ -1,16 +1,19 @@
-"""What the inspector's list says of an engine, in the words of TensorRT 8.5 and of 10 and 11.
+"""What the inspector's list says of an engine, in the words of TensorRT 8.5 and 8.6, 10, 11 and TensorRT for RTX.
 
-The lists are written after those in NVIDIA's documentation ("Engine inspector" in the developer guide).
+`old_list` is written after 8.x lists in public reports (Torch-TensorRT's draw_engine guide), `mixed_list` after the
+10.2 list in NVIDIA/TensorRT issue 4020 (long type names, metadata, fused sums as second inputs), `new_list` after 10.x
+lists with short type names, `newest_list` after the documented wording of 11 and RTX ("Datatype" beside "Format").
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ffnet_deploy.core.errors import VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
-from ffnet_deploy.engines.tensorrt.build import STRONGLY_TYPED, precision_grounds
-from ffnet_deploy.engines.tensorrt.inspector import check_engine, node_names, precision_of
+from ffnet_deploy.engines.tensorrt import make
+from ffnet_deploy.engines.tensorrt.inspector import EngineCheck, check_engine, node_names, precision_of
 from ffnet_deploy.engines.tensorrt.precision_check import require_precision
 
 OLD = {
@@ -65,7 +68,28 @@ def new_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("listed", [old_list, new_list])
+def mixed_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
+    listed = old_list(a, b)
+    for one in listed["Layers"]:
+        nodes = [name for name in node_names(one) if name.startswith("/")] if one["LayerType"] != "Reformat" else []
+        one["Metadata"] = "\u001e".join(f"[ONNX Layer: {node}]" for node in nodes)
+        one.pop("Weights", None)
+    return listed
+
+
+def newest_list(a: str = "fp16", b: str = "fp16") -> dict[str, Any]:
+    listed = new_list(a, b)
+    for one in listed["Layers"]:
+        for tensor in {id(tensor): tensor for tensor in [*one["Inputs"], *one["Outputs"]]}.values():
+            tensor["Datatype"] = tensor.pop("Format/Datatype")
+            tensor["Format"] = "Row major linear"
+    return listed
+
+
+ALL = [old_list, mixed_list, new_list, newest_list]
+
+
+@pytest.mark.parametrize("listed", ALL)
 def test_an_engine_as_asked_for_is_counted(listed: Any) -> None:
     proof = check_engine(listed(), CONVS, FP16)
     assert proof.violations == () and proof.unseen == 0
@@ -76,7 +100,7 @@ def test_an_engine_as_asked_for_is_counted(listed: Any) -> None:
     assert quantized.violations == () and quantized.convolutions == {"int8": 1, "fp16": 1, "fp32": 1}
 
 
-@pytest.mark.parametrize("listed", [old_list, new_list])
+@pytest.mark.parametrize("listed", ALL)
 def test_an_fp16_engine_that_is_fp32_is_caught(listed: Any) -> None:
     proof = check_engine(listed(a="fp32", b="fp32"), CONVS, FP16)
     assert proof.violations == ("/a/Conv: asked for fp16, runs in fp32", "/b/Conv: asked for fp16, runs in fp32")
@@ -84,7 +108,7 @@ def test_an_fp16_engine_that_is_fp32_is_caught(listed: Any) -> None:
         require_precision(proof.violations, FP16, "the engine")
 
 
-@pytest.mark.parametrize("listed", [old_list, new_list])
+@pytest.mark.parametrize("listed", ALL)
 def test_an_int8_layer_that_runs_in_fp16_is_caught(listed: Any) -> None:
     assert check_engine(listed(), CONVS, INT8).violations == ("/a/Conv: asked for int8, runs in fp16",)
     assert check_engine(listed(a="int8", b="int8"), CONVS, INT8).violations == (
@@ -135,15 +159,20 @@ def test_names_of_fused_nodes() -> None:
     )
 
 
+def grounds(typing: str, proof: EngineCheck | None) -> str:
+    layers = [SimpleNamespace(kind="CONVOLUTION", name=name) for name in CONVS]
+    return make._grounds(SimpleNamespace(typing=typing, layers=layers), proof)
+
+
 def test_what_a_proof_rests_on_is_said_as_it_is() -> None:
     hidden = {"Layers": [layer("{ForeignNode[/a/Conv.../head/Conv]}", "Myelin", "N/A due to dynamic shapes")]}
     whole, nothing = check_engine(old_list(), CONVS, FP16), check_engine(hidden, CONVS, FP16)
-    for typing in (STRONGLY_TYPED, "permission flags"):
-        assert precision_grounds(typing, 3, whole) == "the engine inspector's layer list"
-    assert precision_grounds(STRONGLY_TYPED, 3, nothing) == precision_grounds(STRONGLY_TYPED, 3, None)
-    assert precision_grounds(STRONGLY_TYPED, 3, None) == "the types of the parsed network"
+    for typing in (make.STRONGLY_TYPED, "permission flags"):
+        assert grounds(typing, whole) == "the engine inspector's layer list"
+    assert grounds(make.STRONGLY_TYPED, nothing) == grounds(make.STRONGLY_TYPED, None)
+    assert grounds(make.STRONGLY_TYPED, None) == "the types of the parsed network"
     for proof in (nothing, None):
-        told = precision_grounds("permission flags", 3, proof)
+        told = grounds("permission flags", proof)
         assert told == "the engine inspector's layer list for 0 of 3 convolutions; for the others on nothing"
 
 
@@ -154,3 +183,41 @@ def test_reformats_named_after_a_convolution_are_not_it() -> None:
     wrong = old_list(a="fp32")
     wrong["Layers"].append(layer("Reformatting CopyNode for Output Tensor 0 to /a/Conv", "Reformat", OLD["fp16"]))
     assert check_engine(wrong, CONVS, FP16).violations == ("/a/Conv: asked for fp16, runs in fp32",)
+
+
+def metadata(*nodes: str) -> str:
+    return "\u001e".join(f"[ONNX Layer: {node}]" for node in nodes)
+
+
+@pytest.mark.parametrize("listed", [new_list, newest_list])
+def test_generated_casts_that_name_a_convolution_are_not_it(listed: Any) -> None:
+    right = listed()
+    cast = layer("__myl_CastMove_myl0_0", "kgen", "Float", Metadata=metadata("/a/Conv", "/b/Conv"))
+    right["Layers"].insert(0, cast)
+    proof = check_engine(right, CONVS, FP16)
+    assert proof.violations == () and proof.convolutions == {"fp16": 2, "fp32": 1}
+    wrong = listed(a="fp32")
+    wrong["Layers"].insert(0, layer("__myl_CastMove_myl0_0", "kgen", "Half", Metadata=metadata("/a/Conv")))
+    assert check_engine(wrong, CONVS, FP16).violations == ("/a/Conv: asked for fp16, runs in fp32",)
+
+
+def test_a_convolution_that_only_casts_name_is_unseen() -> None:
+    only = {"Layers": [layer("__myl_Cast_myl0_0", "kgen", "Float", Metadata=metadata("/a/Conv"))]}
+    proof = check_engine(only, ["/a/Conv"], FP16)
+    assert proof.violations == () and proof.seen == 0 and proof.unseen == 1
+
+
+def test_bytes_of_an_image_are_no_int8() -> None:
+    first = layer("/a/Conv", "CaskConvolution", "UInt8", Metadata=metadata("/a/Conv"))
+    assert precision_of(first) == "unknown"
+    first["Inputs"].append({"Format/Datatype": "Half"})
+    assert precision_of(first) == "fp16"
+    assert precision_of(layer("/a/Conv", "x", "Row major linear UInt8 format")) == "unknown"
+
+
+def test_a_fused_sum_in_int8_does_not_make_its_convolution_int8() -> None:
+    fused = layer("/b/Conv + /b/Add", "CaskConvolution", OLD["fp16"])
+    fused["Inputs"] = [*fused["Inputs"], {"Format/Datatype": OLD["int8"]}]
+    assert precision_of(fused) == "fp16"
+    described = {"Layers": [{**fused, "Metadata": metadata("/b/Conv", "/b/Add")}]}
+    assert check_engine(described, ["/b/Conv"], FP16).violations == ()

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from ffnet_deploy.core.contract import DimensionRange
+from ffnet_deploy.core.contract import DimensionRange, TestProtocol
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility, ProfileShapes, TacticSource
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from tests.toy import contract
 
@@ -23,6 +23,9 @@ from tests.toy import contract
         ({"variant": Variant.RTX, "compute_capabilities": ("89",)}, "written as 8.9: got '89'"),
         ({"variant": Variant.RTX, "compute_capabilities": ("Ada",)}, "written as 8.9"),
         ({"variant": Variant.RTX, "timing_cache": Path("a")}, "has no timing cache"),
+        ({"variant": Variant.RTX, "tactic_sources": (TacticSource.CUDNN,)}, "uses its own kernels"),
+        ({"variant": Variant.RTX, "dla": 0}, "leave --tactic-sources and --dla out"),
+        ({"dla": -1}, "numbered from 0"),
         (
             {"variant": Variant.RTX, "hardware_compatibility": HardwareCompatibility.AMPERE_PLUS},
             "takes the GPUs to build for by name",
@@ -43,6 +46,52 @@ def test_the_profile_defaults_to_the_graphs_ranges() -> None:
     assert BuildOptions().narrowed(contract()) == contract()
     narrowed = BuildOptions(batch=DimensionRange.fixed(2)).narrowed(contract())
     assert narrowed.batch == DimensionRange.fixed(2) and narrowed.height == contract().height
+
+
+ANY = {
+    "batch": DimensionRange(1, 1, 64),
+    "height": DimensionRange(32, 512, 4096),
+    "width": DimensionRange(32, 512, 4096),
+}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "height", "width"),
+    [
+        (TestProtocol(scale=(2048, 512)), (32, 512, 2048), (32, 512, 2048)),
+        (TestProtocol(scale=(1000, 500), keep_ratio=False), (32, 512, 512), (32, 512, 1024)),
+        (TestProtocol(mode="slide", crop=(512, 1024), stride=(256, 512)), (32, 512, 512), (32, 512, 1024)),
+    ],
+)
+def test_a_graph_of_any_size_gets_the_profile_of_its_protocol(
+    protocol: TestProtocol, height: tuple[int, int, int], width: tuple[int, int, int]
+) -> None:
+    any_size = contract(protocol=protocol, **ANY)
+    (profile,) = BuildOptions().profile_shapes(any_size)
+    assert profile.batch == DimensionRange(1, 1, 8), "and not 64 x 3 x 4096 x 4096, more than a tensor holds"
+    assert (profile.height, profile.width) == (DimensionRange(*height), DimensionRange(*width))
+    assert BuildOptions(batch=DimensionRange(1, 1, 64)).narrowed(any_size).batch.max == 64, "asked for"
+
+
+def test_several_profiles_are_covered_by_one_contract() -> None:
+    portrait = ProfileShapes(DimensionRange(1, 2, 4), DimensionRange.fixed(256), DimensionRange.fixed(64))
+    first = {"batch": DimensionRange.fixed(1), "height": DimensionRange.fixed(64), "width": DimensionRange.fixed(256)}
+    options = BuildOptions(**first, profiles=(portrait,))
+    assert len(options.profile_shapes(contract())) == 2
+    covered = options.narrowed(contract())
+    assert (covered.batch, covered.height) == (DimensionRange(1, 1, 4), DimensionRange(64, 64, 256))
+    assert "--profile 1:2:4@256x64" in options.command(Path("a"), Path("b"))
+    beyond = ProfileShapes(DimensionRange.fixed(9), DimensionRange.fixed(64), DimensionRange.fixed(64))
+    with pytest.raises(OptionError, match=re.escape("the graph accepts a batch of 1..4, not 9")):
+        BuildOptions(profiles=(beyond,)).profile_shapes(contract())
+
+
+def test_the_description_of_earlier_versions_is_kept_so_that_their_engines_are_reused() -> None:
+    assert list(BuildOptions().to_dict()) == [
+        *("flavour", "batch", "height", "width", "workspace", "optimization_level", "version_compatible"),
+        *("hardware_compatibility", "aux_streams", "refit", "strip_weights", "compute_capabilities"),
+    ]
+    assert BuildOptions(sparsity=True).to_dict()["sparsity"]
 
 
 def test_what_shapes_the_engine_is_compared_and_what_does_not_is_not() -> None:

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from ffnet_deploy.models.ffnet_seg import FFNetSeg
-from ffnet_deploy.training.memory import recompute_activations
-from ffnet_deploy.training.synchronised import SyncBatchNorm, synchronise_batch_norm
+from ffnet_deploy.training.network import SyncBatchNorm, recompute_activations, synchronise_batch_norm
 
 
 def small_backbone() -> FFNetSeg:

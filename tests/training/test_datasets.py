@@ -10,8 +10,7 @@ from rich.console import Console
 
 from ffnet_deploy.core.errors import ConfigError, DataError, OptionError
 from ffnet_deploy.training import datasets
-from ffnet_deploy.training.crops import ClassCrop
-from ffnet_deploy.training.datasets import CheckLabels, check_data
+from ffnet_deploy.training.datasets import CheckLabels, ClassCrop, check_data
 from ffnet_deploy.training.options import Precision, TrainOptions, parse_override
 from ffnet_deploy.training.recipe import run_config
 from ffnet_deploy.training.train import train
@@ -30,7 +29,8 @@ def spoil(path: Path, value: int) -> None:
 
 
 def checked(root: Path, tmp_path: Path) -> dict[str, int]:
-    return check_data(run_config(tiny_options(root, tmp_path / "run")))
+    found = check_data(run_config(tiny_options(root, tmp_path / "run")))
+    return {split: summary.pairs for split, summary in found.items()}
 
 
 def test_own_data_is_counted(own: Path, tmp_path: Path) -> None:
@@ -40,11 +40,11 @@ def test_own_data_is_counted(own: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda root: spoil(root / "annotations/train/003.png", 7), r"003\.png holds the labels 7"),
-        (lambda root: (root / "annotations/val/100.png").unlink(), r"1 of 2 images have no label map.*100\.png"),
-        (lambda root: shutil.rmtree(root / "images/train"), r"no folder .*images/train"),
-        (lambda root: [path.unlink() for path in (root / "images/val").iterdir()], r"no images in"),
-        (lambda root: (root / "annotations/train/002.png").write_bytes(b"no image"), r"002\.png cannot be read"),
+        (lambda root: spoil(root / "annotations/train/003.png", 7), r"003\.png holds ids .* 3 classes do not have: 7 "),
+        (lambda root: (root / "annotations/val/100.png").unlink(), r"1 of 2 images have no label map.*: 100"),
+        (lambda root: shutil.rmtree(root / "images/train"), r"images has no folder train or training; found val"),
+        (lambda root: [path.unlink() for path in (root / "images/val").iterdir()], r"no images below"),
+        (lambda root: (root / "annotations/train/002.png").write_bytes(b"no image"), r"002\.png is not an image"),
         (lambda root: (root / "classes.txt").write_text("ground 90 90\n"), r"classes\.txt, line 1"),
     ],
 )
@@ -138,7 +138,15 @@ def test_a_config_without_training_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("a.b=1e-4", 1e-4), ("a.b=[1, 2]", [1, 2]), ("a.b=poly", "poly"), ("a.b=x=y", "x=y"), ("a.b=None", None)],
+    [
+        ("a.b=1e-4", 1e-4),
+        ("a.b=[1, 2]", [1, 2]),
+        ("a.b=poly", "poly"),
+        ("a.b=/data/x-1.pth", "/data/x-1.pth"),
+        ("a.b=x=y", "x=y"),
+        ("a.b=[dict(type='X', n=[1])]", [{"type": "X", "n": [1]}]),
+        ("a.b=None", None),
+    ],
 )
 def test_overrides_are_python_values_or_strings(text: str, value: object) -> None:
     assert parse_override(text) == ("a.b", value)

@@ -1,6 +1,12 @@
-"""Reading sizes from the command line."""
+"""The panels of the help pages, and how values are read from the command line."""
 
 import re
+from collections.abc import Sequence
+from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
+
+from cyclopts import Group, Parameter, Token
 
 from ffnet_deploy.core.contract import STRIDE, DimensionRange
 from ffnet_deploy.core.errors import OptionError
@@ -9,6 +15,69 @@ ANY_SIDE = (STRIDE, 4096)
 """Heights and widths, in pixels, that ``--dynamic`` accepts unless ``--shape`` says otherwise."""
 ANY_BATCH = (1, 64)
 """Batch sizes that ``--dynamic`` accepts unless ``--batch`` says otherwise."""
+
+EVERYDAY = Group("Everyday options", sort_key=0)
+GRAPH = Group("Graph", sort_key=1)
+PRECISION = Group("Precision", sort_key=2)
+CALIBRATION = Group("Calibration (INT8, FP8)", sort_key=3)
+ENGINE = Group("Engine", sort_key=4)
+DATA = Group("Data", sort_key=5)
+SCHEDULE = Group("Training", sort_key=6)
+PROTOCOL = Group("Protocol", sort_key=5.5)
+MEASUREMENT = Group("Measurement", sort_key=7)
+OUTPUT = Group("Output", sort_key=8)
+
+Choice = TypeVar("Choice", bound=Enum)
+
+
+def choice(kind: type[Enum], group: Group) -> Parameter:
+    """A parameter that takes one value of `kind`, in any case."""
+    values = [str(member.value) for member in kind]
+    return Parameter(group=group, converter=partial(_member, kind), choices=values)
+
+
+def _member(kind: type[Choice], hint: Any, tokens: Sequence[Token]) -> Choice:
+    return kind(tokens[0].value.lower())
+
+
+def lowered(hint: Any, tokens: Sequence[Token]) -> str:
+    """The value in lower case: a converter for names that the library checks."""
+    return tokens[0].value.lower()
+
+
+def parse_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers from ``"1,8"``, each once.
+
+    Raises:
+        OptionError: the text is something else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise OptionError(f"{option} takes whole numbers with commas between them: got {text!r}")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def parse_choices(text: str, kind: type[Choice], option: str) -> tuple[Choice, ...]:
+    """Members of `kind` by their values in any case, with commas between them, each once.
+
+    Raises:
+        OptionError: a value is not one of `kind`.
+    """
+    values = [member.value for member in kind]
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if part.lower() not in values:
+            raise OptionError(f"{option} takes {', '.join(values)}, with commas between them: got {part!r}")
+    return tuple(dict.fromkeys(kind(part.lower()) for part in parts))
+
+
+def parse_sizes(text: str, option: str) -> tuple[tuple[int, int], ...]:
+    """(height, width) of each size in ``"512x512,512x1024"``, each once.
+
+    Raises:
+        OptionError: the text is something else.
+    """
+    return tuple(dict.fromkeys(parse_sides(part, option) for part in text.split(",")))
 
 
 def parse_sides(text: str, option: str) -> tuple[int, int]:

@@ -1,0 +1,252 @@
+"""From the files in which labels are kept to class labels: id maps, colour masks, COCO and YOLO polygons."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.core.contract import IGNORE_LABEL
+from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.label_sets import LabelSet
+from ffnet_deploy.core.optional import optional
+from ffnet_deploy.evaluation.images import read_image, read_label_map, read_label_pixels
+
+LabelReader = Callable[[Path, Path, str], NDArray[np.uint8]]
+"""From an image file, its label file and the sample's name to class labels, uint8 (height, width), 255 ignored."""
+
+CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""Label id of each of the 19 train ids. Source: the Cityscapes label definitions."""
+LABEL_ID_END = "_gtFine_labelIds"
+"""How the names of Cityscapes files with label ids end."""
+_UNNAMED_COLOURS = {(0, 0, 0), (224, 224, 192)}
+"""Colours that are ignored unless a class has them: black, and the border of PASCAL VOC's objects."""
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """Reads one image file of labels a sample: ids, or colours where `classes` gives the classes colours.
+
+    Attributes:
+        dataset: what stored ids mean: ADE20K counts from 1 and ignores 0, Cityscapes `labelIds` files become train ids,
+            other ids are classes.
+        classes: names and colours of the data's own classes; None: colours cannot be read.
+    """
+
+    dataset: str
+    classes: LabelSet | None = None
+
+    def __call__(self, image: Path, labels: Path, name: str) -> NDArray[np.uint8]:
+        """The class labels in the file `labels`.
+
+        Raises:
+            DataError: it cannot be decoded, or is in colours that no class has.
+        """
+        if self.classes is None:
+            return class_labels(read_label_map(labels), self.dataset, labels)
+        pixels = read_label_pixels(labels)
+        if pixels.ndim == 3:
+            return labels_of_colours(pixels[..., 2::-1], self.classes, labels)
+        if _has_grey_palette(self.classes):
+            return labels_of_colours(np.repeat(pixels[..., None], 3, axis=2), self.classes, labels)
+        return class_labels(pixels, self.dataset, labels)
+
+
+def _has_grey_palette(classes: LabelSet) -> bool:
+    """Whether every class has a grey of its own, as black and white of binary masks."""
+    greys = {colour[0] for colour in classes.palette if len(set(colour)) == 1}
+    return len(classes.palette) > 1 and len(greys) == len(classes.palette)
+
+
+def class_labels(stored: NDArray[np.uint8], dataset: str, path: Path) -> NDArray[np.uint8]:
+    """Class labels (0.., 255 ignored) from the ids stored in the file `path` of `dataset`.
+
+    ADE20K counts from 1 and ignores 0; Cityscapes `labelIds` files become train ids; others are taken as they are.
+    """
+    if dataset == "ade20k":
+        return shifted_down(stored)
+    if not path.stem.endswith(LABEL_ID_END):
+        return stored
+    table = np.full(256, IGNORE_LABEL, np.uint8)
+    table[list(CITYSCAPES_LABEL_IDS)] = np.arange(len(CITYSCAPES_LABEL_IDS))
+    return table[stored]
+
+
+def shifted_down(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Every id less one; 0 and 255 become 255 (ignored)."""
+    table = np.arange(-1, IGNORE_LABEL, dtype=np.int16) % 256
+    table[IGNORE_LABEL] = IGNORE_LABEL
+    return table.astype(np.uint8)[stored]
+
+
+def labels_of_colours(colours: NDArray[np.uint8], classes: LabelSet, path: Path) -> NDArray[np.uint8]:
+    """Class labels of a mask `colours`, uint8 (height, width, 3), RGB; black that no class has is ignored.
+
+    Raises:
+        DataError: a colour is no class's.
+    """
+    packed = _packed(colours)
+    table = {_pack(colour): label for label, colour in enumerate(classes.palette)}
+    if len(table) < len(classes.palette):
+        raise DataError(f"two classes of {path.parent} have the same colour: masks in colour need one colour a class")
+    found, places = np.unique(packed, return_inverse=True)
+    ignored = {_pack(colour) for colour in _UNNAMED_COLOURS}
+    odd = [int(value) for value in found if int(value) not in table and int(value) not in ignored]
+    if odd:
+        shown = ", ".join(
+            f"{value >> 16} {value >> 8 & 255} {value & 255} ({int((packed == value).sum())} pixels)"
+            for value in odd[:6]
+        )
+        raise DataError(
+            f"the mask {path} has {len(odd)} colours that no class has: {shown}.\n"
+            f"  expected the {len(table)} colours of the class list, red green blue\n"
+            "  to do    name these classes and their colours in classes.txt, one `name r g b` a line; masks must be "
+            "saved without anti-aliasing and lossy compression"
+        )
+    lookup = np.array([table.get(int(value), IGNORE_LABEL) for value in found], np.uint8)
+    return lookup[places].reshape(packed.shape)
+
+
+def _packed(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
+    wide = colours.astype(np.int64)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+
+
+def _pack(colour: tuple[int, int, int]) -> int:
+    return colour[0] << 16 | colour[1] << 8 | colour[2]
+
+
+@dataclass(frozen=True)
+class PanopticMaps:
+    """Reads COCO panoptic PNGs, whose colours are segment ids R + 256 G + 65536 B; segment 0 is ignored.
+
+    Attributes:
+        segments: class of each segment id, by sample.
+    """
+
+    segments: Mapping[str, Mapping[int, int]]
+
+    def __call__(self, image: Path, labels: Path, name: str) -> NDArray[np.uint8]:
+        """The class labels in the file `labels`.
+
+        Raises:
+            DataError: it is no colour image, or holds a segment that the JSON does not list.
+        """
+        pixels = read_label_pixels(labels)
+        if pixels.ndim != 3:
+            raise DataError(f"the panoptic map {labels} is not in colour; its pixels should be segment ids in RGB")
+        ids = _packed(pixels[..., :3])  # BGR: blue counts 65536, red 1
+        found, places = np.unique(ids, return_inverse=True)
+        classes = {0: IGNORE_LABEL, **self.segments[name]}
+        odd = [int(value) for value in found if int(value) not in classes]
+        if odd:
+            raise DataError(f"the panoptic map {labels} holds segment {odd[0]}, which the JSON does not list")
+        return np.array([classes[int(value)] for value in found], np.uint8)[places].reshape(ids.shape)
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """Size and objects of one image of a COCO file.
+
+    Attributes:
+        size: height and width in pixels.
+        objects: class and COCO segmentation (polygons or run lengths) of each.
+    """
+
+    size: tuple[int, int]
+    objects: tuple[tuple[int, Any], ...]
+
+
+@dataclass(frozen=True)
+class CocoObjects:
+    """Draws the objects of a COCO file, larger ones first; what lies outside all of them is `background`.
+
+    Attributes:
+        images: size and objects by sample.
+        background: label of pixels without object.
+    """
+
+    images: Mapping[str, CocoImage]
+    background: int
+
+    def __call__(self, image: Path, labels: Path, name: str) -> NDArray[np.uint8]:
+        """The class labels of the sample `name`.
+
+        Raises:
+            DataError: a segmentation cannot be drawn.
+            MissingPackageError: pycocotools is not installed.
+        """
+        masks = optional("pycocotools.mask", extra="coco", purpose="reading COCO segmentations")
+        height, width = self.images[name].size
+        drawn = np.full((height, width), self.background, np.uint8)
+        objects = []
+        for label, segmentation in self.images[name].objects:
+            try:
+                runs = _run_lengths(masks, segmentation, height, width)
+                objects.append((-int(masks.area(runs)), label, runs))
+            except Exception as error:  # the C code raises nearly anything
+                raise DataError(f"{labels}: a segmentation of {name} cannot be drawn: {error}") from error
+        for _, label, runs in sorted(objects, key=lambda one: one[0]):
+            drawn[masks.decode(runs).astype(bool)] = label
+        return drawn
+
+
+def _run_lengths(masks: Any, segmentation: Any, height: int, width: int) -> Any:
+    if isinstance(segmentation, list):
+        return masks.merge(masks.frPyObjects(segmentation, height, width))
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"its run lengths are of size {segmentation['size']}, the image of {height}x{width}")
+    return masks.frPyObjects(segmentation, height, width) if isinstance(segmentation["counts"], list) else segmentation
+
+
+@dataclass(frozen=True)
+class YoloPolygons:
+    """Draws the polygons of YOLO label files, larger ones first; what lies outside all of them is `background`.
+
+    Each line is a class and the corners ``x y`` of its polygon, in shares of the image's width and height. An image
+    without a label file has no objects.
+
+    Attributes:
+        classes: number of classes that labels may name.
+        background: label of pixels without object.
+    """
+
+    classes: int
+    background: int
+
+    def __call__(self, image: Path, labels: Path, name: str) -> NDArray[np.uint8]:
+        """The class labels of `image`.
+
+        Raises:
+            DataError: a line is no polygon, or names a class that does not exist.
+        """
+        height, width = read_image(image).shape[:2]
+        drawn = np.full((height, width), self.background, np.uint8)
+        lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
+        polygons = [self._polygon(line, f"{labels}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
+        scaled = [(label, np.round(corners * (width, height)).astype(np.int32)) for label, corners in polygons]
+        for label, corners in sorted(scaled, key=lambda one: -cv2.contourArea(one[1])):
+            cv2.fillPoly(drawn, [corners], label)
+        return drawn
+
+    def _polygon(self, line: str, where: str) -> tuple[int, NDArray[np.float64]]:
+        try:
+            label, *values = (float(part) for part in line.split())
+        except ValueError as error:
+            raise DataError(f"{where}: expected numbers, found {line[:60]!r}") from error
+        if len(values) == 4:
+            raise DataError(
+                f"{where} is a box, not a polygon: boxes do not say which pixels belong to an object.\n"
+                "  to do    export the data set for segmentation"
+            )
+        if len(values) < 6 or len(values) % 2:
+            raise DataError(f"{where}: expected a class and at least three corners `x y`, found {len(values)} numbers")
+        if label != int(label) or not 0 <= label < self.classes:
+            raise DataError(f"{where} names the class {label:g}; the data set has the classes 0..{self.classes - 1}")
+        corners = np.array(values).reshape(-1, 2)
+        if not (np.isfinite(corners).all() and (corners >= -0.01).all() and (corners <= 1.01).all()):
+            raise DataError(f"{where}: corners are shares of width and height in 0..1, found {corners.max():g}")
+        return int(label), corners

@@ -1,0 +1,116 @@
+"""Enlarging as two matrix products: `rows @ x @ columns`, with the weights of the interpolation as matrices."""
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CUBIC = -0.75
+"""Parameter `a` of the bicubic kernel, that of `torch.nn.functional.interpolate` and of ONNX's `Resize`."""
+MATRIX_NAME = "resize_matrix"
+"""Name of the constants: the last part of the name of each initializer that holds such a matrix."""
+
+
+class Interpolation(str, Enum):
+    """Which values between pixel centres are taken; centres lie at half positions, edges are repeated outwards."""
+
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+
+    @property
+    def taps(self) -> Sequence[tuple[int, Callable[[Tensor], Tensor]]]:
+        """Weight of each neighbour, by its offset from the centre at or before a position, as function of the rest.
+
+        Source of the bicubic kernel: Keys, Cubic convolution interpolation for digital image processing, 1981, eq. 4.
+        """
+        if self is Interpolation.BILINEAR:
+            return ((0, lambda rest: 1 - rest), (1, lambda rest: rest))
+        return (
+            (-1, lambda rest: _far(rest + 1)),
+            (0, lambda rest: _near(rest)),
+            (1, lambda rest: _near(1 - rest)),
+            (2, lambda rest: _far(2 - rest)),
+        )
+
+
+def _near(distance: Tensor) -> Tensor:
+    return ((CUBIC + 2) * distance - (CUBIC + 3)) * distance * distance + 1
+
+
+def _far(distance: Tensor) -> Tensor:
+    return ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
+
+
+def resize_matrix(size: Any, out: Any, mode: Interpolation, dtype: torch.dtype) -> Tensor:
+    """(out, size): row i holds the weights of the `size` values for position i of `out` values.
+
+    For enlargements by 2, 4 and 8 every weight is a multiple of 2^-14, so that float32 holds the matrix exactly.
+
+    Args:
+        size: number of values to enlarge: an int, or a traced scalar.
+        out: number of values wanted, alike; of any ratio to `size` from 1 upwards.
+        mode: the interpolation.
+        dtype: of the matrix and of all arithmetic.
+    """
+    position = ((torch.arange(out).to(dtype) + 0.5) * size / out - 0.5).view(-1, 1)
+    if mode is Interpolation.BILINEAR:
+        position = position.clamp(min=0)
+    before = torch.floor(position)
+    rest = position - before
+    column = torch.arange(size).to(dtype).view(1, -1)
+    last = column[:, -1:]
+    parts = [
+        (torch.minimum((before + offset).clamp(min=0), last) == column).to(dtype) * weight(rest)
+        for offset, weight in mode.taps
+    ]
+    return torch.stack(parts).sum(0)
+
+
+def tap_matrix(size: Any, out: Any, mode: Interpolation, dtype: torch.dtype) -> Tensor:
+    """(out, 3 * size): the resize matrix moved down by one row, as it is, and moved up by one row, side by side.
+
+    The row that comes in is zero, as is what a 3x3 convolution reads in its padding.
+    """
+    padded = functional.pad(resize_matrix(size, out, mode, dtype), (0, 0, 1, 1))
+    return torch.cat((padded[:-2], padded[1:-1], padded[2:]), dim=1)
+
+
+class ResizeMatrix(nn.Module):
+    """The matrix of one axis: a constant where both sizes are known, else computed from them in the graph.
+
+    Args:
+        mode: the interpolation.
+        sizes: (size, out) where they are known.
+        dtype: of the constant.
+        taps: give `tap_matrix` instead of `resize_matrix`.
+        transposed: give the transposed matrix, for the columns of a map.
+    """
+
+    resize_matrix: Tensor
+
+    def __init__(
+        self,
+        mode: Interpolation,
+        sizes: tuple[int, int] | None,
+        dtype: torch.dtype,
+        taps: bool = False,
+        transposed: bool = False,
+    ):
+        super().__init__()
+        self.mode = mode
+        self.function = tap_matrix if taps else resize_matrix
+        self.transposed = transposed
+        self.is_constant = sizes is not None
+        if sizes is not None:
+            exact = self.function(*sizes, mode, torch.float64)
+            self.register_buffer(MATRIX_NAME, (exact.t() if transposed else exact).contiguous().to(dtype))
+
+    def forward(self, size: Any, out: Any, like: Tensor) -> Tensor:
+        """The matrix from `size` to `out` values, in the type and on the device of `like`."""
+        if self.is_constant:
+            return self.resize_matrix
+        matrix = self.function(size, out, self.mode, like.dtype).to(like.device)
+        return matrix.t() if self.transposed else matrix
