@@ -37,12 +37,12 @@ from ffnet_deploy.core.errors import FFNetDeployError, OptionError, Verification
 from ffnet_deploy.core.files import make_folder, write_json
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError, find_device
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.images import image_files, read_whole
 from ffnet_deploy.evaluation.preprocessing import network_input
+from ffnet_deploy.export.engine import build_engine
 
 KIND, FORMAT = "ffnet-gpu", 1
 _QUEUE = 20
@@ -141,7 +141,7 @@ def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Find
     try:
         with progress_bar(f"building {engine_path.name}") as progress:
             options = BuildOptions(variant=plan.variant, device=plan.device)
-            made = make_engine(graph, engine_path, options, progress=progress, notes=report_note)
+            made = build_engine(graph, engine_path, options, progress=progress, notes=report_note)
         manifest = made.bundle.manifest
         entry.update(engine=engine_path.name, precision=manifest["precision"]["precision"], build=manifest["build"])
         entry.update(proof=manifest["proof"], bytes=manifest["bytes"], sha256=manifest["sha256"])

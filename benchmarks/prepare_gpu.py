@@ -30,8 +30,7 @@ from ffnet_deploy.evaluation.datasets import Dataset, Sample, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_image
-from ffnet_deploy.export.images import packaged_images
-from ffnet_deploy.export.verify import NamedImage, verification_sizes
+from ffnet_deploy.evaluation.verify import NamedImage, packaged_images, verification_sizes
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ffnet_deploy.cli.console import (
     report_note,
     run_command,
 )
-from ffnet_deploy.cli.export_tables import show_engine, show_exported, show_lowered
+from ffnet_deploy.cli.export_tables import show_engine, show_exported, show_reduced
 from ffnet_deploy.cli.options import (
     CALIBRATION,
     DATA,
@@ -40,20 +40,19 @@ from ffnet_deploy.core.precision import Precision, Target
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
 from ffnet_deploy.engines.onnx_metadata import read_description
-from ffnet_deploy.engines.tensorrt.make import BuildResult, make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.datasets import open_dataset, open_images
+from ffnet_deploy.evaluation.verify import Tolerance, VerifyOptions, images_of, packaged_images, usual_tolerance
+from ffnet_deploy.export.engine import BuildResult, EngineVerification, build_engine
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 from ffnet_deploy.serving.triton import write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions
 
 if TYPE_CHECKING:  # these need the conversion layer
-    from ffnet_deploy.export.engine import EngineVerification
-    from ffnet_deploy.export.lower import Lowered, LowerOptions
-    from ffnet_deploy.export.onnx import ExportOptions
-    from ffnet_deploy.export.pipeline import Exported, VerifyOptions
+    from ffnet_deploy.export.onnx import Exported, ExportOptions
     from ffnet_deploy.export.quantizing import CalibrationRequest
+    from ffnet_deploy.export.reduce import ReducedGraph, ReductionOptions
     from ffnet_deploy.segmentor.config import SegmentorConfig
     from ffnet_deploy.segmentor.load import Segmentor
 
@@ -138,16 +137,12 @@ class VerificationFlags:
         if self.limit < 1:
             raise OptionError(f"--limit takes a number of images from 1: got {self.limit}")
 
-    def options(self, settings: "SegmentorConfig") -> "VerifyOptions":
+    def options(self, settings: "SegmentorConfig") -> VerifyOptions:
         """What the graph is verified on: labelled data, other images, or the packaged scenes.
 
         Raises:
             DataError: the images cannot be used.
         """
-        from ffnet_deploy.export.images import images_of, packaged_images
-        from ffnet_deploy.export.pipeline import VerifyOptions
-        from ffnet_deploy.export.verify import Tolerance
-
         labelled = None
         if self.data is not None:
             labelled = open_dataset(self.data, settings.dataset, self.dataset, self.split).limited(self.limit)
@@ -395,7 +390,7 @@ def given(flags: Any) -> list[str]:
 
 def lower_options(
     precision: PrecisionFlags, calibration: CalibrationFlags, verification: VerificationFlags, engine: EngineFlags
-) -> "LowerOptions | None":
+) -> "ReductionOptions | None":
     """How to lower the precision of the graph; None when it stays FP32.
 
     Raises:
@@ -415,9 +410,9 @@ def lower_options(
         _refuse([*base, *given(calibration)], "--int8, --fp8 or --mixed")
     elif target is not Target.MIXED:
         _refuse(search, "--mixed")
-    from ffnet_deploy.export.lower import LowerOptions
+    from ffnet_deploy.export.reduce import ReductionOptions
 
-    return LowerOptions(
+    return ReductionOptions(
         target=target,
         base=Precision(precision.int8_base.value) if precision.int8_base else None,
         max_drop=verification.max_drop,
@@ -473,11 +468,11 @@ def write_graphs(
     segmentor: "Segmentor",
     options: "ExportOptions",
     out: Path,
-    verification: "VerifyOptions",
-    lowering: "LowerOptions | None",
+    verification: VerifyOptions,
+    lowering: "ReductionOptions | None",
 ) -> Path:
     """The exported graph, or its form in a lower precision; what was measured is printed."""
-    from ffnet_deploy.export.pipeline import export_onnx
+    from ffnet_deploy.export.onnx import export_onnx
 
     with progress_bar("exporting") as progress:
         exported = export_onnx(segmentor, options, out, verification, progress)
@@ -485,16 +480,16 @@ def write_graphs(
     if lowering is None:
         return exported.path
     lowered = lower_watched(segmentor, exported, lowering, verification)
-    show_lowered(lowered)
+    show_reduced(lowered)
     return lowered.path
 
 
 def lower_watched(
-    segmentor: "Segmentor", exported: "Exported", options: "LowerOptions", verification: "VerifyOptions"
-) -> "Lowered":
+    segmentor: "Segmentor", exported: "Exported", options: "ReductionOptions", verification: VerifyOptions
+) -> "ReducedGraph":
     """The lowered graph of a verified one, its steps shown as they go."""
     from ffnet_deploy.engines.torch import TorchEngine
-    from ffnet_deploy.export.lower import lower
+    from ffnet_deploy.export.reduce import reduce_precision
 
     with (
         progress_bar("lowering") as progress,
@@ -502,21 +497,18 @@ def lower_watched(
     ):
         if exported.verification.miou is not None:
             verification = replace(verification, reference_miou=exported.verification.miou[0])
-        return lower(exported.path, None, options, verification, reference, progress)
+        return reduce_precision(exported.path, None, options, verification, reference, progress)
 
 
 def engine_verification(
-    segmentor: "Segmentor", graph: Path, images: "VerifyOptions", flags: VerificationFlags
-) -> "EngineVerification":
+    segmentor: "Segmentor", graph: Path, images: VerifyOptions, flags: VerificationFlags
+) -> EngineVerification:
     """What the engine of `graph` is verified on: the same images as the graph, against the same PyTorch model."""
     from ffnet_deploy.engines.torch import TorchEngine
-    from ffnet_deploy.export.engine import EngineVerification
-    from ffnet_deploy.export.verify import usual_tolerance
 
     _, record = read_description(graph)
     return EngineVerification(
-        images,
-        usual_tolerance(record.precision, flags.min_agreement, flags.max_drop),
+        replace(images, tolerance=usual_tolerance(record.precision, flags.min_agreement, flags.max_drop)),
         lambda contract: TorchEngine(segmentor.model, contract),
         shlex.join(["ffnet-export", *sys.argv[1:]]),
     )
@@ -527,7 +519,7 @@ def finish(
     flags: GraphFlags,
     engine: EngineFlags,
     target: TargetFlags,
-    verification: "Callable[[], EngineVerification] | None" = None,
+    verification: Callable[[], EngineVerification] | None = None,
 ) -> None:
     """Build the engine of `graph` and write the server's files, where they are asked for.
 
@@ -558,7 +550,7 @@ def finish(
 
 
 def build_watched(
-    graph: Path, out: Path, options: BuildOptions, verification: "EngineVerification | None" = None
+    graph: Path, out: Path, options: BuildOptions, verification: EngineVerification | None = None
 ) -> BuildResult:
     """The engine of `graph`, its steps shown as they go.
 
@@ -567,11 +559,7 @@ def build_watched(
     """
     try:
         with progress_bar("reading") as progress:
-            if verification is None:
-                return make_engine(graph, out, options, progress=progress, notes=report_note)
-            from ffnet_deploy.export.engine import export_engine
-
-            return export_engine(graph, out, options, verification, progress, report_note)
+            return build_engine(graph, out, options, verification, progress, report_note)
     except UnusableDeviceError:
         raise
     except NoDeviceError as error:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from ffnet_deploy.cli.console import console, report_note
-from ffnet_deploy.engines.tensorrt.make import BuildResult
+from ffnet_deploy.export.engine import BuildResult
 
 if TYPE_CHECKING:  # these need the conversion layer
-    from ffnet_deploy.export.lower import Lowered
-    from ffnet_deploy.export.pipeline import Exported
+    from ffnet_deploy.export.onnx import Exported
+    from ffnet_deploy.export.reduce import ReducedGraph
 
 _MOST_COSTLY = 12
 """Blocks of a search that are printed; the manifest and the report have all."""
@@ -51,7 +51,7 @@ def verification_table(exported: "Exported") -> Table:
     return table
 
 
-def show_lowered(lowered: "Lowered") -> None:
+def show_reduced(lowered: "ReducedGraph") -> None:
     """Print what was typed, measured, and where the files are."""
     search = (lowered.quantization or {}).get("search")
     if search is not None:
@@ -77,7 +77,7 @@ def show_lowered(lowered: "Lowered") -> None:
     console.print(f"manifest: {lowered.manifest}", soft_wrap=True)
 
 
-def precision_table(lowered: "Lowered") -> Table:
+def precision_table(lowered: "ReducedGraph") -> Table:
     """How many nodes compute in which type, and why some stay in FP32."""
     table = Table("nodes", "type", "why", title=f"precision of {lowered.path.name}")
     table.columns[0].justify = "right"

@@ -4,21 +4,17 @@ An engine is executable code for one GPU and one TensorRT. It is loaded only whe
 very bytes, and was made for this machine; one that has no manifest needs the user's word.
 """
 
-import glob
 import hashlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.artifacts.manifest import check_format, describe, manifest_path, seal
+from ffnet_deploy.artifacts.manifest import check_format, manifest_path, seal
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.decoding import ADDED, DecodingError, decode, document_bytes
 from ffnet_deploy.core.errors import ArtifactError
-from ffnet_deploy.core.files import check_target, json_bytes, storage_errors, write_bytes
+from ffnet_deploy.core.files import json_bytes
 from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.cuda import CudaDevice, find_device
 from ffnet_deploy.engines.onnx_metadata import read_description
@@ -26,7 +22,6 @@ from ffnet_deploy.engines.tensorrt.options import HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.variant import Variant, load
 
 KIND = "engine"
-_DRAFT = ".building"
 
 
 @dataclass(frozen=True)
@@ -256,52 +251,6 @@ def read_sealed(path: Path) -> dict[str, Any]:
     except (OSError, DecodingError) as error:
         raise ArtifactError(f"manifest {file} is damaged ({error}).\n  {_remedy(path)}") from error
     return content
-
-
-@contextmanager
-def drafting(path: Path) -> Iterator[Path]:
-    """A path of the same name in a hidden folder beside `path`, to be filled and published under the lock of `path`.
-
-    The folder is removed at the end; one that a killed build has left is removed at the beginning.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    check_target(path)
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*{_DRAFT}"):
-        shutil.rmtree(stale, ignore_errors=True)
-    with storage_errors(path):
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_DRAFT, dir=path.parent))
-    try:
-        yield folder / path.name
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_bundle(path: Path, plan: bytes, content: Mapping[str, Any]) -> None:
-    """Write an engine and its manifest.
-
-    Raises:
-        StorageError: there is no room, or the folder cannot be written.
-    """
-    write_bytes(path, plan)
-    write_content(path, content)
-
-
-def write_content(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the manifest of the engine that lies in `path`.
-
-    Raises:
-        StorageError: there is no room, or the folder cannot be written.
-    """
-    write_bytes(manifest_path(path), json_bytes(seal({**describe(path, KIND), **content})))
-
-
-def publish(draft: Path, path: Path) -> None:
-    """Move a draft and its manifest to their place; broken off in between, the pair does not fit and is refused."""
-    with storage_errors(path):
-        draft.replace(path)
-        manifest_path(draft).replace(manifest_path(path))
 
 
 def reusable(path: Path, key: str, refuse: Callable[[ArtifactError], None] = lambda error: None) -> Bundle | None:

@@ -1,3 +1,4 @@
-"""From a segmentor to a verified ONNX graph."""
+"""From a segmentor to a verified ONNX graph, to one of lower precision, and to an engine.
 
-import ffnet_deploy.models  # noqa: F401  first of all: it imports the MMSegmentation stack without its notices
+Nothing is imported here: an engine is built from an exported graph without PyTorch.
+"""

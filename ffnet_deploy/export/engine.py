@@ -1,25 +1,34 @@
-"""From a typed graph to an engine, verified against PyTorch as published where the engine can run."""
+"""Build a TensorRT engine: parse, check precision, build, inspect, verify against PyTorch where it can run, publish."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ffnet_deploy.artifacts.manifest import manifest_path
-from ffnet_deploy.artifacts.staging import reject
+from ffnet_deploy import artifacts
+from ffnet_deploy.artifacts import Gate, manifest_path, read_manifest, write_manifest
 from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.files import sha256, write_bytes
 from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
+from ffnet_deploy.core.version import __version__
+from ffnet_deploy.engines.bundle import KIND, Bundle, open_bundle, reusable
+from ffnet_deploy.engines.cuda import NoDeviceError, find_device
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.engines.tensorrt import make
-from ffnet_deploy.engines.tensorrt.make import BuildResult, make_engine
-from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.export.verify import Tolerance, Verification, verify
+from ffnet_deploy.engines.onnx_metadata import read_description
+from ffnet_deploy.engines.tensorrt.build import build_plan
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, find_target
+from ffnet_deploy.engines.tensorrt.variant import load
+from ffnet_deploy.evaluation.verify import VerifyOptions, verify
 
-if TYPE_CHECKING:
-    from ffnet_deploy.export.pipeline import VerifyOptions
-
+NOT_RUN = "not run"
+"""State of a verification that has not taken place."""
 PASSED = "passed"
 """State of a verification that has taken place; one that fails leaves no engine."""
+
+_CLAIM = "the engine is not the network it came from"
+_REMEDY = "to accept the difference, raise --max-drop or lower --min-agreement"
 
 
 @dataclass(frozen=True)
@@ -27,19 +36,30 @@ class EngineVerification:
     """What an engine is verified on.
 
     Attributes:
-        images: and labelled data, where there are any.
-        tolerance: the gate.
-        reference: opens the segmentor as published, for a contract.
+        options: images, labelled data where there are any, and the gate.
+        reference: opens the network as it should be, for a contract.
         command: the command line that does all this, for where the engine cannot run.
     """
 
-    images: "VerifyOptions"
-    tolerance: Tolerance
+    options: VerifyOptions
     reference: Callable[[Contract], Engine]
     command: str
 
 
-def export_engine(
+@dataclass(frozen=True)
+class BuildResult:
+    """An engine on disk.
+
+    Attributes:
+        bundle: the engine with its manifest.
+        reused: whether it was there already, built from the same things.
+    """
+
+    bundle: Bundle
+    reused: bool
+
+
+def build_engine(
     graph: Path,
     out: Path,
     options: BuildOptions,
@@ -47,7 +67,10 @@ def export_engine(
     progress: Progress = no_progress,
     notes: NoteSink = no_notes,
 ) -> BuildResult:
-    """Build the engine of an exported graph, or reuse the one in `out`; verify it where it can run.
+    """Build the engine of an exported graph, or reuse the one in `out` that was built from the same things.
+
+    Where it can run on this machine it is verified before it is published. Two processes that make the same engine: one
+    builds, the other waits and reuses.
 
     Args:
         graph: written by ffnet-export.
@@ -58,39 +81,97 @@ def export_engine(
         notes: told what the user should know.
 
     Raises:
-        VerificationError: the engine differs by more than the tolerance; it is kept as evidence. Or it is not in the
-            precision that was asked for.
-        NoDeviceError, ArtifactError, OptionError, StorageError: as `make_engine`.
+        NoDeviceError: there is no GPU to build on, and none was named.
+        ArtifactError: the graph is damaged, or TensorRT does not take it.
+        OptionError: this TensorRT does not offer what the options ask for.
+        VerificationError: the engine differs by more than the tolerance, and is kept as evidence; or the network or the
+            engine is not in the precision that was asked for.
+        StorageError: there is no room, or the folder cannot be written.
     """
-    if verification is None:
-        return make_engine(graph, out, options, progress=progress, notes=notes)
+    contract, record = read_description(graph)
+    digest = _graph_digest(graph, notes)
+    contract = options.narrowed(contract)
+    target = find_target(options)
+    version = str(load(options.variant).__version__)
+    key = _key(digest, options, target, version)
+    command = verification.command if verification else options.command(graph, out, contract.network)
+    with artifacts.staged(out, lambda: progress("waiting for another process that builds this engine")) as draft:
+        obstacle = _obstacle(options, target)
+        found = reusable(out, key, lambda error: notes(f"building anew: {error}"))
+        if found is not None:
+            verified = found.manifest["verification"].get("state") != NOT_RUN
+            if verified or verification is None or obstacle is not None:
+                return BuildResult(found, reused=True)
+            plan, content = found.plan, dict(found.manifest)
+        else:
+            built = build_plan(graph, contract, record, options, target, progress, notes)
+            plan = built.plan
+            content = {
+                "contract": json.loads(contract.to_json()),
+                "precision": json.loads(record.to_json()),
+                "key": key,
+                "graph": {"file": graph.name, "sha256": digest},
+                "build": {
+                    "flavour": options.variant.value,
+                    "version": version,
+                    "typing": built.typing,
+                    "options": options.to_dict(),
+                    "target": asdict(target),
+                    "seconds": built.seconds,
+                },
+                "tensors": built.tensors,
+                "proof": built.precision_check,
+                "verification": {
+                    "state": NOT_RUN,
+                    "reason": obstacle or "there is nothing to compare it with here",
+                    "command": command,
+                },
+                "rebuild": options.command(graph, out),
+            }
+        write_bytes(draft.path, plan)
+        failures: list[str] = []
+        if verification is not None and obstacle is None:
+            progress("verifying")
+            write_manifest(draft.path, KIND, content)  # without it nothing loads an engine
+            from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions  # needs a GPU's driver
 
-    def check(engine: Path) -> Mapping[str, Any]:
-        result = _verified(engine, options.device, verification, progress)
-        content = {"state": PASSED, "images": verification.images.source, **result.to_dict()}
-        if result.failures:
-            remedy = "to accept the difference, raise --max-drop or lower --min-agreement"
-            claim = "the engine is not the network it came from"
-            reject(engine, (manifest_path(engine).name,), out, content, result.failures, remedy, claim)
-        return content
+            with (
+                TensorRTEngine(draft.path, TensorRTOptions(device=options.device)) as candidate,
+                verification.reference(candidate.contract) as reference,
+            ):
+                result = verify(reference, candidate, verification.options, progress)
+            failures = result.failures
+            content["verification"] = {"state": PASSED, "images": verification.options.source, **result.to_dict()}
+            if failures and found is not None:  # what was published without having been verified
+                out.unlink()
+                manifest_path(out).unlink()
+        progress("writing")
+        artifacts.publish(draft, KIND, content, Gate(failures, _CLAIM, _REMEDY))
+    return BuildResult(open_bundle(out), reused=found is not None)
 
-    return make_engine(graph, out, options, make.Verification(verification.command, check), progress, notes)
+
+def _graph_digest(graph: Path, notes: NoteSink) -> str:
+    """SHA-256 of the graph and its external weights, after a look at its manifest."""
+    if not manifest_path(graph).is_file():
+        notes(f"{graph.name} has no manifest beside it: nothing vouches for the file")
+        return sha256(graph)
+    manifest = read_manifest(graph)
+    return hashlib.sha256(json.dumps([manifest["sha256"], manifest["files"]]).encode()).hexdigest()
 
 
-def _verified(engine: Path, device: int, verification: EngineVerification, progress: Progress) -> Verification:
-    from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions  # needs a GPU's driver
+def _key(digest: str, options: BuildOptions, target: BuildTarget, version: str) -> str:
+    """SHA-256 of all that decides what an engine is."""
+    parts: list[Any] = [digest, options.to_dict(), asdict(replace(target, driver=None)), version, __version__]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
-    images = verification.images
-    with (
-        TensorRTEngine(engine, TensorRTOptions(device=device)) as candidate,
-        verification.reference(candidate.contract) as reference,
-    ):
-        return verify(
-            reference,
-            candidate,
-            images.images,
-            verification.tolerance,
-            images.labelled,
-            progress,
-            images.reference_miou,
-        )
+
+def _obstacle(options: BuildOptions, target: BuildTarget) -> str | None:
+    """Why the engine cannot run here, in words."""
+    if options.strip_weights:
+        return "its weights were left out of the file"
+    try:
+        device = find_device(options.device)
+    except NoDeviceError as error:
+        return str(error).partition("\n")[0].rstrip(".")
+    here = ".".join(map(str, device.compute_capability))
+    return None if here in target.capabilities else f"{device.name} has compute capability {here}"

@@ -1,14 +1,18 @@
-"""Writing a segmentor as an ONNX graph: traced, simplified, checked, and the same bytes for the same input."""
+"""Export a segmentor as an ONNX graph: re-parameterise, trace, simplify, verify against PyTorch, publish.
 
-import tempfile
-from dataclasses import dataclass
+The same segmentor and options give the same bytes.
+"""
+
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxslim
 import torch
 
+from ffnet_deploy import artifacts
+from ffnet_deploy.artifacts import Gate
+from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import (
     INPUT_NAME,
     METADATA_KEY,
@@ -20,19 +24,27 @@ from ffnet_deploy.core.contract import (
     check_multiples,
 )
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.core.files import storage_errors
+from ffnet_deploy.core.files import scratch_folder
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.core.quiet import quiet
+from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
+from ffnet_deploy.engines.torch import TorchEngine
+from ffnet_deploy.evaluation.preprocessing import normalized, resize_image
+from ffnet_deploy.evaluation.verify import Verification, VerifyOptions, verify
+from ffnet_deploy.export.equivalence import BlockError, compare_blocks
 from ffnet_deploy.export.network import DeployedNetwork
+from ffnet_deploy.export.onnx_file import write_graph
+from ffnet_deploy.export.reparameterize import reparameterize
 from ffnet_deploy.segmentor.load import Segmentor
 
 NEWEST_OPSET = 20
 """The newest operator set that brings the networks anything: 20 has `Gelu`."""
 OLDEST_OPSET = 17
 """The newest operator set that TensorRT 8.5 parses; GELU is written as its erf formula."""
-EXTERNAL_DATA_THRESHOLD = 2_000_000_000
-"""Weights beyond this many bytes go to a second file: a protobuf file ends at 2 GB."""
 _IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9}
 """ONNX file format of the release that introduced each operator set."""
+_BLOCKS_SIZE = (128, 160)
+"""Input (height, width) in pixels of the block-by-block comparison."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +74,102 @@ class ExportOptions:
             raise OptionError(f"opset must be {OLDEST_OPSET} to {NEWEST_OPSET}: got {self.opset}")
 
 
+@dataclass(frozen=True)
+class Exported:
+    """A verified graph on disk.
+
+    Attributes:
+        path: of the ONNX file.
+        manifest: of the JSON file beside it.
+        contract: what the graph takes and gives.
+        blocks: difference that re-parameterisation made, block by block.
+        verification: of the written file against the segmentor as published.
+    """
+
+    path: Path
+    manifest: Path
+    contract: Contract
+    blocks: tuple[BlockError, ...]
+    verification: Verification
+
+
+def target_path(out: Path, network: str) -> Path:
+    """The ONNX file meant by `out`: itself when it ends in ``.onnx``, else ``<network>.onnx`` in that folder."""
+    return out if out.suffix == ".onnx" else out / f"{network}.onnx"
+
+
+def export_onnx(
+    segmentor: Segmentor,
+    options: ExportOptions,
+    out: Path,
+    verification: VerifyOptions,
+    progress: Progress = no_progress,
+) -> Exported:
+    """Write `segmentor` as a verified ONNX graph with its manifest.
+
+    Args:
+        segmentor: with its weights.
+        options: boundary and form of the graph.
+        out: file ending in ``.onnx``, or folder.
+        verification: images and tolerance.
+        progress: told of steps, and of the images scored.
+
+    Raises:
+        VerificationError: the file differs by more than the tolerance; it is kept beside `out` as evidence.
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    tolerance = verification.tolerance
+    with artifacts.staged(target_path(out, segmentor.config.name)) as draft:
+        progress("re-parameterising")
+        image = resize_image(verification.images[0].pixels, _BLOCKS_SIZE)[None]
+        x = torch.from_numpy(normalized(image, segmentor.config.normalization))
+        blocks = compare_blocks(segmentor.model, reparameterize(segmentor.model), x)
+        worst = max(blocks, key=lambda block: block.relative)
+        stopping.check()
+
+        progress("tracing and simplifying")
+        files = write_graph(build_graph(segmentor, options), draft.path)
+        stopping.check()
+
+        progress("verifying")
+        unsealed = OnnxRuntimeOptions(check_manifest=False)
+        with (
+            OnnxRuntimeEngine(draft.path, unsealed) as candidate,
+            TorchEngine(segmentor.model, candidate.contract) as reference,
+        ):
+            contract = candidate.contract
+            result = verify(reference, candidate, verification, progress)
+
+        progress("writing")
+        failures = [
+            f"re-parameterised {block.name}: relative error {block.relative:.1e} > {tolerance.relative:.1e}"
+            for block in blocks
+            if not block.relative <= tolerance.relative
+        ]
+        content = {
+            "contract": asdict(contract),
+            "opset": options.opset,
+            "reparameterisation": {
+                "blocks": [{**asdict(block), "relative": block.relative} for block in blocks],
+                "worst": worst.name,
+                "worst_relative": worst.relative,
+            },
+            "verification": {"images": verification.source, **result.to_dict()},
+        }
+        gate = Gate(
+            [*failures, *result.failures],
+            "the exported graph is not the network it came from",
+            "report it with that folder; to accept the difference, raise --tolerance",
+        )
+        manifest = artifacts.publish(draft, "onnx", content, gate, files)
+    return Exported(draft.target, manifest, contract, tuple(blocks), result)
+
+
 def contract_of(segmentor: Segmentor, options: ExportOptions) -> Contract:
     """What the exported graph takes and gives."""
     return segmentor.contract(
         input=options.input, output=options.output, batch=options.batch, height=options.height, width=options.width
     )
-
-
-def contract_in(model: onnx.ModelProto) -> Contract:
-    """The contract in the metadata of an exported graph."""
-    text = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
-    return Contract.from_json(text)
 
 
 def build_graph(segmentor: Segmentor, options: ExportOptions) -> onnx.ModelProto:
@@ -91,8 +188,8 @@ def build_graph(segmentor: Segmentor, options: ExportOptions) -> onnx.ModelProto
 
 def _trace(network: DeployedNetwork, contract: Contract, opset: int) -> onnx.ModelProto:
     # by way of a file: in memory PyTorch's exporter ends at 2 GB
-    with quiet(), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "traced.onnx")
+    with quiet(), torch.inference_mode(), scratch_folder() as folder:
+        path = str(folder / "traced.onnx")
         torch.onnx.export(
             network,
             (example_input(contract),),
@@ -143,22 +240,3 @@ def _stamped(graph: onnx.ModelProto, contract: Contract, opset: int) -> onnx.Mod
     graph.graph.name, graph.graph.doc_string = contract.network, ""
     graph.ir_version = _IR_VERSIONS[opset]
     return graph
-
-
-def write_graph(graph: onnx.ModelProto, path: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> tuple[str, ...]:
-    """Write `graph` to `path` and check the file.
-
-    Returns:
-        Names of further files beside `path` that hold weights: none below `threshold` bytes.
-
-    Raises:
-        StorageError: there is no room, or the folder cannot be written.
-    """
-    external = graph.ByteSize() > threshold
-    location = f"{path.name}.data"
-    settings: dict[str, Any] = {"save_as_external_data": True, "location": location} if external else {}
-    with storage_errors(path):
-        path.with_name(location).unlink(missing_ok=True)
-        onnx.save(graph, path, **settings)
-    onnx.checker.check_model(str(path))
-    return (location,) if external else ()

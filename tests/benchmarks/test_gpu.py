@@ -100,7 +100,7 @@ def building(trt: TrtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
     """Engines that are built by writing down what they are of."""
     bundles: dict[Path, Bundle] = {}
 
-    def make_engine(graph: Path, out: Path, options: object, progress: object, notes: object) -> SimpleNamespace:
+    def build_engine(graph: Path, out: Path, options: object, progress: object, notes: object) -> SimpleNamespace:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(b"plan")
         manifest = {"precision": {"precision": "fp32"}, "build": {}, "proof": {}, "bytes": 4, "sha256": "0" * 64}
@@ -108,7 +108,7 @@ def building(trt: TrtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
         bundles[out] = Bundle(out, plan, contract(), PrecisionRecord(), Variant.TENSORRT, manifest)
         return SimpleNamespace(bundle=bundles[out])
 
-    monkeypatch.setattr(gpu, "make_engine", make_engine)
+    monkeypatch.setattr(gpu, "build_engine", build_engine)
     monkeypatch.setattr(runner, "read_bundle", lambda path, trust, device: bundles[path])
 
 
@@ -141,14 +141,14 @@ def test_all_is_measured_and_every_sample_kept(folder: Path, building: None, tmp
 def test_an_engine_that_fails_leaves_the_others_and_says_so(
     folder: Path, building: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = gpu.make_engine
+    made = gpu.build_engine
 
     def fail_once(graph: Path, *arguments: object, **named: object) -> object:
         if "fp16" in graph.name:
             raise ArtifactError("the builder gave up\n  to do    this or that")
         return made(graph, *arguments, **named)
 
-    monkeypatch.setattr(gpu, "make_engine", fail_once)
+    monkeypatch.setattr(gpu, "build_engine", fail_once)
     (reference,) = find_references(folder)
     path, failures = gpu.measure(reference, quick(tmp_path), find_device())
     assert failures == ["toy.fp16.onnx: the builder gave up"]
@@ -156,7 +156,7 @@ def test_an_engine_that_fails_leaves_the_others_and_says_so(
     assert record["engines"][1]["error"].startswith("the builder gave up") and record["timing"]["network"]
 
 
-@pytest.mark.parametrize("place", ["make_engine", "bench"])
+@pytest.mark.parametrize("place", ["build_engine", "bench"])
 def test_what_the_bindings_raise_loses_nothing_that_is_measured(
     folder: Path, building: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
 from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.precision import Precision
-from ffnet_deploy.engines.tensorrt.make import make_engine
+from ffnet_deploy.export.engine import build_engine
 from ffnet_deploy.precision import TypingOptions, assign_types
 from tests import golden
 from tests.calib import parsed
@@ -46,7 +46,7 @@ def test_an_equalised_network_builds(base: Precision, tmp_path: Path) -> None:
     path = save(made, tmp_path / "network.onnx")
     _, parsed_network = parsed.parse(path)
     parsed.check_parsed(parsed_network, made, sums=4)
-    proof = make_engine(path, tmp_path / "network.engine", OPTIONS).bundle.manifest["proof"]["network"]
+    proof = build_engine(path, tmp_path / "network.engine", OPTIONS).bundle.manifest["proof"]["network"]
     assert proof["violations"] == [] and proof["convolutions"] == {"int8": len(result.record.quantized)}
 
 
@@ -91,7 +91,7 @@ def test_published_networks_build_as_they_are_lowered(name: str, quantize: bool,
         check_structure(typed.model)
         _, parsed_network = parsed.parse(path)
         parsed.check_parsed(parsed_network, typed.model, sums)
-    proof = make_engine(path, tmp_path / "network.engine", OPTIONS).bundle.manifest["proof"]["network"]
+    proof = build_engine(path, tmp_path / "network.engine", OPTIONS).bundle.manifest["proof"]["network"]
     count = sum(node.op_type == "Conv" for node in typed.model.graph.node)
     print(name, proof)
     assert proof["violations"] == []

@@ -8,25 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from ffnet_deploy.artifacts.manifest import manifest_path
-from ffnet_deploy.core.errors import ArtifactError, StorageError
+from ffnet_deploy.artifacts.manifest import manifest_path, write_manifest
+from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines import bundle as bundles
 from ffnet_deploy.engines.bundle import (
+    KIND,
     check_host,
-    drafting,
     graph_of,
     open_bundle,
-    publish,
     read_bundle,
     reusable,
-    write_bundle,
-    write_content,
 )
 from ffnet_deploy.engines.cuda import CudaDevice
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.variant import Variant
-from tests.core.test_files import largest_file
+from tests.engines.bundles import write_bundle
 from tests.toy import contract, write_onnx
 
 PLAN = bytes(range(256)) * 40
@@ -233,35 +230,15 @@ def test_only_the_same_things_are_reused(engine: Path) -> None:
     assert "bytes" in reasons[0]
 
 
-def test_a_draft_is_published_as_a_pair_and_leaves_nothing(engine: Path) -> None:
-    stale = engine.with_name(f".{engine.name}.dead.building")
-    stale.mkdir()
-    (stale / engine.name).write_bytes(b"half")
-    with drafting(engine) as draft:
-        assert not stale.exists(), "what a killed build has left"
-        write_bundle(draft, b"new", content())
-        assert open_bundle(engine).plan == PLAN
-        publish(draft, engine)
-    assert open_bundle(engine).plan == b"new"
-    assert sorted(path.name for path in engine.parent.iterdir()) == ["toy.int8.engine", "toy.int8.engine.json"]
-
-
 def test_a_build_killed_between_the_two_files_is_refused(engine: Path) -> None:
-    with drafting(engine) as draft:
-        write_bundle(draft, b"new engine", content())
-        draft.replace(engine)  # and no more
+    other = engine.with_name("other.engine")
+    write_bundle(other, b"new engine", content())
+    manifest_path(other).replace(manifest_path(engine))  # it goes first, and then no more
     assert "its manifest says" in refusal(engine)
-
-
-def test_a_full_disk_leaves_the_engine_before(engine: Path) -> None:
-    with largest_file(1 << 12), pytest.raises(StorageError, match="no room left"), drafting(engine) as draft:
-        write_bundle(draft, bytes(1 << 13), content())
-    assert open_bundle(engine).plan == PLAN
-    assert sorted(path.name for path in engine.parent.iterdir()) == ["toy.int8.engine", "toy.int8.engine.json"]
 
 
 def test_a_new_section_is_sealed_again(engine: Path) -> None:
     manifest = dict(open_bundle(engine).manifest)
-    write_content(engine, {**manifest, "verification": {"state": "passed"}})
+    write_manifest(engine, KIND, {**manifest, "verification": {"state": "passed"}})
     again = open_bundle(engine).manifest
     assert again["verification"] == {"state": "passed"} and again["digest"] != manifest["digest"]

@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks.gpu_reference import Reference, find_references
 from ffnet_deploy.engines.cuda import Cuda, NoDeviceError
-from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.variant import Variant
+from ffnet_deploy.export.engine import build_engine
 
 FOLDER = "FFNET_GPU_FOLDER"
 FLAVOUR = Variant(os.environ.get("FFNET_GPU_FLAVOUR", Variant.TENSORRT.value))
@@ -47,6 +47,6 @@ def engines(references: list[Reference], tmp_path_factory: pytest.TempPathFactor
     for reference in references:
         for graph in reference.graphs:
             path = folder / f"{graph.name.removesuffix('.onnx')}{FLAVOUR.suffix}"
-            make_engine(graph, path, BuildOptions(variant=FLAVOUR))
+            build_engine(graph, path, BuildOptions(variant=FLAVOUR))
             made.append((path, reference))
     return made

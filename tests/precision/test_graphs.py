@@ -10,9 +10,8 @@ from onnx import TensorProto
 
 from ffnet_deploy.core.contract import METADATA_KEY, Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.precision import Precision
-from ffnet_deploy.export.images import packaged_images
+from ffnet_deploy.evaluation.verify import input_batch, packaged_images
 from ffnet_deploy.export.onnx import ExportOptions, build_graph, contract_of
-from ffnet_deploy.export.verify import input_batch
 from ffnet_deploy.precision import Typed, TypingOptions, assign_types, simulated
 from ffnet_deploy.precision.policy import Reason
 from ffnet_deploy.segmentor.config import load_config

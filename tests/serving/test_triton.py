@@ -11,11 +11,11 @@ import pytest
 from ffnet_deploy.artifacts.manifest import write_manifest
 from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
-from ffnet_deploy.engines.bundle import write_bundle
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.serving.triton import write_repository
 from ffnet_deploy.serving.triton_config import InstanceKind, TritonOptions
 from tests.core.test_files import largest_file
+from tests.engines.bundles import write_bundle
 from tests.engines.test_bundle import PLAN, content
 from tests.toy import CAMVID, contract, fixed, picture
 from tests.toy import write_onnx as write_unshaped

@@ -1,7 +1,9 @@
-"""TensorRT's builder: from a parsed network to the bytes of an engine."""
+"""TensorRT's builder: from a graph to the bytes of an engine and the check of its precision."""
 
 import threading
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ffnet_deploy.core.contract import Contract
@@ -9,14 +11,23 @@ from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
 from ffnet_deploy.core.files import check_target
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
-from ffnet_deploy.engines.tensorrt.build_progress import progress_monitor
+from ffnet_deploy.engines.tensorrt.build_progress import progress_monitor, run_stoppable
 from ffnet_deploy.engines.tensorrt.diagnostics import explain_build, listen
-from ffnet_deploy.engines.tensorrt.network import ParsedNetwork, node_name
+from ffnet_deploy.engines.tensorrt.inspector import EngineCheck, check_engine, inspect_engine
+from ffnet_deploy.engines.tensorrt.network import ParsedNetwork, node_name, parse_onnx, read_layers, tensor_shapes
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, HardwareCompatibility, capability_value
-from ffnet_deploy.engines.tensorrt.precision_check import conv_precision
+from ffnet_deploy.engines.tensorrt.precision_check import (
+    CONVOLUTIONS,
+    NetworkCheck,
+    check_network,
+    conv_precision,
+    require_precision,
+)
 from ffnet_deploy.engines.tensorrt.timing_cache import keep_timing_cache, use_timing_cache
 from ffnet_deploy.engines.tensorrt.variant import Variant, feature, has, is_strongly_typed
 
+STRONGLY_TYPED = "strongly typed"
+"""How types bind from TensorRT 10 on."""
 _MIB = 1 << 20
 _EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 _COMPATIBILITY = {
@@ -225,3 +236,90 @@ def _wanted(trt: Any, layer: Any, record: PrecisionRecord) -> Precision | None:
         return None
     wanted = conv_precision(name, record)
     return None if wanted.is_quantized else wanted
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """What the builder gives: an engine's bytes, and how its precision was checked.
+
+    Attributes:
+        plan: the engine, as TensorRT serialised it.
+        typing: how types bind: `STRONGLY_TYPED`, or by permission flags.
+        tensors: shapes of the network's input and output; -1 where a dimension is free.
+        precision_check: for the manifest: what the check rests on, what the parsed network and the engine showed.
+        seconds: wall time of parsing and building.
+    """
+
+    plan: bytes
+    typing: str
+    tensors: dict[str, list[int]]
+    precision_check: dict[str, Any]
+    seconds: float
+
+
+def build_plan(
+    graph: Path,
+    contract: Contract,
+    record: PrecisionRecord,
+    options: BuildOptions,
+    target: BuildTarget,
+    progress: Progress = no_progress,
+    notes: NoteSink = no_notes,
+) -> EnginePlan:
+    """Parse a graph, check its precision as TensorRT reads it, build it, and check the precision of what was built.
+
+    Args:
+        graph: ONNX file.
+        contract: what it takes and gives; its ranges are the optimisation profile's.
+        record: the precision that it asks for.
+        options: how to build.
+        target: the GPUs to build for; without one at hand the engine itself is not inspected.
+        progress: told of steps, and of how far the build is.
+        notes: told what the user should know.
+
+    Raises:
+        ArtifactError: TensorRT does not take the graph, or cannot build it.
+        VerificationError: the network or the engine is not in the precision that was asked for.
+        OptionError: this version does not offer what the options ask for.
+        KeyboardInterrupt: it was called off.
+    """
+    stop, began = threading.Event(), time.monotonic()
+
+    def run() -> tuple[bytes, str, dict[str, list[int]], list[str], NetworkCheck]:
+        progress("parsing")
+        parsed = parse_onnx(options.variant, graph, None if options.compute_capabilities else options.device)
+        layers = read_layers(parsed.trt, parsed.network)
+        typed = is_strongly_typed(parsed.trt)
+        check = check_network(layers, record, typed)
+        require_precision(check.violations, record, f"the graph {graph}, as TensorRT reads it,")
+        progress("building")
+        build = Build(str(graph), contract, record, options, target, progress, notes, stop)
+        plan = build_engine(parsed, build)
+        convolutions = [one.name for one in layers if one.kind in CONVOLUTIONS]
+        typing = STRONGLY_TYPED if typed else "permission flags"
+        return plan, typing, tensor_shapes(parsed.network), convolutions, check  # TensorRT's objects end here
+
+    plan, typing, tensors, convolutions, as_parsed = run_stoppable(run, stop)
+    seconds = round(time.monotonic() - began, 1)
+    as_built = None
+    if target.gpu is not None and not options.strip_weights:
+        progress("inspecting")
+        described = inspect_engine(options.variant, plan, contract, options.device)
+        as_built = check_engine(described, convolutions, record)
+        require_precision(as_built.violations, record, "the engine that TensorRT built")
+    check = {
+        "rests on": precision_grounds(typing, len(convolutions), as_built),
+        "network": as_parsed.to_dict(),
+        "engine": as_built.to_dict() if as_built is not None else None,
+    }
+    return EnginePlan(plan, typing, tensors, check, seconds)
+
+
+def precision_grounds(typing: str, convolutions: int, as_built: EngineCheck | None) -> str:
+    """What the check of precision rests on: types that bind, or what the inspector has seen."""
+    seen, unseen = (as_built.seen, as_built.unseen) if as_built is not None else (0, 0)
+    if seen and not unseen:
+        return "the engine inspector's layer list"
+    if typing == STRONGLY_TYPED:
+        return "the types of the parsed network"
+    return f"the engine inspector's layer list for {seen} of {convolutions} convolutions; for the others on nothing"

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ffnet_deploy.core import stopping
 from ffnet_deploy.core.progress import Progress
 from ffnet_deploy.engines.tensorrt.variant import has
 
@@ -96,18 +97,15 @@ def run_stoppable(work: Callable[[], Result], stop: threading.Event) -> Result:
             done.set()
 
     threading.Thread(target=run, name="engine build", daemon=True).start()
+    # not Thread.join: interrupted by a signal, Python 3.11's takes a running thread for one that has ended
     try:
-        _wait(done)
+        while not done.wait(_PAUSE):
+            stopping.check()
     except BaseException:
         stop.set()
-        _wait(done)
+        while not done.wait(_PAUSE):
+            pass
         raise
     if failure:
         raise failure[0]
     return outcome[0]
-
-
-def _wait(done: threading.Event) -> None:
-    # not Thread.join: interrupted by a signal, Python 3.11's takes a running thread for one that has ended
-    while not done.wait(_PAUSE):
-        pass

@@ -10,8 +10,8 @@ from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.bundle import open_bundle
-from ffnet_deploy.engines.tensorrt.make import make_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
+from ffnet_deploy.export.engine import build_engine
 from tests.engines.tensorrt.rtx import CAPABILITIES, OPTIONS, exported, in_precision
 from tests.engines.tensorrt.slow import PUBLISHED, published
 from tests.engines.tensorrt.typed import convolutions, half, quantized, save, stamp
@@ -23,7 +23,7 @@ pytest.importorskip("mmseg")
 
 def build(model: onnx.ModelProto, folder: Path, options: BuildOptions = OPTIONS) -> dict:
     path = save(model, folder / "tiny.onnx")
-    made = make_engine(path, folder / "tiny.rtx.engine", options)
+    made = build_engine(path, folder / "tiny.rtx.engine", options)
     assert not made.reused and len(made.bundle.plan) > 10_000
     return dict(made.bundle.manifest)
 
@@ -177,7 +177,7 @@ def test_progress_rises_to_the_end(tmp_path: Path) -> None:
         stages.append(stage)
         shares.extend([done] if total else [])
 
-    make_engine(path, tmp_path / "tiny.rtx.engine", OPTIONS, progress=progress)
+    build_engine(path, tmp_path / "tiny.rtx.engine", OPTIONS, progress=progress)
     kinds = list(dict.fromkeys(stage.partition(":")[0] for stage in stages))
     assert kinds == ["parsing", "building", "writing"]
     assert shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1 and len(set(shares)) > 10

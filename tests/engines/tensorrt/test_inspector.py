@@ -5,15 +5,14 @@
 lists with short type names, `newest_list` after the documented wording of 11 and RTX ("Datatype" beside "Format").
 """
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ffnet_deploy.core.errors import VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
-from ffnet_deploy.engines.tensorrt import make
-from ffnet_deploy.engines.tensorrt.inspector import EngineCheck, check_engine, node_names, precision_of
+from ffnet_deploy.engines.tensorrt.build import STRONGLY_TYPED, precision_grounds
+from ffnet_deploy.engines.tensorrt.inspector import check_engine, node_names, precision_of
 from ffnet_deploy.engines.tensorrt.precision_check import require_precision
 
 OLD = {
@@ -159,20 +158,15 @@ def test_names_of_fused_nodes() -> None:
     )
 
 
-def grounds(typing: str, proof: EngineCheck | None) -> str:
-    layers = [SimpleNamespace(kind="CONVOLUTION", name=name) for name in CONVS]
-    return make._grounds(SimpleNamespace(typing=typing, layers=layers), proof)
-
-
 def test_what_a_proof_rests_on_is_said_as_it_is() -> None:
     hidden = {"Layers": [layer("{ForeignNode[/a/Conv.../head/Conv]}", "Myelin", "N/A due to dynamic shapes")]}
     whole, nothing = check_engine(old_list(), CONVS, FP16), check_engine(hidden, CONVS, FP16)
-    for typing in (make.STRONGLY_TYPED, "permission flags"):
-        assert grounds(typing, whole) == "the engine inspector's layer list"
-    assert grounds(make.STRONGLY_TYPED, nothing) == grounds(make.STRONGLY_TYPED, None)
-    assert grounds(make.STRONGLY_TYPED, None) == "the types of the parsed network"
+    for typing in (STRONGLY_TYPED, "permission flags"):
+        assert precision_grounds(typing, 3, whole) == "the engine inspector's layer list"
+    assert precision_grounds(STRONGLY_TYPED, 3, nothing) == precision_grounds(STRONGLY_TYPED, 3, None)
+    assert precision_grounds(STRONGLY_TYPED, 3, None) == "the types of the parsed network"
     for proof in (nothing, None):
-        told = grounds("permission flags", proof)
+        told = precision_grounds("permission flags", 3, proof)
         assert told == "the engine inspector's layer list for 0 of 3 convolutions; for the others on nothing"
 
 

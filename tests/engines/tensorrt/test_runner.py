@@ -10,11 +10,11 @@ import pytest
 from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, FFNetDeployError, OptionError
 from ffnet_deploy.core.precision import PrecisionRecord
-from ffnet_deploy.engines.bundle import write_bundle
 from ffnet_deploy.engines.cuda import CudaError, NoDeviceError
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine
+from tests.engines.bundles import write_bundle
 from tests.engines.tensorrt.conftest import Opener
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.engines.tensorrt.trt_standin import DataType, TensorFormat, TrtStandIn, network

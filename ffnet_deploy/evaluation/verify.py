@@ -1,13 +1,14 @@
 """Proving that an exported file is the network it came from: both run on the same images, outputs are compared."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import STRIDE, Contract, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.precision import Precision
@@ -15,6 +16,8 @@ from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from ffnet_deploy.evaluation.images import read_image
+from ffnet_deploy.evaluation.packaged import packaged_scenes
 from ffnet_deploy.evaluation.preprocessing import network_input
 
 Image = NDArray[np.uint8]
@@ -68,8 +71,41 @@ class NamedImage:
     pixels: Image
 
 
+def images_of(dataset: Dataset, count: int) -> list[NamedImage]:
+    """The first `count` images of `dataset`.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    return [NamedImage(sample.name, read_image(sample.image)) for sample in dataset.limited(count).samples]
+
+
+def packaged_images(count: int) -> list[NamedImage]:
+    """The first `count` of the eight packaged street scenes, 384 x 512 pixels."""
+    return images_of(packaged_scenes(), count)
+
+
 @dataclass(frozen=True)
-class Comparison:
+class VerifyOptions:
+    """What a graph or engine is verified on.
+
+    Attributes:
+        images: at least one.
+        source: where they come from, in words.
+        labelled: data whose mIoU is compared too; None: no comparison of mIoU.
+        tolerance: the gate of an FP32 graph; others have that of their precision (`usual_tolerance`).
+        reference_miou: mIoU of the reference on `labelled`, percent, where it was scored before.
+    """
+
+    images: Sequence[NamedImage]
+    source: str
+    labelled: Dataset | None = None
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    reference_miou: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageDifference:
     """Difference of two engines' outputs on one image.
 
     Attributes:
@@ -114,7 +150,7 @@ class Verification:
     reference: str
     candidate: str
     output: OutputKind
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[ImageDifference, ...]
     tolerance: Tolerance
     miou: tuple[float, float] | None = None
     scored_images: int = 0
@@ -168,40 +204,35 @@ class Verification:
 
 
 def verify(
-    reference: Engine,
-    candidate: Engine,
-    images: Iterable[NamedImage],
-    tolerance: Tolerance,
-    labelled: Dataset | None = None,
-    progress: Progress = no_progress,
-    reference_miou: float | None = None,
+    reference: Engine, candidate: Engine, options: VerifyOptions, progress: Progress = no_progress
 ) -> Verification:
-    """Run both engines on the same images, and on `labelled` where it is given.
+    """Run both engines on the same images, and score both where these are labelled.
 
     Both engines share one contract but for the range of sizes; images are resized to sizes that the candidate accepts.
 
     Args:
         reference: the network as it should be.
         candidate: what is made of it.
-        images: to compare outputs on.
-        tolerance: the gate.
-        labelled: data to compare mIoU on.
+        options: images, labelled data and the gate.
         progress: told of the labelled images scored, for each engine.
-        reference_miou: the reference's mIoU on `labelled`, percent, where it was scored before.
 
     Raises:
         DataError: a labelled image cannot be used.
     """
-    comparisons = tuple(
-        compare(reference, candidate, chosen, size) for chosen, size in _cases(list(images), candidate.contract)
+    differences = []
+    for images, size in _cases(list(options.images), candidate.contract):
+        stopping.check()
+        differences.append(compare(reference, candidate, images, size))
+    measured = Verification(
+        reference.name, candidate.name, candidate.contract.output, tuple(differences), options.tolerance
     )
-    measured = Verification(reference.name, candidate.name, candidate.contract.output, comparisons, tolerance)
-    if labelled is None:
+    if options.labelled is None:
         return measured
-    scored = evaluate(candidate, labelled, EvaluateOptions(), progress)
-    if reference_miou is None:
-        reference_miou = _mean_iou(evaluate(reference, labelled, EvaluateOptions(), progress))
-    return replace(measured, miou=(reference_miou, _mean_iou(scored)), scored_images=scored.images, notes=scored.notes)
+    scored = evaluate(candidate, options.labelled, EvaluateOptions(), progress)
+    before = options.reference_miou
+    if before is None:
+        before = _mean_iou(evaluate(reference, options.labelled, EvaluateOptions(), progress))
+    return replace(measured, miou=(before, _mean_iou(scored)), scored_images=scored.images, notes=scored.notes)
 
 
 def _mean_iou(evaluation: Evaluation) -> float:
@@ -232,7 +263,9 @@ def verification_sizes(contract: Contract) -> list[tuple[int, int]]:
     return list(dict.fromkeys(sizes))
 
 
-def compare(reference: Engine, candidate: Engine, images: Sequence[NamedImage], size: tuple[int, int]) -> Comparison:
+def compare(
+    reference: Engine, candidate: Engine, images: Sequence[NamedImage], size: tuple[int, int]
+) -> ImageDifference:
     """The difference of both engines' outputs for a batch of `images`, resized to `size` (height, width)."""
     batch = input_batch(images, size, candidate.contract)
     name = ", ".join(dict.fromkeys(image.name for image in images))
@@ -240,7 +273,7 @@ def compare(reference: Engine, candidate: Engine, images: Sequence[NamedImage], 
     if candidate.contract.output is OutputKind.LABELS:
         return _compare_labels(name, size, expected, found)
     difference = np.abs(expected.astype(np.float64) - found.astype(np.float64))
-    return Comparison(
+    return ImageDifference(
         image=name,
         size=size,
         largest=float(difference.max()),
@@ -264,10 +297,10 @@ def input_batch(images: Sequence[NamedImage], size: tuple[int, int], contract: C
 
 def _compare_labels(
     name: str, size: tuple[int, int], expected: NDArray[np.generic], found: NDArray[np.generic]
-) -> Comparison:
+) -> ImageDifference:
     agreement = _agreement(expected, found)
     differing = 1 - agreement / 100
-    return Comparison(name, size, differing, differing, 1.0, agreement, expected.size)
+    return ImageDifference(name, size, differing, differing, 1.0, agreement, expected.size)
 
 
 def _agreement(expected: NDArray[np.generic], found: NDArray[np.generic]) -> float:

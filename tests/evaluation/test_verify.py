@@ -8,8 +8,16 @@ import pytest
 from ffnet_deploy.core.contract import Contract, DimensionRange, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.label_sets import label_set
-from ffnet_deploy.export.images import packaged_images
-from ffnet_deploy.export.verify import Comparison, Tolerance, Verification, compare, verification_sizes, verify
+from ffnet_deploy.evaluation.verify import (
+    ImageDifference,
+    Tolerance,
+    Verification,
+    VerifyOptions,
+    compare,
+    packaged_images,
+    verification_sizes,
+    verify,
+)
 
 LABELS = label_set("scenes")
 CONTRACT = Contract(
@@ -42,14 +50,14 @@ class Slopes:
 
 
 def test_equal_engines_pass() -> None:
-    result = verify(Slopes(), Slopes(), packaged_images(2), Tolerance())
+    result = verify(Slopes(), Slopes(), VerifyOptions(packaged_images(2), "packaged"))
     assert result.passed
     assert [row.largest for row in result.comparisons] == [0, 0]
     assert [row.agreement for row in result.comparisons] == [100, 100]
 
 
 def test_planted_error_is_measured_and_refused() -> None:
-    result = verify(Slopes(), Slopes(error=0.5), packaged_images(1), Tolerance())
+    result = verify(Slopes(), Slopes(error=0.5), VerifyOptions(packaged_images(1), "packaged"))
     assert result.comparisons[0].largest == pytest.approx(0.5, rel=1e-3)
     assert not result.passed
     assert "relative error" in result.failures[0]
@@ -57,7 +65,7 @@ def test_planted_error_is_measured_and_refused() -> None:
 
 
 def test_nan_is_refused() -> None:
-    assert not verify(Slopes(), Slopes(error=float("nan")), packaged_images(1), Tolerance()).passed
+    assert not verify(Slopes(), Slopes(error=float("nan")), VerifyOptions(packaged_images(1), "packaged")).passed
 
 
 def test_label_maps_are_compared_by_agreement() -> None:
@@ -70,7 +78,7 @@ def test_label_maps_are_compared_by_agreement() -> None:
 
 
 def test_fall_of_miou_is_refused_and_a_rise_is_not() -> None:
-    row = Comparison("x", (64, 96), 0, 0, 1, 100, 384)
+    row = ImageDifference("x", (64, 96), 0, 0, 1, 100, 384)
     falls = Verification("a", "b", OutputKind.LOGITS, (row,), Tolerance(), miou=(60.0, 59.9))
     rises = replace(falls, miou=(59.9, 60.0))
     assert falls.failures == ["mIoU fell by 0.100 points, more than 0.05"]
@@ -78,7 +86,7 @@ def test_fall_of_miou_is_refused_and_a_rise_is_not() -> None:
 
 
 def test_pooled_agreement_weighs_images_by_their_positions() -> None:
-    large, tiny = Comparison("a", (64, 96), 0, 0, 1, 99.9, 9_600), Comparison("b", (32, 32), 0, 0, 1, 75.0, 4)
+    large, tiny = ImageDifference("a", (64, 96), 0, 0, 1, 99.9, 9_600), ImageDifference("b", (32, 32), 0, 0, 1, 75.0, 4)
     each = Verification("x", "y", OutputKind.LABELS, (large, tiny), Tolerance(agreement=99.5))
     together = replace(each, tolerance=Tolerance(agreement=99.5, pooled=True))
     assert each.failures == ["label agreement 75.000 % < 99.5 % on b at 32x32"]
@@ -93,7 +101,7 @@ def test_dynamic_sizes_are_verified_at_the_extremes_and_off_the_square() -> None
     sizes = [
         row.size
         for row in verify(
-            Slopes(contract=contract), Slopes(contract=contract), packaged_images(1), Tolerance()
+            Slopes(contract=contract), Slopes(contract=contract), VerifyOptions(packaged_images(1), "packaged")
         ).comparisons
     ]
     assert sizes == verification_sizes(contract)
@@ -110,12 +118,12 @@ class Mixer(Slopes):
 def test_images_mixed_up_within_a_batch_are_found() -> None:
     contract = replace(CONTRACT, batch=DimensionRange(1, 1, 8))
     images = packaged_images(2)
-    assert not verify(Slopes(contract=contract), Mixer(contract=contract), images, Tolerance()).passed
-    assert verify(Slopes(contract=contract), Slopes(contract=contract), images, Tolerance()).passed
+    assert not verify(Slopes(contract=contract), Mixer(contract=contract), VerifyOptions(images, "packaged")).passed
+    assert verify(Slopes(contract=contract), Slopes(contract=contract), VerifyOptions(images, "packaged")).passed
 
 
 def test_record_tells_everything() -> None:
-    record = verify(Slopes(), Slopes(), packaged_images(1), Tolerance()).to_dict()
+    record = verify(Slopes(), Slopes(), VerifyOptions(packaged_images(1), "packaged")).to_dict()
     assert record["passed"] is True
     assert record["comparisons"][0]["relative"] == 0
     assert record["tolerance"]["relative"] == 1e-4

@@ -16,19 +16,17 @@ from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecor
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
-from ffnet_deploy.export import lower as lowering
-from ffnet_deploy.export.images import packaged_images
-from ffnet_deploy.export.lower import Lowered, LowerOptions, lower, lowered_path
-from ffnet_deploy.export.onnx import ExportOptions
-from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx
+from ffnet_deploy.evaluation.verify import VerifyOptions, packaged_images
+from ffnet_deploy.export.onnx import ExportOptions, export_onnx
 from ffnet_deploy.export.quantizing import CalibrationRequest, labels_to_search_with
+from ffnet_deploy.export.reduce import ReducedGraph, ReductionOptions, reduce_precision, reduced_path
 from ffnet_deploy.segmentor.load import Segmentor
 from scenes import SceneOptions
 from scenes.dataset import write_scenes
 
 SIZE = (DimensionRange.fixed(64), DimensionRange.fixed(96))
 IMAGES = VerifyOptions(packaged_images(2), "packaged street scenes")
-HALF = LowerOptions(Target.FP16, agreement=95.0)
+HALF = ReductionOptions(Target.FP16, agreement=95.0)
 """Of random weights, a label more flips than of trained ones."""
 
 
@@ -54,10 +52,12 @@ def own(fp32: Path, tmp_path: Path) -> Path:
     return tmp_path / fp32.name
 
 
-def lowered(tiny: dict[str, Segmentor], path: Path, options: LowerOptions, images: VerifyOptions = IMAGES) -> Lowered:
+def reduced(
+    tiny: dict[str, Segmentor], path: Path, options: ReductionOptions, images: VerifyOptions = IMAGES
+) -> ReducedGraph:
     contract = OnnxRuntimeEngine(path).contract
     with TorchEngine(tiny["tiny_seg"].model, contract) as reference:
-        return lower(path, None, options, images, reference)
+        return reduce_precision(path, None, options, images, reference)
 
 
 def names(folder: Path) -> list[str]:
@@ -65,7 +65,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_fp16_file_is_verified_and_says_what_it_is(tiny: dict[str, Segmentor], own: Path) -> None:
-    done = lowered(tiny, own, HALF)
+    done = reduced(tiny, own, HALF)
     assert names(own.parent) == sorted(
         ["tiny_seg.fp16.onnx", "tiny_seg.fp16.onnx.json", "tiny_seg.onnx", "tiny_seg.onnx.json"]
     )
@@ -87,7 +87,7 @@ def test_fp16_file_is_verified_and_says_what_it_is(tiny: dict[str, Segmentor], o
 
 
 def test_bf16_is_verified_though_onnx_runtime_cannot_run_it(tiny: dict[str, Segmentor], own: Path) -> None:
-    done = lowered(tiny, own, LowerOptions(Target.BF16, agreement=80.0))
+    done = reduced(tiny, own, ReductionOptions(Target.BF16, agreement=80.0))
     assert done.record == PrecisionRecord(Precision.BF16, Precision.BF16, (), done.record.float32)
     assert done.verification.agreement > 80
     with pytest.raises(ArtifactError, match="BF16 and FP8 graphs are for TensorRT"):
@@ -96,7 +96,7 @@ def test_bf16_is_verified_though_onnx_runtime_cannot_run_it(tiny: dict[str, Segm
 
 def test_a_graph_beyond_its_gate_is_kept_as_evidence_alone(tiny: dict[str, Segmentor], own: Path) -> None:
     with pytest.raises(VerificationError, match=r"fp16 graph costs more.*\n  found    label agreement") as failure:
-        lowered(tiny, own, replace(HALF, agreement=100.0))
+        reduced(tiny, own, replace(HALF, agreement=100.0))
     assert "--min-agreement" in str(failure.value)
     assert names(own.parent) == ["tiny_seg.fp16.rejected", "tiny_seg.onnx", "tiny_seg.onnx.json"]
     evidence = own.parent / "tiny_seg.fp16.rejected"
@@ -107,12 +107,12 @@ def test_a_graph_beyond_its_gate_is_kept_as_evidence_alone(tiny: dict[str, Segme
 
 def test_fall_of_miou_decides_where_there_are_labels(tiny: dict[str, Segmentor], own: Path, photos: Path) -> None:
     labelled = replace(IMAGES, labelled=open_dataset(photos, "scenes"))
-    done = lowered(tiny, own, replace(HALF, max_drop=50.0), labelled)
+    done = reduced(tiny, own, replace(HALF, max_drop=50.0), labelled)
     assert done.verification.miou is not None
     assert done.verification.scored_images == 3
     known = replace(labelled, reference_miou=done.verification.miou[1] + 10)
     with pytest.raises(VerificationError, match=r"mIoU fell by 10.000 points, more than 9.5"):
-        lowered(tiny, own, replace(HALF, max_drop=9.5), known)
+        reduced(tiny, own, replace(HALF, max_drop=9.5), known)
 
 
 @pytest.mark.parametrize("base", [None, Precision.FP32])
@@ -121,7 +121,7 @@ def test_int8_file_is_calibrated_typed_and_verified(
 ) -> None:
     ranges = own.parent / "ranges.json"
     request = CalibrationRequest(photos, count=2, ranges=ranges)
-    done = lowered(tiny, own, LowerOptions(Target.INT8, base, agreement=30.0, calibration=request))
+    done = reduced(tiny, own, ReductionOptions(Target.INT8, base, agreement=30.0, calibration=request))
     assert done.record.precision is Precision.INT8
     assert done.record.base is (base or Precision.FP16)
     assert len(done.record.quantized) > 40
@@ -133,14 +133,14 @@ def test_int8_file_is_calibrated_typed_and_verified(
         assert any("graph optimisations are off" in note for note in engine.notes)
         level = engine._session.get_session_options().graph_optimization_level
         assert level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    again = lowered(tiny, own, LowerOptions(Target.INT8, base, agreement=30.0, calibration=request))
+    again = reduced(tiny, own, ReductionOptions(Target.INT8, base, agreement=30.0, calibration=request))
     assert read_manifest(again.path)["sha256"] == read_manifest(done.path)["sha256"]
 
 
 def test_mixed_file_tells_what_the_search_left_out(tiny: dict[str, Segmentor], photos: Path, tmp_path: Path) -> None:
     path = export_onnx(tiny["tiny_seg"], ExportOptions(*SIZE), tmp_path, IMAGES).path
     request = CalibrationRequest(photos, count=2, search=SearchOptions(state=tmp_path / "search.json"))
-    done = lowered(tiny, path, LowerOptions(Target.MIXED, agreement=30.0, max_drop=100.0, calibration=request))
+    done = reduced(tiny, path, ReductionOptions(Target.MIXED, agreement=30.0, max_drop=100.0, calibration=request))
     assert done.path.name == "tiny_seg.mixed.onnx"
     precision = read_manifest(done.path)["precision"]
     assert precision["precision"] == "int8"
@@ -163,10 +163,10 @@ def test_search_needs_logits_and_labels(tiny: dict[str, Segmentor], own: Path, p
 
 def test_ranges_of_other_images_are_refused(tiny: dict[str, Segmentor], own: Path, photos: Path) -> None:
     request = CalibrationRequest(photos, count=2, ranges=own.parent / "ranges.json")
-    options = LowerOptions(Target.INT8, agreement=30.0, calibration=request)
-    lowered(tiny, own, options)
+    options = ReductionOptions(Target.INT8, agreement=30.0, calibration=request)
+    reduced(tiny, own, options)
     with pytest.raises(ArtifactError, match="measured on something else"):
-        lowered(tiny, own, replace(options, calibration=replace(request, count=1)))
+        reduced(tiny, own, replace(options, calibration=replace(request, count=1)))
 
 
 def test_interruption_and_lack_of_room_leave_nothing(
@@ -180,11 +180,13 @@ def test_interruption_and_lack_of_room_leave_nothing(
     def full(*_: object) -> None:
         raise StorageError("no room left")
 
-    for place, failure, kind in (("verify", interrupted, KeyboardInterrupt), ("write_manifest", full, StorageError)):
+    manifest = "ffnet_deploy.artifacts.staging.write_manifest"
+    verify = "ffnet_deploy.export.reduce.verify"
+    for place, failure, kind in ((verify, interrupted, KeyboardInterrupt), (manifest, full, StorageError)):
         with monkeypatch.context() as patch:
-            patch.setattr(lowering, place, failure)
+            patch.setattr(place, failure)
             with pytest.raises(kind):
-                lowered(tiny, own, HALF)
+                reduced(tiny, own, HALF)
         assert names(own.parent) == before
 
 
@@ -192,18 +194,18 @@ def test_a_graph_that_nothing_vouches_for_is_refused(tiny: dict[str, Segmentor],
     with TorchEngine(tiny["tiny_seg"].model, OnnxRuntimeEngine(own).contract) as reference:
         own.write_bytes(own.read_bytes()[:-1] + b"\x00")
         with pytest.raises(ArtifactError, match="changed since"):
-            lower(own, None, HALF, IMAGES, reference)
+            reduce_precision(own, None, HALF, IMAGES, reference)
         own.with_name(f"{own.name}.json").unlink()
         with pytest.raises(ArtifactError, match="no manifest"):
-            lower(own, None, HALF, IMAGES, reference)
+            reduce_precision(own, None, HALF, IMAGES, reference)
 
 
 def test_default_gates_and_names() -> None:
-    half, whole = LowerOptions(Target.FP16), CalibrationRequest(Path())
+    half, whole = ReductionOptions(Target.FP16), CalibrationRequest(Path())
     assert (half.tolerance.agreement, half.tolerance.miou) == (99.5, 0.05)
-    assert LowerOptions(Target.INT8, calibration=whole).tolerance.miou == 0.3
-    assert LowerOptions(Target.INT8, calibration=whole, max_drop=1.5).tolerance.miou == 1.5
-    assert lowered_path(Path("a/net.onnx"), Target.MIXED) == Path("a/net.mixed.onnx")
+    assert ReductionOptions(Target.INT8, calibration=whole).tolerance.miou == 0.3
+    assert ReductionOptions(Target.INT8, calibration=whole, max_drop=1.5).tolerance.miou == 1.5
+    assert reduced_path(Path("a/net.onnx"), Target.MIXED) == Path("a/net.mixed.onnx")
 
 
 def test_bad_options_are_one_clear_error(tiny: dict[str, Segmentor], own: Path, tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_bad_options_are_one_clear_error(tiny: dict[str, Segmentor], own: Path, 
     with pytest.raises(OptionError, match="minmax, percentile, entropy, mse, not 'max'"):
         CalibrationRequest(tmp_path, method="max")
     with pytest.raises(OptionError, match="goes with a quantised graph"):
-        LowerOptions(Target.FP16, base=Precision.FP16)
+        ReductionOptions(Target.FP16, base=Precision.FP16)
     with pytest.raises(DataError, match=r"no images at .*nowhere"):
         CalibrationRequest(tmp_path / "nowhere")
     with pytest.raises(DataError, match="cannot read the image list"):

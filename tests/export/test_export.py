@@ -15,10 +15,9 @@ from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import StorageError, VerificationError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from ffnet_deploy.export import pipeline
-from ffnet_deploy.export.images import packaged_images
-from ffnet_deploy.export.onnx import ExportOptions
-from ffnet_deploy.export.pipeline import VerifyOptions, export_onnx, target_path
+from ffnet_deploy.evaluation.verify import Tolerance, VerifyOptions, packaged_images
+from ffnet_deploy.export import onnx as makers
+from ffnet_deploy.export.onnx import ExportOptions, export_onnx, target_path
 from ffnet_deploy.segmentor.load import Segmentor
 from tests.conftest import GraphOf
 
@@ -31,7 +30,7 @@ def prebuilt(monkeypatch: pytest.MonkeyPatch, graph_of: GraphOf) -> Callable[[on
     """Makes the pipeline write the graph it is called with; at first the right one of tiny_seg."""
 
     def install(graph: onnx.ModelProto) -> None:
-        monkeypatch.setattr(pipeline, "build_graph", lambda segmentor, options: graph)
+        monkeypatch.setattr(makers, "build_graph", lambda segmentor, options: graph)
 
     install(graph_of("tiny_seg", OPTIONS))
     return install
@@ -74,7 +73,7 @@ def test_ctrl_c_leaves_nothing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "verify", interrupted)
+    monkeypatch.setattr(makers, "verify", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_onnx(tiny["tiny_seg"], OPTIONS, tmp_path, VERIFY)
     assert list(tmp_path.iterdir()) == []
@@ -90,7 +89,7 @@ def test_a_failed_export_leaves_the_former_one_alone(
             tiny["tiny_seg"],
             OPTIONS,
             tmp_path,
-            VerifyOptions(VERIFY.images, "x", tolerance=pipeline.Tolerance(relative=0)),
+            VerifyOptions(VERIFY.images, "x", tolerance=Tolerance(relative=0)),
         )
     assert path.read_bytes() == before
     assert read_manifest(path)["verification"]["passed"] is True
@@ -106,7 +105,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from ffnet_deploy.core.errors import StorageError
-from ffnet_deploy.export.onnx import write_graph
+from ffnet_deploy.export.onnx_file import write_graph
 import onnx
 graph = onnx.load(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # the system refuses to write beyond
@@ -141,7 +140,7 @@ def test_no_room_for_the_manifest_leaves_the_former_export_alone(
     def full(*_: object) -> None:
         raise StorageError("no room left")
 
-    monkeypatch.setattr(pipeline, "write_manifest", full)
+    monkeypatch.setattr("ffnet_deploy.artifacts.staging.write_manifest", full)
     with pytest.raises(StorageError):
         export_onnx(tiny["tiny_seg"], OPTIONS, tmp_path, VERIFY)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -1,0 +1,219 @@
+"""Reduce the precision of a verified FP32 graph: quantise, assign types, verify against the network, publish."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ffnet_deploy import artifacts
+from ffnet_deploy.artifacts import Gate, read_manifest
+from ffnet_deploy.core import stopping
+from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.precision import Precision, PrecisionRecord, Target
+from ffnet_deploy.core.progress import Progress, no_progress
+from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
+from ffnet_deploy.evaluation.verify import Tolerance, Verification, VerifyOptions, input_batch, usual_tolerance, verify
+from ffnet_deploy.export.onnx_file import contract_in, write_graph
+from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
+from ffnet_deploy.precision import TypingOptions, TypingReport, assign_types, simulated
+from ffnet_deploy.precision.assign import recorded
+from ffnet_deploy.precision.graph_index import opset_of
+
+_OBSERVED = 8
+"""Calibration images on which the ranges of what is not quantised are observed."""
+_SIMULATED = "simulated.onnx"
+
+
+@dataclass(frozen=True)
+class ReductionOptions:
+    """What a graph is lowered to, and what it may cost.
+
+    Attributes:
+        target: the precision.
+        base: type of what a quantised graph does not quantise; None: FP16 where the graph's operator set has 16-bit
+            Q/DQ nodes, else FP32.
+        max_drop: largest fall of mIoU, points; None: 0.05 for FP16 and BF16, 0.3 for quantised graphs.
+        agreement: least share of positions with the same label, percent; None: 99.5, and 90 for quantised graphs.
+        calibration: what quantised graphs are calibrated on.
+    """
+
+    target: Target
+    base: Precision | None = None
+    max_drop: float | None = None
+    agreement: float | None = None
+    calibration: CalibrationRequest | None = None
+
+    def __post_init__(self) -> None:
+        if self.base is not None and (self.base.is_quantized or not self.target.precision.is_quantized):
+            raise OptionError("a base of fp32, fp16 or bf16 goes with a quantised graph")
+        if self.target.precision.is_quantized and self.calibration is None:
+            raise OptionError(f"{self.target.value} needs images to calibrate on: give --calib-images")
+        _ = self.tolerance
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """The gate."""
+        return usual_tolerance(self.target.precision, self.agreement, self.max_drop)
+
+
+@dataclass(frozen=True)
+class ReducedGraph:
+    """A verified graph of lower precision on disk.
+
+    Attributes:
+        path: of the ONNX file.
+        manifest: of the JSON file beside it.
+        target: what was asked for.
+        contract: what the graph takes and gives.
+        record: the precision it asks for.
+        summary: rows of number of nodes, type and reason.
+        verification: of the written graph against the segmentor as published.
+        quantization: how Q/DQ nodes came about, as the manifest has it; None without any.
+        notes: what to know of it.
+    """
+
+    path: Path
+    manifest: Path
+    target: Target
+    contract: Contract
+    record: PrecisionRecord
+    summary: tuple[tuple[int, str, str], ...]
+    verification: Verification
+    quantization: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def reduced_path(fp32: Path, target: Target) -> Path:
+    """Where the lowered form of the graph `fp32` goes by default: ``NAME.fp16.onnx`` beside ``NAME.onnx``."""
+    return fp32.with_name(f"{fp32.stem}.{target.value}.onnx")
+
+
+def reduce_precision(
+    fp32: Path,
+    out: Path | None,
+    options: ReductionOptions,
+    verification: VerifyOptions,
+    reference: Engine,
+    progress: Progress = no_progress,
+) -> ReducedGraph:
+    """Write the graph `fp32` in lower precision, with its manifest.
+
+    Args:
+        fp32: a graph that ``ffnet-export`` verified, its manifest beside it.
+        out: the file to write; None: `reduced_path`.
+        options: precision and gate.
+        verification: images, and labelled data where there are any; its tolerance was for FP32 and is not used.
+        reference: the network as it should be, with the graph's contract: PyTorch's as published, or `fp32` itself.
+        progress: told of steps, and of the images done.
+
+    Raises:
+        VerificationError: the graph costs more than the gate allows; it is kept as evidence.
+        ArtifactError: `fp32` is not what its manifest describes.
+        OptionError: the graph's precision cannot be reduced so.
+        DataError: images cannot be used.
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    target = options.target
+    source = {"file": fp32.name, "sha256": read_manifest(fp32)["sha256"]}
+    model = onnx.load(fp32)
+    contract = contract_in(model)
+    record = recorded(model)
+    images: Sequence[NDArray[np.generic]] = observed_inputs(verification, contract)
+    base, typing, quantization, notes = Precision.FP32, None, None, list[str]()
+    with artifacts.staged(out or reduced_path(fp32, target)) as draft:
+        if options.calibration is None:
+            base = Precision(target.value)
+        else:
+            progress("choosing images")
+            base = options.base or default_base(model)
+            request, drop = options.calibration, options.tolerance.miou
+            made = quantized(model, contract, target, request, verification.labelled, drop, progress)
+            model, record, images = made.model, made.record, made.images[:_OBSERVED]
+            quantization = {**made.report, "source": str(request.images)}
+            notes = [*made.images.notes, *_left_notes(made.report["left_unquantized"])]
+        if base is not Precision.FP32:
+            progress("observing ranges")
+            typed = assign_types(model, TypingOptions(base), images, progress)
+            model, record, typing = typed.model, typed.record, typed.report
+        files = write_graph(model, draft.path)
+        onnx.checker.check_model(model, full_check=True)
+        stopping.check()
+
+        # every 16-bit value is rounded as on a device that computes in 16 bits
+        progress(f"verifying {target.value}")
+        simulation = draft.folder / _SIMULATED
+        write_graph(simulated(model), simulation)
+        settings = OnnxRuntimeOptions(check_manifest=False, optimize=not record.precision.is_quantized)
+        with OnnxRuntimeEngine(simulation, settings) as candidate:
+            result = verify(reference, candidate, replace(verification, tolerance=options.tolerance), progress)
+        result = replace(result, candidate=f"{target.value} simulated in {result.candidate}")
+
+        progress("writing")
+        content = {
+            "contract": asdict(contract),
+            "opset": opset_of(model),
+            "precision": {
+                **asdict(record),
+                "source": source,
+                "typing": typing.to_dict() if typing else None,
+                "quantization": quantization,
+                "notes": notes,
+            },
+            "verification": {"images": verification.source, **result.to_dict()},
+        }
+        accept = "to accept the difference, raise --max-drop or lower --min-agreement"
+        gate = Gate(
+            result.failures,
+            f"the {target.value} graph costs more than the gate allows",
+            f"try --mixed; {accept}" if target is Target.INT8 else accept,
+        )
+        manifest = artifacts.publish(draft, "onnx", content, gate, files)
+    return ReducedGraph(
+        path=draft.target,
+        manifest=manifest,
+        target=target,
+        contract=contract,
+        record=record,
+        summary=_summary(record, typing),
+        verification=result,
+        quantization=quantization,
+        notes=(*notes, *result.notes),
+    )
+
+
+def _left_notes(left: Mapping[str, str]) -> Iterator[str]:
+    """What stays unquantised although it multiplies, for people."""
+    if left:
+        name, reason = next(iter(left.items()))
+        others = f" and {len(left) - 1} more (the manifest names them)" if len(left) > 1 else ""
+        yield f"{name}{others} stays unquantised. {reason}"
+
+
+def default_base(model: onnx.ModelProto) -> Precision:
+    """FP16, or FP32 where the operator set has no 16-bit Q/DQ nodes (17, which TensorRT 8.5 needs)."""
+    opset = opset_of(model)
+    return Precision.FP16 if opset >= 19 else Precision.FP32
+
+
+def observed_inputs(verification: VerifyOptions, contract: Contract) -> list[NDArray[np.generic]]:
+    """The images to observe ranges on, each as a network input of the typical size."""
+    size = (contract.height.opt, contract.width.opt)
+    return [input_batch([image] * contract.batch.min, size, contract) for image in verification.images]
+
+
+def _summary(record: PrecisionRecord, report: TypingReport | None) -> tuple[tuple[int, str, str], ...]:
+    rows: list[tuple[int, str, str]] = []
+    if record.quantized:
+        rows.append((len(record.quantized), record.precision.value, "convolutions with Q/DQ"))
+    if report is not None:
+        narrow = report.options.precision.value
+        rows.append((report.nodes - len(report.kept), narrow, "as far as the images seen allow"))
+        rows += [(count, "fp32", reason.value) for reason, count in report.reasons.items()]
+        rows.append((sum(report.casts), "cast", f"{report.casts[0]} to {narrow}, {report.casts[1]} to fp32"))
+    return tuple(rows)
