@@ -1,5 +1,5 @@
 """Rewrites of the decoder: fewer operations, the same result."""
 
-from ffnet_deploy.export.rewrites.passes import AppliedRewrite, Rewrite, rewrite
+from ffnet_deploy.export.rewrites.passes import LABEL_FORMS, AppliedRewrite, Rewrite, rewrite
 
-__all__ = ["AppliedRewrite", "Rewrite", "rewrite"]
+__all__ = ["LABEL_FORMS", "AppliedRewrite", "Rewrite", "rewrite"]

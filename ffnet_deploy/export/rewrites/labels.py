@@ -12,11 +12,13 @@ the cells at the frame are cut off, so that the frame is exact as well.
   largest at all four corners it is the largest in the whole cell. What is left are the cells that a border crosses.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ffnet_deploy.core.contract import OutputKind
+from ffnet_deploy.export.network import Finish
+from ffnet_deploy.export.rewrites.matrices import MATRIX_NAME
 
 
 class PhaseLabels(nn.Module):
@@ -41,23 +43,26 @@ class PhaseLabels(nn.Module):
             labels += [(left + horizontal * right).argmax(1) for horizontal in phases(self.stride)]
         return placed(torch.stack(labels, dim=1).to(logits.dtype), self.stride)
 
+    def multiply_adds(self, classes: int, height: int, width: int) -> int:
+        """Of matrix products, at most, for labels of height x width pixels: none, it only adds and scales."""
+        return 0
+
 
 class BorderLabels(nn.Module):
     """Takes the place of `Finish` for labels; the number of cells that it interpolates depends on the image.
 
     Args:
         stride: input pixels per logit in both directions, even.
-        dtype: of the weights.
     """
 
     resize_matrix: Tensor
 
-    def __init__(self, stride: int, dtype: torch.dtype):
+    def __init__(self, stride: int):
         super().__init__()
         self.stride = stride
         pairs = [(vertical, horizontal) for vertical in phases(stride) for horizontal in phases(stride)]
         corners = [((1 - v) * (1 - h), (1 - v) * h, v * (1 - h), v * h) for v, h in pairs]
-        self.register_buffer("resize_matrix", torch.tensor(corners, dtype=dtype))
+        self.register_buffer(MATRIX_NAME, torch.tensor(corners))  # multiples of 1 / (4 stride^2): exact
 
     def forward(self, logits: Tensor) -> Tensor:
         """Logits (batch, classes, h, w) to uint8 labels (batch, h * stride, w * stride)."""
@@ -66,20 +71,22 @@ class BorderLabels(nn.Module):
         labels = corners.argmax(1)
         first, *others = (labels[:, :-1, :-1], labels[:, :-1, 1:], labels[:, 1:, :-1], labels[:, 1:, 1:])
         crossed = (first != others[0]) | (first != others[1]) | (first != others[2])
-        image, row, column = crossed.nonzero().unbind(1)
+        # the first cell too: ONNX Runtime multiplies no empty matrices
+        first_cell = torch.zeros(1, 3, dtype=torch.int64, device=logits.device)
+        image, row, column = torch.cat((first_cell, crossed.nonzero())).unbind(1)
         at = (image * height + row) * width + column
         flat = corners.permute(0, 2, 3, 1).reshape(-1, classes)
         around = flat[torch.stack((at, at + 1, at + width, at + width + 1), dim=1)]
-        inside = (self.resize_matrix @ around).argmax(2).to(logits.dtype)
+        inside = (self.resize_matrix.to(logits.dtype) @ around).argmax(2).to(logits.dtype)
         cells = first.to(logits.dtype).reshape(-1, 1).repeat(1, self.stride**2)
         cell = (image * (height - 1) + row) * (width - 1) + column
         filled = cells.index_put((cell,), inside)
         by_phase = filled.reshape(batch, height - 1, width - 1, self.stride**2).permute(0, 3, 1, 2)
         return placed(by_phase, self.stride)
 
-    def most_multiply_adds(self, classes: int, height: int, width: int) -> int:
-        """For logits (1, classes, height, width) whose every cell is crossed by a border."""
-        return 4 * self.stride**2 * classes * (height + 1) * (width + 1)
+    def multiply_adds(self, classes: int, height: int, width: int) -> int:
+        """Of matrix products, at most, for labels of height x width pixels: a border crosses every cell."""
+        return 4 * classes * (height + self.stride) * (width + self.stride)
 
 
 def phases(stride: int) -> list[float]:
@@ -94,6 +101,6 @@ def placed(by_phase: Tensor, stride: int) -> Tensor:
     return pixels.to(torch.uint8)
 
 
-def is_phased(stride: Any) -> bool:
-    """Whether the label maps of this stride can be made in phases."""
-    return float(stride) % 2 == 0
+def makes_even_labels(finish: Finish) -> bool:
+    """Whether `finish` makes label maps whose side is an even multiple of that of the logits."""
+    return finish.output_kind is OutputKind.LABELS and finish.stride % 2 == 0

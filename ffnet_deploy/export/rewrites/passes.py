@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.export.network import DeployedNetwork
+from ffnet_deploy.export.rewrites.labels import BorderLabels, PhaseLabels, makes_even_labels
 from ffnet_deploy.export.rewrites.matrix_resize import MatrixResize, Sides
 from ffnet_deploy.export.rewrites.resizing import Enlarge, EnlargedConv, open_head
 from ffnet_deploy.export.rewrites.squeeze_first import SqueezeFirst
@@ -23,11 +24,20 @@ Constant = tuple[bool, bool]
 
 
 class Rewrite(str, Enum):
-    """A change of the decoder that leaves its result as it is; in the order in which they are applied."""
+    """A change that leaves the network's result as it is; in the order in which they are applied."""
 
     SQUEEZE_FIRST = "squeeze-first"
     TAPS_FIRST = "taps-first"
     MATRIX_RESIZE = "matrix-resize"
+    PHASE_LABELS = "phase-labels"
+    BORDER_LABELS = "border-labels"
+
+
+LABEL_FORMS: dict[Rewrite, type[PhaseLabels] | type[BorderLabels]] = {
+    Rewrite.PHASE_LABELS: PhaseLabels,
+    Rewrite.BORDER_LABELS: BorderLabels,
+}
+"""What takes the place of `Finish` in a network that gives labels; one of them at most."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +46,11 @@ class AppliedRewrite:
 
     Attributes:
         name: of the rewrite.
-        places: modules that it replaced, by their path in the decoder.
+        places: modules that it replaced, by their path in the network.
         macs_before: multiply-adds of the network without it, for one image of the usual size.
         macs_after: the same with it.
         float64_error: largest difference of the decoder's output from that of the decoder without any rewrite, in
-            float64, relative to the largest magnitude.
+            float64, relative to the largest magnitude; of label maps the share of pixels that differ.
         float32_error: the same in float32.
     """
 
@@ -53,7 +63,7 @@ class AppliedRewrite:
 
 
 def rewrite(
-    network: DeployedNetwork, names: Sequence[Rewrite], height: DimensionRange, width: DimensionRange, image: Tensor
+    network: DeployedNetwork, names: Sequence[Rewrite], height: DimensionRange, width: DimensionRange, x: Tensor
 ) -> tuple[DeployedNetwork, tuple[AppliedRewrite, ...]]:
     """`network` with those of the rewrites in `names` that find something to replace, and what each of them changed.
 
@@ -63,7 +73,7 @@ def rewrite(
         height: accepted input heights, pixels. Operations are counted at the usual one; matrices are constants where
             it is the only one.
         width: accepted input widths, alike.
-        image: input of the network of any size: the proof compares the decoders on its features.
+        x: normalised images (batch, 3, H, W) of any size: the proof compares the decoders on their features.
     """
     run = UsualRun(network.backbone, (height.opt, width.opt))
     original = network.decode_head
@@ -73,7 +83,7 @@ def rewrite(
     macs = run.multiply_adds(original)
     applied = []
     with torch.no_grad():
-        features = network.backbone(image if network.normalize is None else network.normalize(image))
+        features = network.backbone(x)
         wide = [feature.double() for feature in features]
         expected, exact = original(features), double(wide)
         steps = zip(
@@ -85,8 +95,16 @@ def rewrite(
         for (name, places, head), (_, _, single), (_, _, exactly) in steps:
             before, macs = macs, run.multiply_adds(head)
             errors = relative_error(exactly(wide), exact), relative_error(single(features), expected)
-            applied.append(AppliedRewrite(name, places, before, macs, *errors))
+            paths = tuple(f"decode_head.{place}" for place in places)
+            applied.append(AppliedRewrite(name, paths, before, macs, *errors))
             rewritten.decode_head = head
+        finish = network.finish
+        for name in (name for name in LABEL_FORMS if name in names and makes_even_labels(finish)):
+            form = LABEL_FORMS[name](int(finish.stride))
+            errors = _differing(form(exact), finish(exact)), _differing(form(expected), finish(expected))
+            most = form.multiply_adds(expected.shape[1], height.opt, width.opt)
+            applied.append(AppliedRewrite(name, ("finish",), macs, macs + most, *errors))
+            rewritten.finish = form  # type: ignore[assignment]
     return rewritten, tuple(applied)
 
 
@@ -109,7 +127,7 @@ def rewritten_heads(
         Rewrite.TAPS_FIRST: apply_taps_first,
         Rewrite.MATRIX_RESIZE: apply_matrix_resize,
     }
-    for name in (name for name in Rewrite if name in names):
+    for name in (name for name in passes if name in names):
         places = passes[name](opened, run.resizing(opened), constant)
         if places:
             yield name, places, opened.eval()
@@ -162,6 +180,11 @@ def _modules(head: nn.Module, kind: type[Module]) -> list[tuple[str, Module]]:
 def _sides(level: Map, out: tuple[int, int], constant: Constant) -> Sides:
     _, height, width = level
     return (height, out[0]) if constant[0] else None, (width, out[1]) if constant[1] else None
+
+
+def _differing(found: Tensor, expected: Tensor) -> float:
+    """Share of the labels that differ."""
+    return float((found != expected).double().mean())
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from ffnet_deploy.core.contract import STRIDE, DimensionRange, InputKind, Normalization, OutputKind  # noqa: E402
 from ffnet_deploy.export.network import DeployedNetwork  # noqa: E402
-from ffnet_deploy.export.rewrites import Rewrite, rewrite  # noqa: E402
+from ffnet_deploy.export.rewrites import LABEL_FORMS, Rewrite, rewrite  # noqa: E402
 from ffnet_deploy.export.rewrites.matrices import Interpolation  # noqa: E402
 from ffnet_deploy.export.rewrites.matrix_resize import MatrixResize  # noqa: E402
 from ffnet_deploy.export.rewrites.passes import relative_error  # noqa: E402
@@ -160,3 +160,14 @@ def test_one_direction_may_be_fixed_alone(tiny: dict[str, Any]) -> None:
         x = torch.randn(1, 3, 96, width)
         with torch.no_grad():
             assert relative_error(rewritten(x), network(x)) < 1e-5
+
+
+@pytest.mark.parametrize("form", LABEL_FORMS)
+def test_labels_are_proved_too(tiny: dict[str, Any], form: Rewrite) -> None:
+    model = tiny["tiny_upernet"].model
+    network = DeployedNetwork(model, Normalization(), InputKind.FLOAT, OutputKind.LABELS).eval()
+    rewritten, applied = rewrite(network, [form], FREE, FREE, torch.randn(1, 3, 64, 96))
+    assert [(one.name, one.places, one.float64_error) for one in applied] == [(form, ("finish",), 0.0)]
+    x = torch.randn(2, 3, 96, 160)
+    with torch.no_grad():
+        assert torch.equal(rewritten(x), network(x))
