@@ -155,6 +155,7 @@ class Cuda:
     def __init__(self, index: int = 0) -> None:
         self.device = find_device(index)
         self._api = load_runtime()
+        self._success: Any = None
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """The result of a CUDA function: None, a value, or a tuple of values.
@@ -162,10 +163,13 @@ class Cuda:
         Raises:
             CudaError: it failed.
         """
-        status, *values = getattr(self._api, function)(*arguments)
-        if _name(status) != "cudaSuccess":
-            raise CudaError(f"the GPU refused {function}: {_describe(self._api, status)}", _name(status))
-        return values[0] if len(values) == 1 else tuple(values) or None
+        result = getattr(self._api, function)(*arguments)
+        status = result[0]
+        if status is not self._success:
+            if _name(status) != "cudaSuccess":
+                raise CudaError(f"the GPU refused {function}: {_describe(self._api, status)}", _name(status))
+            self._success = status  # an enumeration's members exist once: the next calls need no look at its name
+        return result[1] if len(result) == 2 else result[1:] or None
 
     def use(self) -> None:
         """Make this the calling thread's device; each thread has its own."""

@@ -52,12 +52,23 @@ class DeviceBuffer:
 class PinnedBuffer(DeviceBuffer):
     """Page-locked memory on the host, which the device copies from and to while the host goes on."""
 
+    _view: NDArray[np.generic] | None = None
+
     def view(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
         """The first bytes as an array of `shape`; it must not be used after `reserve` or `release`."""
+        kept = self._view
+        if kept is not None and kept.shape == shape and kept.dtype == dtype:
+            return kept
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         content = (ctypes.c_uint8 * size).from_address(self.address)
         array: NDArray[np.generic] = np.ndarray(shape, np.dtype(dtype), buffer=memoryview(content))
+        self._view = array
         return array
+
+    def release(self) -> None:
+        """Give the memory back; calling it twice is harmless."""
+        self._view = None
+        super().release()
 
     def _allocate(self, size: int) -> int:
         return self._cuda.allocate_pinned(size)
@@ -86,10 +97,12 @@ def check_tensor(tensor: Any, dtype: np.dtype[Any], cuda: Cuda, shape: Shape | N
             f"the tensor begins at an address that is not a multiple of {_ALIGNMENT} bytes, as a part of another one "
             "does.\n  to do    give a copy (PyTorch: tensor.clone())"
         )
-    device = cuda.device_of(array.address)
+    torch = _torch(tensor)
+    known = None if torch is None else getattr(tensor.device, "index", None)
+    device = known if isinstance(known, int) else cuda.device_of(array.address)
     if device != cuda.device.index:
         raise OptionError(f"the tensor is on CUDA device {device}, and the engine on {cuda.device.index}")
-    torch = _torch(tensor)  # its interface leaves the stream out
+    # PyTorch's interface leaves the stream out
     return array if torch is None else replace(array, stream=int(torch.cuda.current_stream(device).cuda_stream))
 
 

@@ -1,8 +1,6 @@
 """A deserialised engine with its execution contexts, each lent to one thread at a time."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,28 +42,28 @@ class ContextPool:
         """Add `context` to the pool, which owns it from now on."""
         self._idle.append(context)
 
-    @contextmanager
-    def context(self, shape: Shape) -> Iterator[ExecutionContext]:
+    def context(self, shape: Shape) -> "ContextLoan":
         """Lend a context for inputs of `shape` to the calling thread while the block runs; waits until one is free.
 
-        Raises:
+        Raises, when the block begins:
             OptionError: the engine is closed, or the thread holds all contexts itself and would wait for ever.
         """
-        context = self._acquire(shape)
-        try:
-            yield context
-        finally:
-            self._give_back(context)
+        return ContextLoan(self, shape)
 
     def _acquire(self, shape: Shape) -> ExecutionContext:
         with self._changed:
             while True:
                 if self._closed:
                     raise OptionError(f"the engine of {self._name} is closed")
+                for context in self._idle:
+                    if context.shape == shape:  # ready: nothing better can be found
+                        self._idle.remove(context)
+                        self._lent[context] = threading.get_ident()
+                        return context
                 suited = self._suited(shape)
                 idle = [context for context in self._idle if context in suited]
                 if idle:
-                    context = self._best(idle, shape)
+                    context = self._best(idle)
                     self._idle.remove(context)
                     self._lent[context] = threading.get_ident()
                     return context
@@ -84,15 +82,9 @@ class ContextPool:
         contexts = [*self._idle, *self._lent]
         return [context for context in contexts if self.tensors.profiles[context.profile].holds(shape)] or contexts
 
-    def _best(self, idle: list[ExecutionContext], shape: Shape) -> ExecutionContext:
-        """Prefer a context set to `shape` (its CUDA graphs serve), then an unused one, then the least recently used.
-
-        (`_idle` is in the order of use.)
-        """
-        ready = [context for context in idle if context.shape == shape] or [
-            context for context in idle if context.shape is None
-        ]
-        return (ready or idle)[0]
+    def _best(self, idle: list[ExecutionContext]) -> ExecutionContext:
+        """Prefer an unused context, then the least recently used; `_idle` is in the order of use."""
+        return ([context for context in idle if context.shape is None] or idle)[0]
 
     def _give_back(self, context: ExecutionContext) -> None:
         with self._changed:
@@ -119,6 +111,24 @@ class ContextPool:
         for context in self._idle:
             context.release_memory()
         self._idle = []
+
+
+class ContextLoan:
+    """A context for the calling thread alone while the block runs."""
+
+    __slots__ = ("_context", "_pool", "_shape")
+
+    def __init__(self, pool: ContextPool, shape: Shape) -> None:
+        self._pool, self._shape = pool, shape
+        self._context: ExecutionContext | None = None
+
+    def __enter__(self) -> ExecutionContext:
+        self._context = self._pool._acquire(self._shape)
+        return self._context
+
+    def __exit__(self, *_: object) -> None:
+        if self._context is not None:
+            self._pool._give_back(self._context)
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,16 @@ class CudaGraphs:
     def __len__(self) -> int:
         return len(self._graphs)
 
-    def launch(self, key: Hashable, stream: Handle, enqueue: Callable[[], None]) -> None:
-        """Do what `enqueue` gives to `stream`, by the graph of `key` where there is one.
+    def launch(
+        self, key: Hashable, stream: Handle, enqueue: Callable[[Handle], None], on: Handle | None = None
+    ) -> None:
+        """Do what `enqueue` gives to a stream, by the graph of `key` where there is one.
+
+        Args:
+            key: of the work: what it reads and writes.
+            stream: that is captured; and that the work runs in, unless `on` says otherwise.
+            enqueue: gives the work to the stream it is called with.
+            on: stream that the work runs in.
 
         Raises:
             CudaError: the GPU fails.
@@ -55,16 +63,16 @@ class CudaGraphs:
             self._capture(key, stream, enqueue)
         if key in self._graphs:
             self._graphs.move_to_end(key)
-            self._cuda.launch(self._graphs[key], stream)
+            self._cuda.launch(self._graphs[key], stream if on is None else on)
             return
-        enqueue()
+        enqueue(stream if on is None else on)
         if self.enabled and key not in self._warm:
             self._warm.append(key)
 
-    def _capture(self, key: Hashable, stream: Handle, enqueue: Callable[[], None]) -> None:
+    def _capture(self, key: Hashable, stream: Handle, enqueue: Callable[[Handle], None]) -> None:
         try:
             with self._cuda.capture(stream) as captured:
-                enqueue()
+                enqueue(stream)
         except FFNetDeployError as error:
             self.clear()
             self.enabled = False
@@ -73,6 +81,10 @@ class CudaGraphs:
         self._graphs[key] = captured[0]
         if len(self._graphs) > _KEPT:
             self._end(next(iter(self._graphs)))
+
+    def holds(self, key: Hashable) -> bool:
+        """Whether the next launch of `key` runs a graph."""
+        return key in self._graphs or (self.enabled and key in self._warm)
 
     def clear(self) -> None:
         """End all graphs."""
@@ -85,6 +97,8 @@ class CudaGraphs:
             self._cuda.destroy_graph(self._graphs.pop(key))
 
 
+_DEFAULT_STREAMS = (0, 1, 2)
+"""Addresses of CUDA's default streams: the legacy one (also as 1) and each thread's."""
 _IN_FLIGHT = 2
 """Batches on their way at once in a stream of batches: one computes while another is copied."""
 
@@ -145,6 +159,9 @@ class ExecutionContext:
         self._slots: list[_Slot] = []
         self._addresses: tuple[int, int] | None = None
         self._output_shape: Shape = ()
+        self._sizes = 0, 0
+        self._caller: int | None = None
+        """A caller's stream that the last batch was given to; `_done` marks its end there."""
         self.shape: Shape | None = None
         """Input shape that the context is set to."""
         self.profile = int(context.active_optimization_profile)
@@ -161,6 +178,7 @@ class ExecutionContext:
         for _ in range(_IN_FLIGHT):
             buffers = PinnedBuffer(self._cuda), DeviceBuffer(self._cuda), DeviceBuffer(self._cuda)
             self._slots.append(_Slot(*buffers, PinnedBuffer(self._cuda), *(self._event() for _ in range(3))))
+        self._done = self._event()
 
     def _event(self, timing: bool = False) -> Handle:
         event = self._cuda.create_event(timing)
@@ -178,24 +196,65 @@ class ExecutionContext:
             return True
         if not self._context.set_optimization_profile_async(index, int(self.stream)):
             return False
-        self._cuda.synchronize(self.stream)
+        self._settle()
         self.profile, self.shape, self._addresses = index, None, None
         self._graphs.clear()
         return True
 
-    def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+    def run(self, batch: NDArray[np.generic], out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
         """The network's output for `batch`, copied up, computed and copied down.
+
+        Args:
+            batch: in any memory; in the pinned input itself it is not copied on the host.
+            out: where to write the output; None: a new array.
 
         Raises:
             CudaError: the GPU fails.
             ArtifactError: the engine fails.
         """
-        route = _Route(self.stream, self.stream, self.stream)
+        incoming, outgoing = self.pinned(batch.shape, batch.dtype)
+        if batch is not incoming:
+            np.copyto(incoming, batch)
+        self.round_trip()
+        if out is None:
+            return np.array(outgoing)
+        np.copyto(out, outgoing)
+        return out
+
+    def pinned(self, shape: Shape, dtype: np.dtype[Any]) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+        """The page-locked arrays that `round_trip` reads from and writes to, for inputs of `shape`.
+
+        They are valid until the next call with another shape.
+        """
+        self._cuda.use()
+        self._set_shape(shape)
+        slot, size = self._slots[0], prod(shape) * dtype.itemsize
+        output_size = prod(self._output_shape) * self._tensors.output_type.itemsize
+        self._reserve(slot, size, output_size)
+        self._sizes = size, output_size
+        return slot.incoming.view(shape, dtype), slot.outgoing.view(self._output_shape, self._tensors.output_type)
+
+    def round_trip(self) -> None:
+        """Copy the pinned input up, compute, and copy the output down; complete on return.
+
+        From the second time at one shape on, copies and kernels are one CUDA graph.
+        """
+        stream = self.stream
         try:
-            return self._finish(self._start(self._slots[0], batch, route))
+            self._follow_caller(stream)
+            self._graphs.launch("round trip", stream, self._enqueue_round_trip)
+            self._cuda.record(self._slots[0].downloaded, stream)
+            self._cuda.wait_on_host(self._slots[0].downloaded)
         except BaseException:
             self.drain()
             raise
+
+    def _enqueue_round_trip(self, stream: Handle) -> None:
+        slot = self._slots[0]
+        input_size, output_size = self._sizes
+        self._cuda.upload(slot.input.address, slot.incoming.address, input_size, stream)
+        self._enqueue(slot.input.address, slot.output.address, stream)
+        self._cuda.download(slot.outgoing.address, slot.output.address, output_size, stream)
 
     def run_stream(self, batches: Iterable[NDArray[np.generic]]) -> Iterator[NDArray[np.generic]]:
         """The outputs of `batches` in their order; copies of one batch overlap with the computing of another.
@@ -232,14 +291,33 @@ class ExecutionContext:
         """
         self._cuda.use()
         self._set_shape(array.shape)
-        target, slot = output(self._output_shape), self._slots[0]
-        if array.stream is not None:
-            self._hand_over(array.stream, self.stream, slot.uploaded)
-        self._compute(array.address, target)
-        if array.stream is None:
+        addresses, caller = (array.address, output(self._output_shape)), array.stream
+        if caller is None:
+            self._compute(*addresses)
             self._cuda.synchronize(self.stream)
-        else:
-            self._hand_over(self.stream, array.stream, slot.computed)
+            return
+        self._follow_caller(caller)
+        if caller not in _DEFAULT_STREAMS or self._graphs.holds(addresses):
+            self._graphs.launch(addresses, self.stream, lambda stream: self._enqueue(*addresses, stream), caller)
+        else:  # TensorRT synchronises the device when it is given a default stream
+            self._hand_over(caller, self.stream, self._slots[0].uploaded)
+            self._compute(*addresses)
+            self._hand_over(self.stream, caller, self._slots[0].computed)
+        self._cuda.record(self._done, caller)
+        self._caller = caller
+
+    def _settle(self) -> None:
+        """Wait until the context runs no batch."""
+        self._cuda.synchronize(self.stream)
+        if self._caller is not None:
+            self._cuda.wait_on_host(self._done)
+            self._caller = None
+
+    def _follow_caller(self, stream: Handle) -> None:
+        """Let `stream` wait for a last batch in a caller's stream: a context runs one at a time."""
+        if self._caller is not None and stream != self._caller:
+            self._cuda.wait_for(stream, self._done)
+            self._caller = None
 
     def time_device(self, batch: NDArray[np.generic], repeats: int, warmup: int) -> list[float]:
         """Milliseconds that the GPU computes, by its own clock, for each of `repeats` launches in a row.
@@ -290,7 +368,6 @@ class ExecutionContext:
         return job
 
     def _finish(self, job: _Job) -> NDArray[np.generic]:
-        self._cuda.use()
         self._cuda.wait_on_host(job.slot.downloaded)
         return np.array(job.slot.outgoing.view(job.output_shape, self._tensors.output_type))
 
@@ -310,7 +387,7 @@ class ExecutionContext:
         """Make the context ready for inputs of `shape`."""
         if shape == self.shape:
             return
-        self._cuda.synchronize(self.stream)  # earlier batches may still read what a new shape rewrites
+        self._settle()  # earlier batches may still read what a new shape rewrites
         self._graphs.clear()
         self.shape = None
         if not self._tensors.profiles[self.profile].holds(shape):
@@ -329,15 +406,17 @@ class ExecutionContext:
             raise ArtifactError(f"no free optimisation profile accepts the input shape {shape}: {self._explain()}")
 
     def _compute(self, source: int, target: int) -> None:
-        self._graphs.launch((source, target), self.stream, lambda: self._enqueue(source, target))
+        self._follow_caller(self.stream)
+        self._graphs.launch((source, target), self.stream, lambda stream: self._enqueue(source, target, stream))
 
-    def _enqueue(self, source: int, target: int) -> None:
+    def _enqueue(self, source: int, target: int, stream: Handle) -> None:
         if self._addresses != (source, target):
             self._addresses = None
-            self._context.set_tensor_address(self._tensors.input, source)
-            self._context.set_tensor_address(self._tensors.output, target)
+            for name, address in ((self._tensors.input, source), (self._tensors.output, target)):
+                if not self._context.set_tensor_address(name, address):
+                    raise ArtifactError(f"TensorRT refused the memory for {name!r}: {self._explain()}")
             self._addresses = (source, target)
-        if not self._context.execute_async_v3(int(self.stream)):
+        if not self._context.execute_async_v3(int(stream)):
             raise ArtifactError(f"TensorRT failed on an input of shape {self.shape}: {self._explain()}")
 
     def drain(self) -> None:
@@ -347,6 +426,10 @@ class ExecutionContext:
         for stream in self._streams:
             with suppress(CudaError):
                 self._cuda.synchronize(stream)
+        if self._caller is not None:
+            with suppress(CudaError):
+                self._cuda.wait_on_host(self._done)
+            self._caller = None
 
     def release_context(self) -> None:
         """End graphs and context, before their engine ends; calling it twice is harmless."""

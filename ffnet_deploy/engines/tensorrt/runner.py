@@ -1,7 +1,8 @@
 """TensorRT: the engine that runs what was built for one GPU, from the host's memory or from the GPU's own."""
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -45,6 +46,21 @@ class TensorRTOptions:
             raise OptionError(f"GPUs are numbered from 0: got {self.device}")
 
 
+@dataclass(frozen=True)
+class PinnedBatch:
+    """One batch in page-locked memory, which the GPU reads and writes without a copy on the host.
+
+    Attributes:
+        input: array to fill, as the contract says.
+        output: array that `run` fills.
+        run: copies up, computes and copies down; complete on return.
+    """
+
+    input: NDArray[np.generic]
+    output: NDArray[np.generic]
+    run: Callable[[], None]
+
+
 class TensorRTEngine:
     """A built engine, ready to run; an `Engine`. All methods may be called from several threads.
 
@@ -75,6 +91,7 @@ class TensorRTEngine:
             self._log.close()
             raise
         self._tensors = self._pool.tensors
+        self._checked_last: tuple[Shape, np.dtype[Any]] | None = None
         self._release = weakref.finalize(self, _release, self._pool, self._log)
 
     @property
@@ -82,8 +99,12 @@ class TensorRTEngine:
         """What to know of its results, in words; more may come with the runs."""
         return self._log.notes
 
-    def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+    def run(self, batch: NDArray[np.generic], out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
         """The network's output for `batch`; shapes and types as `contract` says.
+
+        Args:
+            batch: the network's input.
+            out: array of the output's shape and type that takes it; None: a new array.
 
         Raises:
             OptionError: `batch` has a shape or type that the network or the engine does not accept, or it is closed.
@@ -92,7 +113,23 @@ class TensorRTEngine:
         """
         self._check(batch)
         with self._pool.context(batch.shape) as context:
-            return context.run(batch)
+            return context.run(batch, out)
+
+    @contextmanager
+    def pinned(self, shape: Shape) -> Iterator["PinnedBatch"]:
+        """Page-locked input and output of one context, for a caller that fills and reads them itself.
+
+        The block holds the context: fill `input`, call `run`, read `output`, as often as needed.
+
+        Args:
+            shape: of the input.
+
+        Raises:
+            As `run`.
+        """
+        self._tensors.check(shape)
+        with self._pool.context(shape) as context:
+            yield PinnedBatch(*context.pinned(shape, self._tensors.input_type), context.round_trip)
 
     def run_stream(self, batches: Iterable[NDArray[np.generic]]) -> Iterator[NDArray[np.generic]]:
         """The outputs of `batches` in their order, with the copies of one batch during the computing of another.
@@ -162,8 +199,11 @@ class TensorRTEngine:
         return batch
 
     def _check(self, batch: NDArray[np.generic]) -> None:
-        check_batch(batch, self.contract)
-        self._tensors.check(batch.shape)
+        checked = (batch.shape, batch.dtype)
+        if checked != self._checked_last:
+            check_batch(batch, self.contract)
+            self._tensors.check(batch.shape)
+            self._checked_last = checked
         self._log.trim()
 
     def close(self) -> None:

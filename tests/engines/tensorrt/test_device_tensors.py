@@ -101,6 +101,42 @@ def test_the_same_memory_again_is_a_graph(start: Opener, cuda: CudaStandIn, torc
         assert cuda.names().count("cudaGraphLaunch") == 3
 
 
+def test_a_default_stream_is_not_given_to_tensorrt(
+    start: Opener, cuda: CudaStandIn, torch: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.engines.tensorrt.test_device_tensors.CURRENT", 0)
+    with start() as engine:
+        tensor, out = Tensor(cuda, IMAGES.shape, "float32"), Tensor(cuda, (2, 11, 8, 16), "float32")
+        for factor in range(1, 5):
+            engine.run_device(tensor.write(IMAGES * factor), out=out)
+            np.testing.assert_array_equal(read(cuda, out), network(contract()).function(IMAGES * factor))
+        assert cuda.names().count("cudaGraphLaunch") == 3
+
+
+def test_a_batch_on_a_callers_stream_is_over_before_the_next_on_another(
+    start: Opener, cuda: CudaStandIn, torch: SimpleNamespace
+) -> None:
+    with start() as engine:
+        out = Tensor(cuda, (2, 11, 8, 16), "float32")
+        for factor in range(1, 4):
+            engine.run_device(Tensor(cuda, IMAGES.shape, "float32").write(IMAGES * factor), out=out)
+            smaller = IMAGES[:1, :, :, :32]
+            np.testing.assert_array_equal(engine.run(smaller), network(contract()).function(smaller))
+            np.testing.assert_array_equal(read(cuda, out), network(contract()).function(IMAGES * factor))
+            np.testing.assert_array_equal(engine.run(IMAGES), network(contract()).function(IMAGES))
+
+
+def test_a_replay_on_a_callers_stream_takes_two_calls(start: Opener, cuda: CudaStandIn, torch: SimpleNamespace) -> None:
+    with start() as engine:
+        tensor, out = Tensor(cuda, IMAGES.shape, "float32"), Tensor(cuda, (2, 11, 8, 16), "float32")
+        for _ in range(3):
+            engine.run_device(tensor, out=out)
+        before = len(cuda.log)
+        engine.run_device(tensor, out=out)
+        names = [name for name in cuda.names(before) if name != "cudaPointerGetAttributes"]
+        assert names == ["cudaSetDevice", "cudaGraphLaunch", "cudaEventRecord"]
+
+
 def test_labels_are_bytes(start: Opener, cuda: CudaStandIn, torch: SimpleNamespace) -> None:
     described = contract(output=OutputKind.LABELS)
     with start(network(described)) as engine:
