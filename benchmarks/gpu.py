@@ -24,13 +24,20 @@ from rich.table import Table
 
 from benchmarks.gpu_reference import DATA, Case, Gate, Reference, find_references, verify_engine
 from ffnet_deploy.benchmark.bench import BenchOptions, bench
-from ffnet_deploy.benchmark.contenders import ArtifactOptions, Candidate, Runtime, artifact_candidates, distinct
+from ffnet_deploy.benchmark.candidates import (
+    ArtifactOptions,
+    Candidate,
+    Runtime,
+    TorchSource,
+    artifact_candidates,
+    distinct,
+    torch_candidates,
+)
 from ffnet_deploy.benchmark.device_state import environment, package_versions
 from ffnet_deploy.benchmark.files import run_to_dict
-from ffnet_deploy.benchmark.record import BenchRun, Content, Method
-from ffnet_deploy.benchmark.settings import Grid
+from ffnet_deploy.benchmark.record import BenchRun, TimingMethod, TimingScope
 from ffnet_deploy.benchmark.steps import Picture
-from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchSource, torch_candidates
+from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.cli.console import console, make_app, progress_bar, report_note, run_command
 from ffnet_deploy.cli.options import ENGINE, choice
 from ffnet_deploy.core.errors import FFNetDeployError, OptionError, VerificationError
@@ -40,6 +47,7 @@ from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
 from ffnet_deploy.engines.tensorrt.variant import Variant
+from ffnet_deploy.engines.torch import TorchForm
 from ffnet_deploy.evaluation.images import image_files, read_whole
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.export.engine import build_engine
@@ -60,7 +68,7 @@ class Plan:
         out: folder for the records.
         variant: TensorRT or TensorRT for RTX.
         device: number of the GPU.
-        seconds: time each contender for at least this long,
+        seconds: time each candidate for at least this long,
         samples: and at least this often,
         rounds: in so many turns,
         warmup: after a warm-up of this long, milliseconds.
@@ -109,8 +117,8 @@ def measure(reference: Reference, plan: Plan, device: CudaDevice) -> tuple[Path,
     for graph in reference.graphs:
         _measure_graph(graph, reference, plan, findings)
         write_json(path, _record(reference, device, findings))
-    for content in (Content.NETWORK, Content.TRANSFERS) if findings.engines else ():
-        _time(content, reference, plan, findings)
+    for scope in (TimingScope.NETWORK, TimingScope.DEVICE) if findings.engines else ():
+        _time(scope, reference, plan, findings)
         write_json(path, _record(reference, device, findings))
     _show(reference, findings)
     return path, findings.failures
@@ -175,24 +183,26 @@ def _streams(engine: TensorRTEngine, case: Case, plan: Plan) -> dict[str, Any]:
     return {"batches": count, "images per batch": len(batch), "size": list(case.images.shape[1:3]), "seconds": times}
 
 
-def _time(content: Content, reference: Reference, plan: Plan, findings: Findings) -> None:
-    """All contenders timed side by side: on the GPU alone, with layers, or with the copies."""
-    alone = content is Content.NETWORK
+def _time(scope: TimingScope, reference: Reference, plan: Plan, findings: Findings) -> None:
+    """All candidates timed side by side: on the GPU alone, with layers, or with the copies."""
+    alone = scope is TimingScope.NETWORK
     # calls in a row keep the GPU busy, so that the time between them is not Python's
     queue = _QUEUE if alone else 1
-    method = Method(content, plan.warmup, seconds=plan.seconds, samples=plan.samples, rounds=plan.rounds, queue=queue)
+    method = TimingMethod(
+        scope, plan.warmup, seconds=plan.seconds, samples=plan.samples, rounds=plan.rounds, queue=queue
+    )
     grid = Grid((plan.batch,) if plan.batch else ())
     options = BenchOptions(grid, _picture(reference), method, profile=plan.profile and alone)
     try:
-        with progress_bar(f"timing {reference.network}, {content.sentence}") as progress:
-            contenders = [_or_missing(one) for one in _contenders(reference, findings.engines, plan)]
-            run = bench(contenders, options, progress=progress)
+        with progress_bar(f"timing {reference.network}, {scope.sentence}") as progress:
+            candidates = [_or_missing(one) for one in _candidates(reference, findings.engines, plan)]
+            run = bench(candidates, options, progress=progress)
     except Exception as error:  # what was built and compared so far must not be lost
-        findings.failures.append(f"timing, {content.sentence}: {_reason(error)}")
-        findings.timing[content.value] = {"error": findings.failures[-1]}
+        findings.failures.append(f"timing, {scope.sentence}: {_reason(error)}")
+        findings.timing[scope.value] = {"error": findings.failures[-1]}
         return
-    _print_times(run, content)
-    findings.timing[content.value] = run_to_dict(run)
+    _print_times(run, scope)
+    findings.timing[scope.value] = run_to_dict(run)
 
 
 def _reason(error: Exception) -> str:
@@ -212,7 +222,7 @@ def _or_missing(candidate: Candidate) -> Candidate:
     return replace(candidate, open=opened)
 
 
-def _contenders(reference: Reference, engines: Sequence[Path], plan: Plan) -> list[Candidate]:
+def _candidates(reference: Reference, engines: Sequence[Path], plan: Plan) -> list[Candidate]:
     options = ArtifactOptions(runtimes=GPU_RUNTIMES, device=plan.device)
     without_graph = ArtifactOptions(cuda_graph=False, device=plan.device)
     plain = [
@@ -256,17 +266,17 @@ def _show(reference: Reference, findings: Findings) -> None:
     console.print(table)
 
 
-def _print_times(run: BenchRun, content: Content) -> None:
-    table = Table("contender", "median ms", "p95 ms", "samples", title=content.sentence)
+def _print_times(run: BenchRun, scope: TimingScope) -> None:
+    table = Table("candidate", "median ms", "p95 ms", "samples", title=scope.sentence)
     for row in run.measurements:
         summary = row.device_summary or row.summary
         if summary is None:
-            table.add_row(row.contender, "-", "-", row.error or "")
+            table.add_row(row.candidate, "-", "-", row.error or "")
         else:
-            table.add_row(row.contender, f"{summary.median:.3f}", f"{summary.p95:.3f}", str(summary.count))
+            table.add_row(row.candidate, f"{summary.median:.3f}", f"{summary.p95:.3f}", str(summary.count))
     console.print(table)
     for one in run.missing:
-        report_note(f"{one.contender}: {one.reason.splitlines()[0]}")
+        report_note(f"{one.candidate}: {one.reason.splitlines()[0]}")
 
 
 app = make_app(
@@ -283,7 +293,7 @@ def command(
     engines: Annotated[Path, Parameter(help="Folder for the engines.")] = Path("engines"),
     variant: Annotated[Variant, choice(Variant, ENGINE)] = Variant.TENSORRT,
     device: Annotated[int, Parameter(help="Number of the GPU.")] = 0,
-    seconds: Annotated[float, Parameter(help="Time each contender for at least this long.")] = 3.0,
+    seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 3.0,
     samples: Annotated[int, Parameter(help="And at least this often.")] = 100,
     batch: Annotated[int, Parameter(help="Images per call; 0: what the graphs are made for.")] = 0,
     profile: Annotated[bool, Parameter(negative="--no-profile", help="Time the layers too.")] = True,

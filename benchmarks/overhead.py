@@ -6,8 +6,8 @@ python benchmarks/overhead.py
 import statistics
 import time
 
-from ffnet_deploy.benchmark.method import Entry, race
-from ffnet_deploy.benchmark.record import Method
+from ffnet_deploy.benchmark.interleaved import Workload, run_interleaved
+from ffnet_deploy.benchmark.record import TimingMethod
 
 IDLE_NS = 100_000
 OWN: list[int] = []
@@ -23,7 +23,7 @@ def idle() -> None:
 
 def main() -> None:
     """Print what a sample holds beyond the engine, and what passes between samples."""
-    (track,) = race([Entry("idle", [idle])], Method(seconds=3)).tracks
+    (track,) = run_interleaved([Workload("idle", [idle])], TimingMethod(seconds=3)).samples
     counted = sum(map(sum, track.rounds)) * 1e6
     own = OWN[-track.count :]
     inside = statistics.median(

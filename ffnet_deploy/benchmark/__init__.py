@@ -1,1 +1,1 @@
-"""How fast: contenders timed side by side, with the spread of every number."""
+"""How fast: candidates timed side by side, with the spread of every number."""

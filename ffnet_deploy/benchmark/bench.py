@@ -1,4 +1,4 @@
-"""A whole run: open the contenders, time them against each other at every setting, and write down what came out."""
+"""A whole run: open the candidates, time them against each other at every setting, and record the results."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -8,29 +8,27 @@ from datetime import datetime, timezone
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.benchmark.cautions import cautions
-from ffnet_deploy.benchmark.clock import Clock
-from ffnet_deploy.benchmark.contenders import Candidate
+from ffnet_deploy.benchmark.candidates import Candidate
 from ffnet_deploy.benchmark.device_state import environment, package_versions, read_state
-from ffnet_deploy.benchmark.method import Entry, race
+from ffnet_deploy.benchmark.interleaved import Clock, Workload, run_interleaved
 from ffnet_deploy.benchmark.outputs import LEAST_AGREEMENT, check_output
 from ffnet_deploy.benchmark.profiling import profile
 from ffnet_deploy.benchmark.record import (
     BenchRun,
-    Contender,
-    Content,
+    CandidateInfo,
     DeviceState,
-    Measurement,
-    Method,
+    LayerProfile,
     Missing,
     OutputCheck,
-    Profile,
     Setting,
+    TimingMethod,
+    TimingResult,
+    TimingScope,
 )
-from ffnet_deploy.benchmark.results import Findings, failed, measurement
+from ffnet_deploy.benchmark.results import Findings, failed, timing_result, with_warnings
 from ffnet_deploy.benchmark.roofline import peaks_of
-from ffnet_deploy.benchmark.settings import Grid
 from ffnet_deploy.benchmark.steps import DeviceEngine, Picture, batch_of, check_setting, make_step
+from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.core.errors import FFNetDeployError, MissingPackageError, OptionError
 from ffnet_deploy.core.files import sha256
 from ffnet_deploy.core.progress import Progress, no_progress
@@ -45,16 +43,17 @@ class BenchOptions:
     """What to measure.
 
     Attributes:
-        grid: points of the sweep.
-        picture: the image that is timed with.
-        method: how samples are taken.
-        profile: also measure where the time goes.
-        least_agreement: pixels with the baseline's label, percent, below which an output is wrong; None: by precision.
+        grid: Points of the sweep.
+        picture: Image that is timed with.
+        method: How samples are taken.
+        profile: Whether the layers are timed too.
+        least_agreement: Pixels with the baseline's label, percent, below which an output is wrong. None takes it from
+            the precision; 0 judges no labels.
     """
 
     grid: Grid
     picture: Picture
-    method: Method = field(default_factory=Method)
+    method: TimingMethod = field(default_factory=TimingMethod)
     profile: bool = False
     least_agreement: float | None = None
 
@@ -65,212 +64,188 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class _Opened:
+    """A candidate with its engine, and what the record says of it."""
+
     candidate: Candidate
-    contender: Contender
+    info: CandidateInfo
     engine: Engine
 
     @property
     def name(self) -> str:
-        return self.contender.name
+        return self.info.name
 
 
 @dataclass
-class _Journal:
+class _Findings:
     """What is known so far."""
 
     before: DeviceState
-    contenders: dict[str, Contender] = field(default_factory=dict)
+    candidates: dict[str, CandidateInfo] = field(default_factory=dict)
     missing: dict[str, Missing] = field(default_factory=dict)
-    measurements: list[Measurement] = field(default_factory=list)
+    measurements: list[TimingResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
 
 
 def bench(
-    candidates: Sequence[Candidate], options: BenchOptions, clock: Clock | None = None, progress: Progress = no_progress
+    candidates: Sequence[Candidate],
+    options: BenchOptions,
+    clock: Clock | None = None,
+    progress: Progress = no_progress,
 ) -> BenchRun:
     """Time `candidates` against each other; the first that opens is the baseline.
 
-    What cannot start here is listed, what fails on the way keeps its samples, and stopping by hand ends the run early.
+    Candidates that cannot start are listed, those that fail later keep their samples, and Ctrl-C ends the run early.
 
     Args:
-        candidates: at least one, with names of their own.
+        candidates: at least one, with unique names.
         options: what to measure.
-        clock: the host's clock, unless a test has another.
-        progress: told of the rounds done at each setting.
+        clock: clock of the host samples; None takes the host's own.
+        progress: called with the rounds done at each setting.
 
     Raises:
         OptionError: no candidate can start here, or one does not accept a setting.
         ArtifactError: an artefact is missing, damaged, or not the one its manifest describes.
     """
-    journal = _Journal(before=read_state())
+    found = _Findings(before=read_state())
     try:
         for threads, streams in options.grid.openings:
             with ExitStack() as stack:
-                opened = _open(candidates, (threads, streams), options.method.content, journal, stack)
+                opened = _open(candidates, (threads, streams), options.method.scope, found, stack)
                 settings = options.grid.settings([one.engine.contract for one in opened], threads, streams)
-                _check_settings(opened, settings)
+                for one in opened:
+                    for setting in settings:
+                        check_setting(one.engine.contract, setting, one.name)
                 for setting in settings:
-                    _measure(opened, setting, options, journal, clock, progress)
+                    _measure(opened, setting, options, found, clock, progress)
     except KeyboardInterrupt:
-        journal.interrupted = True
-    return _record(journal, options)
+        found.interrupted = True
+    run = BenchRun(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        method=options.method,
+        candidates=tuple(found.candidates.values()),
+        measurements=tuple(found.measurements),
+        missing=tuple(found.missing.values()),
+        before=found.before,
+        after=read_state(),
+        environment=environment(),
+        versions=package_versions(),
+        interrupted=found.interrupted,
+    )
+    return with_warnings(run, found.notes)
 
 
 def _open(
     candidates: Sequence[Candidate],
     opening: tuple[int, int],
-    content: Content,
-    journal: _Journal,
+    scope: TimingScope,
+    found: _Findings,
     stack: ExitStack,
 ) -> list[_Opened]:
+    """Open every candidate that can start with `opening` (threads, streams)."""
     opened = []
     for candidate in candidates:
         try:
             engine = stack.enter_context(candidate.open(*opening))
         except (MissingPackageError, NoDeviceError) as error:
-            journal.missing[candidate.name] = Missing(candidate.name, str(error))
+            found.missing[candidate.name] = Missing(candidate.name, str(error))
             continue
-        contender = _contender(candidate, engine, content)
-        journal.contenders[candidate.name] = contender
-        opened.append(_Opened(candidate, contender, engine))
+        path, record = candidate.artifact, getattr(engine, "precision", None)
+        notes = engine.notes
+        if candidate.on_gpu and scope is TimingScope.NETWORK and not isinstance(engine, DeviceEngine):
+            notes += (f"{candidate.name} cannot be timed on the GPU alone: its times hold the copies to and from it",)
+        info = CandidateInfo(
+            name=candidate.name,
+            engine=engine.name,
+            precision=candidate.precision or ("fp32" if record is None else str(record.precision.value)),
+            network=engine.contract.network,
+            artifact=None if path is None else path.name,
+            sha256=None if path is None else sha256(path),
+            notes=notes,
+        )
+        found.candidates[candidate.name] = info
+        opened.append(_Opened(candidate, info, engine))
     if not opened:
-        reasons = "\n".join(f"  {one.contender}: {one.reason}" for one in journal.missing.values())
-        raise OptionError(f"no contender can start here.\n{reasons}")
+        reasons = "\n".join(f"  {one.candidate}: {one.reason}" for one in found.missing.values())
+        raise OptionError(f"no candidate can start here.\n{reasons}")
     return opened
-
-
-def _contender(candidate: Candidate, engine: Engine, content: Content) -> Contender:
-    path, record = candidate.artifact, getattr(engine, "precision", None)
-    return Contender(
-        name=candidate.name,
-        engine=engine.name,
-        precision=candidate.precision or ("fp32" if record is None else str(record.precision.value)),
-        network=engine.contract.network,
-        artifact=None if path is None else path.name,
-        sha256=None if path is None else sha256(path),
-        notes=(*engine.notes, *_clock_notes(candidate, engine, content)),
-    )
-
-
-def _clock_notes(candidate: Candidate, engine: Engine, content: Content) -> tuple[str, ...]:
-    if candidate.on_gpu and content is Content.NETWORK and not isinstance(engine, DeviceEngine):
-        return (f"{candidate.name} cannot be timed on the GPU alone: its times hold the copies to and from it",)
-    return ()
-
-
-def _check_settings(opened: Sequence[_Opened], settings: Sequence[Setting]) -> None:
-    for one in opened:
-        for setting in settings:
-            check_setting(one.engine.contract, setting, one.name)
 
 
 def _measure(
     opened: Sequence[_Opened],
     setting: Setting,
     options: BenchOptions,
-    journal: _Journal,
+    found: _Findings,
     clock: Clock | None,
     progress: Progress,
 ) -> None:
-    """Check, time and profile all contenders at one setting.
+    """Check, time and profile all candidates at one setting.
 
     Raises:
-        KeyboardInterrupt: stopped by hand; what was measured is in the journal.
+        KeyboardInterrupt: stopped by hand; what was measured is in `found`.
     """
-    outputs, failures = _outputs(opened, setting, options.picture)
-    journal.measurements += [failed(name, setting, reason) for name, reason in failures.items()]
+    outputs: dict[str, Array] = {}
+    for one in opened:
+        try:
+            outputs[one.name] = one.engine.run(batch_of(options.picture, one.engine.contract, setting))
+        except (FFNetDeployError, RuntimeError) as error:  # RuntimeError: PyTorch's own
+            reason = str(error).strip() or type(error).__name__
+            found.measurements.append(failed(one.name, setting, reason))
     able = [one for one in opened if one.name in outputs]
     checks = _checks(able, outputs, setting, options)
     with ExitStack() as stack:
-        entries = [_entry(one, setting, options, stack) for one in able]
-        result = race(entries, options.method, clock, progress, str(setting))
-    if result.interrupted:
-        profiles: Mapping[str, Profile] = {}
-    else:
-        profiles = _profiles(able, setting, options, journal) if options.profile else {}
-    for track in result.tracks:
-        findings = Findings(checks.get(track.name), profiles.get(track.name))
-        journal.measurements.append(measurement(track, result.tracks[0], findings, setting, options.method))
-    if result.interrupted:
+        workloads = [_workload(one, setting, options, stack) for one in able]
+        taken = run_interleaved(workloads, options.method, clock, progress, str(setting))
+    profiles: Mapping[str, LayerProfile] = {}
+    if options.profile and not taken.interrupted:
+        profiles = _profiles(able, setting, options, found)
+    for samples in taken.samples:
+        findings = Findings(checks.get(samples.name), profiles.get(samples.name))
+        found.measurements.append(timing_result(samples, taken.samples[0], findings, setting, options.method))
+    if taken.interrupted:
         raise KeyboardInterrupt
 
 
-def _entry(one: _Opened, setting: Setting, options: BenchOptions, stack: ExitStack) -> Entry:
+def _workload(one: _Opened, setting: Setting, options: BenchOptions, stack: ExitStack) -> Workload:
     steps = []
     for _ in range(setting.streams):
         step = make_step(one.engine, options.method, setting, options.picture)
         if hasattr(step, "close"):
             stack.callback(step.close)
         steps.append(step)
-    return Entry(one.name, steps, options.method.queue)
-
-
-def _outputs(opened: Sequence[_Opened], setting: Setting, picture: Picture) -> tuple[dict[str, Array], dict[str, str]]:
-    """Each contender's output for the picture, and why some have none."""
-    outputs, failures = {}, {}
-    for one in opened:
-        try:
-            outputs[one.name] = one.engine.run(batch_of(picture, one.engine.contract, setting))
-        except (FFNetDeployError, RuntimeError) as error:  # RuntimeError: PyTorch's own
-            failures[one.name] = str(error).strip() or type(error).__name__
-    return outputs, failures
+    return Workload(one.name, steps, options.method.queue)
 
 
 def _checks(
     able: Sequence[_Opened], outputs: Mapping[str, Array], setting: Setting, options: BenchOptions
 ) -> dict[str, OutputCheck]:
-    """Every contender's output beside the first's."""
+    """Every candidate's output compared with the first's."""
     size = (setting.height, setting.width)
-    return {
-        one.name: check_output(
-            (outputs[one.name], one.engine.contract),
-            (outputs[able[0].name], able[0].engine.contract),
-            size,
-            able[0].name,
-            _least_agreement(one.contender, able[0].contender, options),
-        )
-        for one in able[1:]
-    }
-
-
-def _least_agreement(mine: Contender, other: Contender, options: BenchOptions) -> float:
-    if options.least_agreement is not None:
-        return options.least_agreement
-    return min(LEAST_AGREEMENT.get(one.precision, min(LEAST_AGREEMENT.values())) for one in (mine, other))
+    checks = {}
+    for one in able[1:]:
+        least = options.least_agreement
+        if least is None:
+            precisions = (one.info.precision, able[0].info.precision)
+            least = min(LEAST_AGREEMENT.get(name, min(LEAST_AGREEMENT.values())) for name in precisions)
+        mine, other = ((outputs[each.name], each.engine.contract) for each in (one, able[0]))
+        checks[one.name] = check_output(mine, other, size, able[0].name, least)
+    return checks
 
 
 def _profiles(
-    able: Sequence[_Opened], setting: Setting, options: BenchOptions, journal: _Journal
-) -> dict[str, Profile]:
+    able: Sequence[_Opened], setting: Setting, options: BenchOptions, found: _Findings
+) -> dict[str, LayerProfile]:
     profiles = {}
     for one in able:
         if one.candidate.profile is None:
-            journal.notes.append(f"{one.name} has no profile: nothing can time its layers")
+            found.notes.append(f"{one.name} has no profile: its layers cannot be timed one by one")
             continue
         batch = batch_of(options.picture, one.engine.contract, setting)
-        gpu = next((state.name for state in journal.before.gpus), "") if one.candidate.on_gpu else None
+        gpu = next((state.name for state in found.before.gpus), "") if one.candidate.on_gpu else None
         try:
             timed = one.candidate.profile(batch, setting.threads)
         except (FFNetDeployError, RuntimeError) as error:  # RuntimeError: PyTorch's own
-            journal.notes.append(f"{one.name} could not be profiled: {str(error).strip()}")
+            found.notes.append(f"{one.name} could not be profiled: {str(error).strip()}")
             continue
-        profiles[one.name] = profile(timed, peaks_of(gpu, one.contender.precision))
+        profiles[one.name] = profile(timed, peaks_of(gpu, one.info.precision))
     return profiles
-
-
-def _record(journal: _Journal, options: BenchOptions) -> BenchRun:
-    after = read_state()
-    run = BenchRun(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        method=options.method,
-        contenders=tuple(journal.contenders.values()),
-        measurements=tuple(journal.measurements),
-        missing=tuple(journal.missing.values()),
-        before=journal.before,
-        after=after,
-        environment=environment(),
-        versions=package_versions(),
-        interrupted=journal.interrupted,
-    )
-    return cautions(run, journal.notes)

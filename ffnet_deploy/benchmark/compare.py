@@ -2,22 +2,22 @@
 
 from dataclasses import dataclass
 
-from ffnet_deploy.benchmark.record import BenchRun, Measurement, Ratio, Setting
+from ffnet_deploy.benchmark.record import BenchRun, Ratio, Setting, TimingResult
 from ffnet_deploy.benchmark.statistics import LEAST_ROUNDS, independent_ratio
 from ffnet_deploy.core.errors import OptionError
 
 
 @dataclass(frozen=True)
-class Change:
-    """What became of one contender at one setting.
+class TimingChange:
+    """What became of one candidate at one setting.
 
     Attributes:
-        contender: its name.
+        candidate: its name.
         setting: where in the sweep.
         ratio: new median as a multiple of the old one.
     """
 
-    contender: str
+    candidate: str
     setting: Setting
     ratio: Ratio
 
@@ -32,7 +32,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """All that two runs have in common.
 
     Attributes:
@@ -40,40 +40,40 @@ class Comparison:
         notes: what to know before trusting them.
     """
 
-    changes: tuple[Change, ...]
+    changes: tuple[TimingChange, ...]
     notes: tuple[str, ...]
 
-    def beyond(self, percent: float) -> tuple[Change, ...]:
+    def beyond(self, percent: float) -> tuple[TimingChange, ...]:
         """The changes that are beyond `percent`."""
         return tuple(change for change in self.changes if change.is_beyond(percent))
 
 
-def compare(new: BenchRun, old: BenchRun) -> Comparison:
-    """What changed from `old` to `new`: contenders of the same name at the same setting.
+def compare(new: BenchRun, old: BenchRun) -> RunComparison:
+    """What changed from `old` to `new`: candidates of the same name at the same setting.
 
     The runs were taken at different times, so that what the machine did meanwhile counts as change too.
 
     Raises:
         OptionError: they measured different things, or have nothing in common.
     """
-    if new.method.content is not old.method.content:
+    if new.method.scope is not old.method.scope:
         raise OptionError(
-            f"the old run timed {old.method.content.value} and this one {new.method.content.value}.\n"
-            f"  to do    measure with --clock {old.method.content.value}"
+            f"the old run timed {old.method.scope.value} and this one {new.method.scope.value}.\n"
+            f"  to do    measure with --clock {old.method.scope.value}"
         )
-    earlier = {(row.contender, row.setting): row for row in old.measurements}
+    earlier = {(row.candidate, row.setting): row for row in old.measurements}
     changes = []
     for row in new.measurements:
-        before = earlier.get((row.contender, row.setting))
+        before = earlier.get((row.candidate, row.setting))
         ratio = None if before is None else _ratio(row, before, new.method.seed)
         if ratio is not None:
-            changes.append(Change(row.contender, row.setting, ratio))
+            changes.append(TimingChange(row.candidate, row.setting, ratio))
     if not changes:
-        raise OptionError(f"the runs have no contender and setting in common.\n{_contents(old)}\n{_contents(new)}")
-    return Comparison(tuple(changes), (*_differences(new, old), *_unmatched(new, old, changes), *_unsure(changes)))
+        raise OptionError(f"the runs have no candidate and setting in common.\n{_contents(old)}\n{_contents(new)}")
+    return RunComparison(tuple(changes), (*_differences(new, old), *_unmatched(new, old, changes), *_unsure(changes)))
 
 
-def _ratio(new: Measurement, old: Measurement, seed: int) -> Ratio | None:
+def _ratio(new: TimingResult, old: TimingResult, seed: int) -> Ratio | None:
     """Of the device's own times where both have them, else of the host's."""
     if new.device_ms and old.device_ms:
         return independent_ratio(new.device_ms, old.device_ms, "the old run", seed)
@@ -81,7 +81,7 @@ def _ratio(new: Measurement, old: Measurement, seed: int) -> Ratio | None:
 
 
 def _contents(run: BenchRun) -> str:
-    rows = "; ".join(f"{row.contender} ({row.setting})" for row in run.measurements) or "nothing"
+    rows = "; ".join(f"{row.candidate} ({row.setting})" for row in run.measurements) or "nothing"
     return f"  {run.created}: {rows}"
 
 
@@ -97,19 +97,19 @@ def _differences(new: BenchRun, old: BenchRun) -> list[str]:
     return [f"{name} differs: {before} then, {now} now" for name, (before, now) in pairs.items() if before != now]
 
 
-def _unmatched(new: BenchRun, old: BenchRun, changes: list[Change]) -> list[str]:
-    compared = {(change.contender, change.setting) for change in changes}
+def _unmatched(new: BenchRun, old: BenchRun, changes: list[TimingChange]) -> list[str]:
+    compared = {(change.candidate, change.setting) for change in changes}
     return [
-        f"{row.contender} ({row.setting}) is only in the {which} run"
+        f"{row.candidate} ({row.setting}) is only in the {which} run"
         for which, run in (("old", old), ("new", new))
         for row in run.measurements
-        if (row.contender, row.setting) not in compared
+        if (row.candidate, row.setting) not in compared
     ]
 
 
-def _unsure(changes: list[Change]) -> list[str]:
+def _unsure(changes: list[TimingChange]) -> list[str]:
     return [
-        f"{change.contender} ({change.setting}): fewer than {LEAST_ROUNDS} rounds, so nothing is certain"
+        f"{change.candidate} ({change.setting}): fewer than {LEAST_ROUNDS} rounds, so nothing is certain"
         for change in changes
         if change.ratio.interval is None
     ]

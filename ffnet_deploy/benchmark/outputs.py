@@ -1,4 +1,4 @@
-"""Whether a fast contender is also a right one: its output beside the baseline's, for the same images."""
+"""Whether a fast candidate is also a right one: its output beside the baseline's, for the same images."""
 
 from collections.abc import Mapping
 
@@ -7,32 +7,28 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.benchmark.record import OutputCheck
 from ffnet_deploy.core.contract import Contract, OutputKind
-from ffnet_deploy.evaluation.resampling import bilinear_rows, nearest
+from ffnet_deploy.evaluation.resampling import banded_argmax, bilinear_rows, nearest
 
 LEAST_AGREEMENT: Mapping[str, float] = {"fp32": 99.5, "fp16": 99.0, "bf16": 97.0, "int8": 90.0, "fp8": 90.0}
 """Pixels, in percent, that must have the baseline's label, by precision. Far wider than what an export is held to: it
 is to find a wrong network, not to judge a good one."""
-
-_BAND_VALUES = 500_000
-"""Scores held at once while label maps are made: 2 MB of float32, which stay in a processor's cache."""
 
 
 def label_maps(output: NDArray[np.generic], contract: Contract, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The class of every pixel at `size` (height, width), uint8 (batch, height, width), from a network's output."""
     if contract.output is OutputKind.LABELS:
         return np.stack([nearest(one.astype(np.uint8, copy=False), size) for one in output])
-    return np.stack([_best_classes(np.moveaxis(one, 0, -1).astype(np.float32, order="C"), size) for one in output])
+    maps = (np.moveaxis(one, 0, -1).astype(np.float32, order="C") for one in output)
+    return np.stack([_largest(scores, size) for scores in maps])
 
 
-def _best_classes(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """`scores`, float32 (height, width, classes), enlarged to `size`, then the best class, a band of rows at a time."""
-    labels = np.empty(size, np.uint8)
-    step = max(_BAND_VALUES // (scores.shape[2] * size[1]), 1)
-    for start in range(0, size[0], step):
-        stop = min(start + step, size[0])
-        band = bilinear_rows(lambda first, last: scores[first:last], scores.shape[:2], size, start, stop)
-        labels[start:stop] = band.argmax(axis=-1)
-    return labels
+def _largest(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+    source = (scores.shape[0], scores.shape[1])
+
+    def rows(start: int, stop: int) -> NDArray[np.float32]:
+        return bilinear_rows(lambda first, last: scores[first:last], source, size, start, stop)
+
+    return banded_argmax(rows, scores.shape[2], size)
 
 
 def check_output(
@@ -48,7 +44,7 @@ def check_output(
         mine: output under test, and what it means.
         other: output to compare with, and what it means.
         size: input (height, width): where labels are compared.
-        against: name of the contender that gave `other`.
+        against: name of the candidate that gave `other`.
         least: agreement, percent, below which `mine` is wrong.
     """
     with np.errstate(invalid="ignore"):  # what is not finite is found below

@@ -10,29 +10,36 @@ Samples = tuple[float, ...]
 """Times in milliseconds, in the order they were taken."""
 
 
-class Content(str, Enum):
+class TimingScope(str, Enum):
     """What lies between the start and the stop of the clock."""
 
     NETWORK = "network"
-    """The network alone, on input that lies where it is needed; on a GPU input and output stay in its memory."""
-    TRANSFERS = "transfers"
-    """The network with the copies to and from the device; on a CPU the same as the network alone."""
+    """The network alone; on a GPU, input and output stay in its memory."""
+    DEVICE = "device"
+    """The network with the copies from and to host memory; on a CPU, the network alone."""
     END_TO_END = "end-to-end"
-    """From an encoded image in memory to a label map at the image's size: decoding, resizing, normalising, copies,
-    network, enlargement and argmax."""
+    """From a decoded image to a label map at the image's size: resizing, normalising, copies, network, enlargement and
+    argmax."""
+    FILE = "file"
+    """From the bytes of a JPEG or PNG file in memory to a label map: decoding, then all of `END_TO_END`."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "TimingScope | None":
+        return cls.DEVICE if value == "transfers" else None  # its name until version 0.1.0
 
     @property
     def sentence(self) -> str:
-        """What the clock holds, in words."""
+        """What is timed, in words."""
         return {
-            Content.NETWORK: "network only",
-            Content.TRANSFERS: "network, and copies to and from the device",
-            Content.END_TO_END: "decoding, resizing, normalising, copies, network, enlargement and argmax",
+            TimingScope.NETWORK: "network only",
+            TimingScope.DEVICE: "network, and copies to and from the device",
+            TimingScope.END_TO_END: "resizing, normalising, copies, network, enlargement and argmax of a decoded image",
+            TimingScope.FILE: "decoding, resizing, normalising, copies, network, enlargement and argmax",
         }[self]
 
 
 class Verdict(str, Enum):
-    """How a contender compares with another."""
+    """How a candidate compares with another."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -44,7 +51,7 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a number lies with the probability `level` (0..1)."""
+    """Confidence interval of a number, of probability `level` (0..1)."""
 
     low: float
     high: float
@@ -56,14 +63,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Setting:
-    """The point of a sweep at which a contender was timed.
+    """The point of a sweep at which a candidate was timed.
 
     Attributes:
-        batch: images per call.
-        height: of the input, pixels.
-        width: of the input, pixels.
-        threads: CPU threads within a call; 0: all cores.
-        streams: calls in flight at a time.
+        batch: Images per call.
+        height: Height of the input, pixels.
+        width: Width of the input, pixels.
+        threads: CPU threads within a call; 0 uses all cores.
+        streams: Calls in flight at a time.
     """
 
     batch: int = 1
@@ -80,22 +87,22 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Method:
+class TimingMethod:
     """How the samples were taken.
 
     Attributes:
-        content: what the clock held.
-        warmup_ms: each contender ran at least this long before its first sample, milliseconds,
-        warmup_runs: and at least this often.
-        seconds: each contender was timed for at least this long in all,
-        samples: and at least this often,
-        rounds: in at least so many turns, the order of the contenders drawn anew for each round.
-        settle_ms: a turn begins with uncounted runs for about this long where its runs are much shorter.
-        seed: of the order and of the resampling.
-        queue: calls that a GPU is given in a row before it is waited for; a sample is their time divided by them.
+        scope: What lies between the start and the stop of the clock.
+        warmup_ms: Minimum duration of the warm-up of each candidate, milliseconds.
+        warmup_runs: Minimum number of calls of the warm-up.
+        seconds: Minimum time for which each candidate is timed.
+        samples: Minimum number of samples per candidate.
+        rounds: Minimum number of rounds; the order of the candidates is reshuffled in each.
+        settle_ms: Duration of uncounted calls at the start of a turn, for candidates whose calls are shorter than that.
+        seed: Seed of the order and of the bootstrap.
+        queue: Calls that are submitted before the device is waited for; a sample is their time divided by this number.
     """
 
-    content: Content = Content.NETWORK
+    scope: TimingScope = TimingScope.NETWORK
     warmup_ms: float = 200.0
     warmup_runs: int = 3
     seconds: float = 3.0
@@ -112,7 +119,7 @@ class Method:
         for name in ("warmup_ms", "seconds", "settle_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise OptionError(f"{name} must be a time from 0: got {getattr(self, name)}")
-        if self.queue > 1 and self.content is not Content.NETWORK:
+        if self.queue > 1 and self.scope is not TimingScope.NETWORK:
             raise OptionError("calls are queued for the network alone: copies wait for each other")
 
 
@@ -121,16 +128,16 @@ class Summary:
     """What was computed from the samples; all times in milliseconds.
 
     Attributes:
-        count: number of samples.
-        median: with its confidence interval, resampled by rounds.
-        median_interval: None where there were too few rounds.
-        mean: arithmetic.
-        minimum: the fastest sample.
-        maximum: the slowest sample.
-        p90: 90th percentile; likewise `p95`, `p99`.
+        count: Number of samples.
+        median: Median of all samples.
+        median_interval: Its confidence interval, resampled by rounds; None where there were too few rounds.
+        mean: Arithmetic mean.
+        minimum: Fastest sample.
+        maximum: Slowest sample.
+        p90: 90th percentile.
         p95: 95th percentile.
         p99: 99th percentile.
-        spread: standard deviation in percent of the mean.
+        spread: Standard deviation in percent of the mean.
     """
 
     count: int
@@ -147,13 +154,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median time as a multiple of another contender's: below 1 is faster.
+    """Median time as a multiple of another candidate's: below 1 is faster.
 
     Attributes:
-        against: name of the other contender, timed in the same rounds.
-        value: ratio of the medians.
-        interval: of `value`, rounds resampled jointly so that drift of the machine hits both alike.
-        verdict: faster or slower only where a far stricter interval says so too.
+        against: Name of the other candidate, which was timed in the same rounds.
+        value: Ratio of the medians.
+        interval: Interval of `value`; rounds are resampled jointly, so that drift of the machine affects both alike.
+        verdict: Faster or slower only where a far stricter interval excludes 1 too.
     """
 
     against: str
@@ -164,14 +171,14 @@ class Ratio:
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """A contender's output beside another's, for the same images.
+    """A candidate's output beside another's, for the same images.
 
     Attributes:
-        against: name of the other contender.
-        agreement: pixels with the same label, percent.
-        relative: largest difference of a value, relative to the largest magnitude; None for label maps.
-        least: agreement, percent, below which the output counts as wrong.
-        passed: whether it is right.
+        against: Name of the other candidate.
+        agreement: Pixels with the same label, percent.
+        relative: Largest difference of a value, relative to the largest magnitude; None for label maps.
+        least: Agreement, percent, below which the output counts as wrong; 0 judges finite values only.
+        passed: Whether the output counts as right.
     """
 
     against: str
@@ -182,20 +189,20 @@ class OutputCheck:
 
 
 @dataclass(frozen=True)
-class Layer:
+class ProfileRow:
     """A layer, or all layers of one block of the network, in a profile.
 
     Attributes:
-        name: of the layer, or of the block.
-        block: the part of FFNet it belongs to, for instance ``"stage 3 token mixer"``.
-        operator: what it computes; empty for a block.
-        milliseconds: per call, mean.
-        share: of the whole call, percent.
-        flops: floating-point (or integer) operations per call, two for a multiply-add; None: unknown.
-        bytes: read and written at least, once each; None: unknown.
-        limit_ms: the least time that the device's peaks allow.
-        bound: what sets that limit: ``"compute"`` or ``"memory"``.
-        of_limit: `limit_ms` in percent of `milliseconds`: 100 is as fast as can be.
+        name: Name of the layer or block.
+        block: Part of FFNet that it belongs to, for instance ``"stage 3 token mixer"``.
+        operator: What it computes; empty for a block.
+        milliseconds: Mean time per call.
+        share: Part of the whole call, percent.
+        flops: Floating-point (or integer) operations per call, two for a multiply-add; None where unknown.
+        bytes: Minimum memory traffic, every tensor read or written once; None where unknown.
+        limit_ms: Minimum time that the device's peaks allow.
+        bound: What sets that limit: ``"compute"`` or ``"memory"``.
+        of_limit: `limit_ms` in percent of `milliseconds`: 100 is the roofline.
     """
 
     name: str
@@ -215,9 +222,9 @@ class Peaks:
     """The most that a device can do.
 
     Attributes:
-        flops: operations per second in the contender's precision.
-        bytes: memory traffic, bytes per second.
-        source: where the numbers are from.
+        flops: Operations per second in the candidate's precision.
+        bytes: Memory traffic, bytes per second.
+        source: Where the numbers come from.
     """
 
     flops: float
@@ -226,36 +233,36 @@ class Peaks:
 
 
 @dataclass(frozen=True)
-class Profile:
+class LayerProfile:
     """Where the time of a call goes. Profiling costs time itself: compare layers, not totals with the timings.
 
     Attributes:
-        tool: what measured it.
-        runs: calls that were averaged.
-        layers: in the order they run.
-        blocks: sums over the layers of each block, in the order of the network.
-        peaks: of the device, for the limits.
+        tool: Profiler that measured it.
+        runs: Number of calls that were averaged.
+        layers: Layers in the order of execution.
+        blocks: Sums over the layers of each block, in the order of the network.
+        peaks: Peaks of the device that the limits rest on.
     """
 
     tool: str
     runs: int
-    layers: tuple[Layer, ...]
-    blocks: tuple[Layer, ...]
+    layers: tuple[ProfileRow, ...]
+    blocks: tuple[ProfileRow, ...]
     peaks: Peaks | None = None
 
 
 @dataclass(frozen=True)
-class Contender:
+class CandidateInfo:
     """What was timed.
 
     Attributes:
-        name: by which it is told from the others.
-        engine: runtime, version and device.
-        precision: for instance ``"fp32"`` or ``"int8"``.
-        network: config name.
-        artifact: file name; None: built in memory.
-        sha256: of that file.
-        notes: what to know of its results.
+        name: Name that is unique in the run.
+        engine: Runtime, version and device.
+        precision: What it computes in, for instance ``"fp32"`` or ``"int8"``.
+        network: Name of the config.
+        artifact: File name; None where the network was built in memory.
+        sha256: SHA-256 of that file.
+        notes: Remarks about its results.
     """
 
     name: str
@@ -268,25 +275,25 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One contender at one setting.
+class TimingResult:
+    """One candidate at one setting.
 
     Attributes:
-        contender: its name.
-        setting: where in the sweep.
-        rounds_ms: host clock, every sample, one tuple per round.
-        device_ms: GPU events' times of the same samples, one tuple per round; empty without a GPU.
-        wall_s: time spent in the counted runs, all streams together.
-        summary: of `rounds_ms`; None where no sample was taken.
-        device_summary: of `device_ms`.
-        throughput: images per second.
-        ratio: to the baseline; None for the baseline itself.
-        check: of the output; None for the baseline itself.
-        profile: where the time goes; None: not asked for, or not possible.
-        error: why it ended early; the samples up to then are kept.
+        candidate: Name of the candidate.
+        setting: Point of the sweep.
+        rounds_ms: Every sample by the host's clock, one tuple per round.
+        device_ms: Times of the same samples by the GPU's events, one tuple per round; empty without a GPU.
+        wall_s: Time spent in the counted calls, all streams together.
+        summary: Summary of `rounds_ms`; None where no sample was taken.
+        device_summary: Summary of `device_ms`.
+        throughput: Images per second.
+        ratio: Ratio to the baseline; None for the baseline itself.
+        check: Comparison of the output with the baseline's; None for the baseline itself.
+        profile: Where the time goes; None where it was not asked for, or is not possible.
+        error: Why it ended early; the samples up to then are kept.
     """
 
-    contender: str
+    candidate: str
     setting: Setting
     rounds_ms: tuple[Samples, ...]
     device_ms: tuple[Samples, ...] = ()
@@ -296,15 +303,15 @@ class Measurement:
     throughput: float | None = None
     ratio: Ratio | None = None
     check: OutputCheck | None = None
-    profile: Profile | None = None
+    profile: LayerProfile | None = None
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A contender that could not start here, and what to install."""
+    """A candidate that could not start on this machine, and what to install."""
 
-    contender: str
+    candidate: str
     reason: str
 
 
@@ -313,12 +320,12 @@ class CpuState:
     """A CPU at one moment.
 
     Attributes:
-        model: as it names itself.
-        cores: logical cores of the machine.
-        affinity: logical cores this process may run on.
-        governor: of the clock frequency; None: not to be read here.
-        megahertz: mean over all cores; None: not to be read here.
-        load: load average over 1, 5 and 15 minutes.
+        model: Name of the processor.
+        cores: Number of logical cores of the machine.
+        affinity: Logical cores that this process may run on.
+        governor: Governor of the clock frequency; None where it cannot be read.
+        megahertz: Mean clock over all cores; None where it cannot be read.
+        load: Load average over 1, 5 and 15 minutes.
     """
 
     model: str
@@ -334,17 +341,17 @@ class GpuState:
     """A GPU at one moment, as NVML tells; None where it does not.
 
     Attributes:
-        index: of the device.
-        name: as it names itself.
-        driver: version.
-        sm_megahertz: clock of the multiprocessors.
-        memory_megahertz: clock of the memory.
-        watts: power drawn.
-        celsius: temperature.
-        throttle: why the clocks are held down, in words; empty: they are not.
-        memory_used: bytes, by all processes.
-        memory_total: bytes.
-        processes: how many other processes compute on it.
+        index: Number of the device.
+        name: Name of the device.
+        driver: Version of the driver.
+        sm_megahertz: Clock of the multiprocessors.
+        memory_megahertz: Clock of the memory.
+        watts: Power drawn.
+        celsius: Temperature.
+        throttle: Reasons why the clocks are reduced, in words; empty where they are not.
+        memory_used: Memory in use by all processes, bytes.
+        memory_total: Memory of the device, bytes.
+        processes: Number of other processes that compute on it.
     """
 
     index: int
@@ -374,23 +381,23 @@ class BenchRun:
     """A whole run.
 
     Attributes:
-        created: UTC, ISO 8601.
-        method: how the samples were taken.
-        contenders: what was timed; the first is the baseline.
-        measurements: every contender at every setting.
-        missing: what could not start here.
-        before: the machine before the first sample.
-        after: the machine after the last.
-        environment: operating system, Python, variables that steer threads.
-        versions: of the packages that matter.
-        warnings: what to know before trusting the numbers.
-        interrupted: stopped by hand; the samples up to then are kept.
+        created: Time of its end, UTC, ISO 8601.
+        method: How the samples were taken.
+        candidates: What was timed; the first is the baseline.
+        measurements: Results of every candidate at every setting.
+        missing: Candidates that could not start on this machine.
+        before: State of the machine before the first sample.
+        after: State of the machine after the last sample.
+        environment: Operating system, Python, and the environment variables that steer threads.
+        versions: Versions of the packages that matter.
+        warnings: What to know before trusting the numbers.
+        interrupted: Whether the run was stopped early; the samples up to then are kept.
     """
 
     created: str
-    method: Method
-    contenders: tuple[Contender, ...]
-    measurements: tuple[Measurement, ...]
+    method: TimingMethod
+    candidates: tuple[CandidateInfo, ...]
+    measurements: tuple[TimingResult, ...]
     missing: tuple[Missing, ...]
     before: DeviceState
     after: DeviceState
@@ -401,5 +408,5 @@ class BenchRun:
 
     @property
     def baseline(self) -> str | None:
-        """Name of the contender that all others are compared with."""
-        return self.contenders[0].name if self.contenders else None
+        """Name of the candidate that all others are compared with."""
+        return self.candidates[0].name if self.candidates else None

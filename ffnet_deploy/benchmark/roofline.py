@@ -40,7 +40,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSize:
     """Shape and bytes per value of a layer's input or output."""
 
     shape: Shape
@@ -52,7 +52,7 @@ class Tensor:
         return prod(self.shape) * self.itemsize
 
 
-def cost(operator: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Cost:
+def cost(operator: str, inputs: Sequence[TensorSize], outputs: Sequence[TensorSize]) -> Cost:
     """The cost of a layer from the shapes of its tensors, weights among the inputs as ONNX has them."""
     if operator in _FREE or not outputs:
         return Cost(0.0, 0.0)

@@ -1,7 +1,7 @@
 """What can be said of samples that were taken in rounds on a machine that drifts.
 
 Resampling draws whole rounds: samples of one round are neighbours in time and share its disturbances, so that a round
-tells less than its number of samples suggests. Two contenders of one run are resampled with the same rounds, so that
+tells less than its number of samples suggests. Two candidates of one run are resampled with the same rounds, so that
 what slowed a round down hits both alike and cancels in their ratio.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval); Field and Welsh,
@@ -22,13 +22,13 @@ LEVEL = 0.95
 """Probability that an interval holds the true value."""
 
 CERTAIN = 0.999
-"""Probability asked for before one contender is called faster than another."""
+"""Probability asked for before one candidate is called faster than another."""
 
 MARGIN = 0.01
 """Differences of time below this share are not called faster or slower, however certain."""
 
 UNSTEADY = 2.5
-"""Spread, in percent, from which a contender's times are called unsteady."""
+"""Spread, in percent, from which a candidate's times are called unsteady."""
 
 LEAST_ROUNDS = 6
 """Below this many rounds there is no interval: resampling a handful promises more than it knows."""
@@ -73,12 +73,12 @@ def median_interval(rounds: Rounds, seed: int = 0, level: float = LEVEL) -> Inte
 
 
 def ratio(mine: Rounds, other: Rounds, against: str, seed: int = 0) -> Ratio | None:
-    """The ratio of the medians of two contenders that were timed in the same rounds; None where one has no sample.
+    """The ratio of the medians of two candidates that were timed in the same rounds; None where one has no sample.
 
     Args:
-        mine: samples of the contender, one tuple for each round.
-        other: samples of the other contender in the same rounds.
-        against: name of the other contender.
+        mine: samples of the candidate, one tuple for each round.
+        other: samples of the other candidate in the same rounds.
+        against: name of the other candidate.
         seed: of the resampling.
     """
     pairs = [(first, second) for first, second in zip(mine, other, strict=False) if first and second]

@@ -1,19 +1,25 @@
-"""What one sample holds: the call of an engine, with or without what comes before and after it."""
+"""One sample: the call of an engine, with or without what comes before and after it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.benchmark.method import Step
+from ffnet_deploy.benchmark.interleaved import Step
 from ffnet_deploy.benchmark.outputs import label_maps
-from ffnet_deploy.benchmark.record import Content, Method, Setting
+from ffnet_deploy.benchmark.record import Setting, TimingMethod, TimingScope
 from ffnet_deploy.core.contract import Contract, DimensionRange, check_multiples
 from ffnet_deploy.core.errors import DataError, OptionError
+from ffnet_deploy.engines.cuda import Cuda, CudaError, DeviceArray
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_image
+
+if TYPE_CHECKING:
+    from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine
 
 
 @runtime_checkable
@@ -54,7 +60,7 @@ class Picture:
 
 
 def check_setting(contract: Contract, setting: Setting, name: str) -> None:
-    """Raise `OptionError`, naming what is accepted, unless a contender with `contract` takes inputs of `setting`."""
+    """Raise `OptionError`, naming what is accepted, unless a candidate with `contract` takes inputs of `setting`."""
     for what, dimension, value in (
         ("batch", contract.batch, setting.batch),
         ("height", contract.height, setting.height),
@@ -75,30 +81,111 @@ def batch_of(picture: Picture, contract: Contract, setting: Setting) -> NDArray[
     return network_input(np.stack([shown] * setting.batch), contract)
 
 
-def make_step(engine: Engine, method: Method, setting: Setting, picture: Picture) -> Step:
+def make_step(engine: Engine, method: TimingMethod, setting: Setting, picture: Picture) -> Step:
     """One sample of `engine`: a call that is complete when it returns."""
-    if method.content is Content.END_TO_END:
-        return _end_to_end(engine, setting, picture)
-    batch = batch_of(picture, engine.contract, setting)
-    if method.content is Content.NETWORK and isinstance(engine, DeviceEngine):
-        return engine.device_step(batch, method.queue)
-    return _call(engine, batch, method.queue)
+    contract, size, queue = engine.contract, (setting.height, setting.width), method.queue
+    batch = batch_of(picture, contract, setting)
+    if method.scope is TimingScope.NETWORK and isinstance(engine, DeviceEngine):
+        return engine.device_step(batch, queue)
+    image = picture.decoded()
 
-
-def _call(engine: Engine, batch: NDArray[np.generic], queue: int) -> Step:
-    def step() -> None:
+    def call() -> None:
         for _ in range(queue):
             engine.run(batch)
 
-    return step
+    def from_images(images: list[NDArray[np.uint8]]) -> None:
+        shown = np.stack([resize_image(one, size) for one in images])
+        label_maps(engine.run(network_input(shown, contract)), contract, image.shape[:2])
+
+    def end_to_end() -> None:
+        from_images([image] * setting.batch)
+
+    def from_file() -> None:
+        from_images([picture.decoded() for _ in range(setting.batch)])
+
+    return {TimingScope.END_TO_END: end_to_end, TimingScope.FILE: from_file}.get(method.scope, call)
 
 
-def _end_to_end(engine: Engine, setting: Setting, picture: Picture) -> Step:
-    size = (setting.height, setting.width)
+class TensorRTOnDevice:
+    """A `TensorRTEngine` that is also a `DeviceEngine`.
 
-    def step() -> None:
-        images = [picture.decoded() for _ in range(setting.batch)]
-        batch = network_input(np.stack([resize_image(image, size) for image in images]), engine.contract)
-        label_maps(engine.run(batch), engine.contract, images[0].shape[:2])
+    Args:
+        engine: closed together with this.
+        device: number of the GPU it is on.
+    """
 
-    return step
+    def __init__(self, engine: "TensorRTEngine", device: int = 0) -> None:
+        self._engine = engine
+        self._device = device
+        self.contract, self.name, self.precision = engine.contract, engine.name, getattr(engine, "precision", None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of its results."""
+        return self._engine.notes
+
+    def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The network's output for `batch`, copies to and from the GPU included."""
+        return self._engine.run(batch)
+
+    def device_step(self, batch: NDArray[np.generic], queue: int) -> Step:
+        """See `DeviceEngine`."""
+        return DeviceStep(self._engine, Cuda(self._device), batch, queue)
+
+    def close(self) -> None:
+        """Release the engine; calling it twice is harmless."""
+        self._engine.close()
+
+    def __enter__(self) -> "TensorRTOnDevice":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class DeviceStep:
+    """Runs an engine on one batch in the GPU's memory, `queue` times in a row, between two events of a stream."""
+
+    def __init__(self, engine: "TensorRTEngine", cuda: Cuda, batch: NDArray[np.generic], queue: int) -> None:
+        self._engine, self._cuda, self._queue = engine, cuda, queue
+        output = engine.run(batch)
+        cuda.use()
+        self._stream = cuda.create_stream()
+        self._begin, self._end = cuda.create_event(timing=True), cuda.create_event(timing=True)
+        self._input = self._array(batch)
+        self._output = self._array(output)
+        self._upload(batch)
+
+    def _array(self, like: NDArray[np.generic]) -> DeviceArray:
+        return DeviceArray(self._cuda.allocate(like.nbytes), like.shape, like.dtype.str, int(self._stream))
+
+    def _upload(self, batch: NDArray[np.generic]) -> None:
+        batch = np.ascontiguousarray(batch)
+        self._cuda.upload(self._input.address, batch.ctypes.data, batch.nbytes, self._stream)
+        self._cuda.synchronize(self._stream)
+
+    def __call__(self) -> float:
+        """Milliseconds of one run by the GPU's events."""
+        cuda = self._cuda
+        cuda.record(self._begin, self._stream)
+        for _ in range(self._queue):
+            self._engine.run_device(self._input, self._output)
+        cuda.record(self._end, self._stream)
+        cuda.wait_on_host(self._end)
+        return cuda.elapsed(self._begin, self._end) / self._queue
+
+    def close(self) -> None:
+        """Release memory, stream and events."""
+        cuda = self._cuda
+        for release, what in (
+            (cuda.synchronize, self._stream),
+            (cuda.free, self._input.address),
+            (cuda.free, self._output.address),
+            (cuda.destroy_event, self._begin),
+            (cuda.destroy_event, self._end),
+            (cuda.destroy_stream, self._stream),
+        ):
+            with suppress(CudaError):  # of a device that vanished nothing can be released
+                release(what)

@@ -9,20 +9,21 @@ import cv2
 from cyclopts import Parameter
 
 from ffnet_deploy.benchmark.bench import BenchOptions, bench
-from ffnet_deploy.benchmark.compare import Comparison, compare
-from ffnet_deploy.benchmark.contenders import (
+from ffnet_deploy.benchmark.candidates import (
     ArtifactOptions,
     Candidate,
     Runtime,
+    TorchSource,
     artifact_candidates,
     baseline_first,
     distinct,
+    torch_candidates,
 )
+from ffnet_deploy.benchmark.compare import RunComparison, compare
 from ffnet_deploy.benchmark.files import read_run, write_run
-from ffnet_deploy.benchmark.record import BenchRun, Content, Method
-from ffnet_deploy.benchmark.settings import Grid
+from ffnet_deploy.benchmark.record import BenchRun, TimingMethod, TimingScope
 from ffnet_deploy.benchmark.steps import Picture
-from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchSource, torch_candidates
+from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.cli.bench_tables import show_changes, show_profiles, show_run, show_sweep
 from ffnet_deploy.cli.console import (
     FLAT,
@@ -48,10 +49,11 @@ from ffnet_deploy.cli.options import (
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import check_target
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of, gpu_index
+from ffnet_deploy.engines.torch import TorchForm
 from ffnet_deploy.evaluation.images import read_image, read_whole
 from ffnet_deploy.evaluation.packaged import packaged_scenes
 from ffnet_deploy.report import ReportData, write_report
-from ffnet_deploy.report.merge import environment, timed_contenders
+from ffnet_deploy.report.builder import environment, timed_candidates
 from ffnet_deploy.report.write import check_report_target
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
@@ -63,7 +65,7 @@ app = make_app(
 
 
 @dataclass(frozen=True)
-class ContenderFlags:
+class CandidateFlags:
     """What is timed."""
 
     config: Annotated[str | None, Parameter(group=EVERYDAY, metavar="NAME")] = None
@@ -77,7 +79,8 @@ class ContenderFlags:
     provider: Annotated[str | None, Parameter(group=ENGINE, metavar="LIST")] = None
     """Execution providers of ONNX Runtime, each timed: cpu, cuda, tensorrt. By default the one of the device."""
     torch_forms: Annotated[str, Parameter(group=ENGINE, metavar="LIST")] = "published,reparameterized"
-    """Forms of the PyTorch network: published, reparameterized, channels-last, amp, fp16, compiled."""
+    """Forms of the PyTorch network: published, reparameterized, channels-last, amp, compiled; on GPUs also fp16,
+    cuda-graph and compiled-fp16."""
     cuda_graph: Annotated[bool, Parameter(group=ENGINE, negative="--no-cuda-graph")] = True
     """Let TensorRT engines launch a captured CUDA graph."""
     trust_engine: Annotated[bool, Parameter(group=ENGINE)] = False
@@ -163,8 +166,9 @@ class MeasurementFlags:
     """CPU threads within a call; 0 takes all cores."""
     streams: Annotated[str, Parameter(group=MEASUREMENT, metavar="N,N")] = "1"
     """Numbers of calls that are in flight at the same time."""
-    clock: Annotated[Content, choice(Content, MEASUREMENT)] = Content.NETWORK
-    """What is inside the clock: the network, its copies too, or everything from image file to labels."""
+    clock: Annotated[TimingScope, choice(TimingScope, MEASUREMENT)] = TimingScope.NETWORK
+    """What is timed: the network alone, with its copies to and from the device (device), from a decoded image to the
+    label map (end-to-end), or from the bytes of an image file (file)."""
     seconds: Annotated[float, Parameter(group=MEASUREMENT)] = 3.0
     """Minimum time in seconds for which each candidate is timed."""
     samples: Annotated[int, Parameter(group=MEASUREMENT)] = 50
@@ -195,7 +199,7 @@ class MeasurementFlags:
             threads=parse_numbers(self.threads, "--threads"),
             streams=parse_numbers(self.streams, "--streams"),
         )
-        method = Method(
+        method = TimingMethod(
             self.clock,
             self.warmup,
             seconds=self.seconds,
@@ -247,21 +251,21 @@ class RecordFlags:
 @app.default
 def command(
     *artifacts: Annotated[Path, Parameter(group=EVERYDAY, help="Exported files to time: .onnx or .engine.")],
-    contenders: Annotated[ContenderFlags, FLAT] = ContenderFlags(),
+    which: Annotated[CandidateFlags, FLAT] = CandidateFlags(),
     measurement: Annotated[MeasurementFlags, FLAT] = MeasurementFlags(),
     record: Annotated[RecordFlags, FLAT] = RecordFlags(),
 ) -> int:
     """Time what is named, and hold it to what it may cost."""
     old = record.read_old()
     options = measurement.options()
-    opening = contenders.artifact_options(artifacts)
+    opening = which.artifact_options(artifacts)
     with progress_bar() as downloaded:
         torch = None
-        if contenders.config is not None:
-            checkpoint = chosen_checkpoint(contenders.checkpoint, Path(contenders.config).stem)
-            torch = TorchSource(contenders.config, checkpoint, contenders.device or "cpu", downloaded)
-        candidates = all_candidates(artifacts, opening, torch, contenders.forms())
-        candidates = baseline_first(candidates, contenders.baseline)
+        if which.config is not None:
+            checkpoint = chosen_checkpoint(which.checkpoint, Path(which.config).stem)
+            torch = TorchSource(which.config, checkpoint, which.device or "cpu", downloaded)
+        candidates = all_candidates(artifacts, opening, torch, which.forms())
+        candidates = baseline_first(candidates, which.baseline)
         with progress_bar("timing") as progress:
             run = bench(candidates, options, progress=progress)
     return finish(run, artifacts, record, old)
@@ -325,28 +329,28 @@ def write_html(path: Path, run: BenchRun, artifacts: Sequence[Path]) -> None:
     Raises:
         StorageError: a file cannot be written.
     """
-    if not run.contenders:
+    if not run.candidates:
         return
-    contenders = timed_contenders(run, artifacts)
-    title = f"{contenders[0].network}: {len(contenders)} contenders timed"
-    data = ReportData(title, run.created, contenders, run=run, environment=environment(run), notes=run.warnings)
+    candidates = timed_candidates(run, artifacts)
+    title = f"{candidates[0].network}: {len(candidates)} candidates timed"
+    data = ReportData(title, run.created, candidates, run=run, environment=environment(run), notes=run.warnings)
     page, *_ = write_report(path, data)
     console.print(f"report in {page}", soft_wrap=True)
 
 
-def list_faults(run: BenchRun, comparison: Comparison | None, fail_over: float | None) -> list[str]:
+def list_faults(run: BenchRun, comparison: RunComparison | None, fail_over: float | None) -> list[str]:
     """What makes the command fail, in words; empty: nothing."""
     faults = [
-        f"{row.contender} ({row.setting}): wrong output"
+        f"{row.candidate} ({row.setting}): wrong output"
         for row in run.measurements
         if row.check is not None and not row.check.passed
     ]
     faults += [
-        f"{row.contender} ({row.setting}) ended early: {row.error}" for row in run.measurements if row.error is not None
+        f"{row.candidate} ({row.setting}) ended early: {row.error}" for row in run.measurements if row.error is not None
     ]
     if comparison is not None and fail_over is not None:
         faults += [
-            f"{change.contender} ({change.setting}) became {change.percent:.1f} % slower, more than {fail_over:g} %"
+            f"{change.candidate} ({change.setting}) became {change.percent:.1f} % slower, more than {fail_over:g} %"
             for change in comparison.beyond(fail_over)
         ]
     return faults

@@ -3,8 +3,8 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ffnet_deploy.benchmark.compare import Comparison
-from ffnet_deploy.benchmark.record import BenchRun, Interval, Layer, Measurement, Verdict
+from ffnet_deploy.benchmark.compare import RunComparison
+from ffnet_deploy.benchmark.record import BenchRun, Interval, ProfileRow, TimingResult, Verdict
 from ffnet_deploy.benchmark.sweep import best_within, frontier, points
 from ffnet_deploy.cli.console import console, report_note
 
@@ -18,13 +18,13 @@ _WIDE = 110
 
 def show_run(run: BenchRun) -> None:
     """Print what the clock held, a line for each measurement, what is missing, and what to beware of."""
-    console.print(f"clock: {run.method.content.sentence}", soft_wrap=True)
+    console.print(f"clock: {run.method.scope.sentence}", soft_wrap=True)
     console.print(_machine(run), soft_wrap=True)
-    for number, one in enumerate(run.contenders, 1):
+    for number, one in enumerate(run.candidates, 1):
         console.print(f"{number}  {one.name}: {one.precision}, {one.engine}", soft_wrap=True)
     console.print(_run_table(run))
     for missing in run.missing:
-        report_note(f"{missing.contender} is left out: {missing.reason}")
+        report_note(f"{missing.candidate} is left out: {missing.reason}")
     for warning in run.warnings:
         report_note(warning)
 
@@ -42,7 +42,7 @@ def _run_table(run: BenchRun) -> Table:
     settings = {row.setting for row in run.measurements}
     several = len(settings) > 1
     where = "" if several or not settings else f", {settings.pop()}"
-    named = ["contender" if console.width >= _WIDE else "", *(["input"] if several else [])]
+    named = ["candidate" if console.width >= _WIDE else "", *(["input"] if several else [])]
     title = f"milliseconds for a call{where}"
     table = Table(*named, box=SIMPLE_HEAD, title=title, collapse_padding=True, pad_edge=False)
     columns = [one for one in _COLUMNS if _is_shown(one, run)]
@@ -55,11 +55,11 @@ def _run_table(run: BenchRun) -> Table:
     return table
 
 
-def _short_name(row: Measurement, run: BenchRun) -> str:
-    """The contender's name, or on a narrow screen its number."""
+def _short_name(row: TimingResult, run: BenchRun) -> str:
+    """The candidate's name, or on a narrow screen its number."""
     if console.width >= _WIDE:
-        return row.contender
-    return str([one.name for one in run.contenders].index(row.contender) + 1)
+        return row.candidate
+    return str([one.name for one in run.candidates].index(row.candidate) + 1)
 
 
 def _is_shown(column: str, run: BenchRun) -> bool:
@@ -68,7 +68,7 @@ def _is_shown(column: str, run: BenchRun) -> bool:
     return console.width >= _WIDE or column not in _LEFT_OUT
 
 
-def _times(row: Measurement) -> list[str]:
+def _times(row: TimingResult) -> list[str]:
     summary, device = row.summary, row.device_summary
     gpu = "-" if device is None else _ms(device.median)
     rate = "-" if row.throughput is None else f"{row.throughput:.4g}"
@@ -77,7 +77,7 @@ def _times(row: Measurement) -> list[str]:
     return [_ms(summary.median), _interval(summary.median_interval), _ms(summary.p95), gpu, rate]
 
 
-def _comparison(row: Measurement) -> list[str]:
+def _comparison(row: TimingResult) -> list[str]:
     label = "" if row.check is None else f"{row.check.agreement:.2f} %"
     if row.error is not None:
         return ["", "", label, "failed"]
@@ -88,7 +88,7 @@ def _comparison(row: Measurement) -> list[str]:
     return [f"{row.ratio.value:.3f}", within, label, row.ratio.verdict.value]
 
 
-def _style(row: Measurement) -> str:
+def _style(row: TimingResult) -> str:
     if row.error is not None:
         return "red"
     return "" if row.ratio is None else _STYLE[row.ratio.verdict]
@@ -107,7 +107,7 @@ def show_profiles(run: BenchRun) -> None:
     for row in run.measurements:
         if row.profile is None:
             continue
-        title = f"{row.contender} ({row.setting}): {row.profile.tool}, mean of {row.profile.runs} calls"
+        title = f"{row.candidate} ({row.setting}): {row.profile.tool}, mean of {row.profile.runs} calls"
         table = Table("block", title=title)
         for column in ("ms", "share", "GFLOP", "MB", "least ms", "of the limit"):
             table.add_column(column, justify="right")
@@ -121,7 +121,7 @@ def show_profiles(run: BenchRun) -> None:
             console.print(text, soft_wrap=True)
 
 
-def _block_cells(block: Layer) -> list[str]:
+def _block_cells(block: ProfileRow) -> list[str]:
     return [
         block.name,
         f"{block.milliseconds:.3f}",
@@ -142,12 +142,12 @@ def show_sweep(run: BenchRun, budget_ms: float | None) -> None:
     """Print the points that nothing beats in both latency and throughput, and the best one within the budget."""
     found = points(run)
     if len({row.setting for row in run.measurements}) > 1:
-        table = Table("contender", "input", title="best throughput for its latency")
+        table = Table("candidate", "input", title="best throughput for its latency")
         for column in ("median ms", "p95 ms", "images/s"):
             table.add_column(column, justify="right")
         for point in frontier(found):
             numbers = _ms(point.median), _ms(point.p95), f"{point.throughput:.2f}"
-            table.add_row(point.contender, str(point.setting), *numbers)
+            table.add_row(point.candidate, str(point.setting), *numbers)
         console.print(table)
     if budget_ms is None:
         return
@@ -155,20 +155,20 @@ def show_sweep(run: BenchRun, budget_ms: float | None) -> None:
     if best is None:
         report_note(f"nothing holds the budget of {budget_ms:g} ms in 95 % of its calls")
     else:
-        text = f"best within {budget_ms:g} ms (p95): {best.contender} ({best.setting}), {best.throughput:.2f} images/s"
+        text = f"best within {budget_ms:g} ms (p95): {best.candidate} ({best.setting}), {best.throughput:.2f} images/s"
         console.print(text, soft_wrap=True)
 
 
-def show_changes(comparison: Comparison) -> None:
-    """Print what became of each contender since the old run."""
-    table = Table("contender", "input", title="against the old run")
+def show_changes(comparison: RunComparison) -> None:
+    """Print what became of each candidate since the old run."""
+    table = Table("candidate", "input", title="against the old run")
     for column in ("time ratio", "95 % interval", "slower by"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for change in comparison.changes:
         ratio = change.ratio
         table.add_row(
-            change.contender,
+            change.candidate,
             str(change.setting),
             f"{ratio.value:.3f}",
             _interval(ratio.interval),

@@ -24,10 +24,10 @@ from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
-from ffnet_deploy.report.collect import GalleryOptions
-from ffnet_deploy.report.compare import Comparison
+from ffnet_deploy.report.builder import ReportBuilder
 from ffnet_deploy.report.data import DEFAULT_MAX_DROP
 from ffnet_deploy.report.format import NOTHING, percent, points, share
+from ffnet_deploy.report.gallery import GalleryOptions
 from ffnet_deploy.report.gate import miou_drop
 from ffnet_deploy.report.write import check_report_target, write_report
 
@@ -220,7 +220,7 @@ def command(
     protocol.augmentation()
     result.check_targets()
     run = result.read_bench()
-    comparison = Comparison(GalleryOptions(count=result.pictures if result.html is not None else 0))
+    comparison = ReportBuilder(GalleryOptions(count=result.pictures if result.html is not None else 0))
     with source.open() as engine:
         notes = take_its_sizes(engine, source, result.against)
         samples = data.open(engine, pictures)
@@ -292,7 +292,7 @@ def _contract_of(artifact: Path) -> Contract:
 
 
 def score_others(
-    comparison: Comparison, source: Source, artifacts: tuple[Path, ...], dataset: Dataset, scoring: EvaluateOptions
+    comparison: ReportBuilder, source: Source, artifacts: tuple[Path, ...], dataset: Dataset, scoring: EvaluateOptions
 ) -> Iterator[dict[str, Any]]:
     """Score each further artefact on `dataset`, print how it compares, and give what the JSON file says of it."""
     for path in artifacts:
@@ -321,9 +321,9 @@ def _beside(source: Source, path: Path) -> Source:
     )
 
 
-def comparison_line(comparison: Comparison, found: Evaluation) -> str:
-    """How the contender that was scored last compares with the first, in a line."""
-    first, last = comparison.contenders[0], comparison.contenders[-1]
+def comparison_line(comparison: ReportBuilder, found: Evaluation) -> str:
+    """How the candidate that was scored last compares with the first, in a line."""
+    first, last = comparison.candidates[0], comparison.candidates[-1]
     drop = miou_drop(first, last)
     score = percent(found.scores.mean_iou) if found.scores else NOTHING
     change = "" if drop is None else f" ({points(-drop)} points)"
@@ -332,13 +332,13 @@ def comparison_line(comparison: Comparison, found: Evaluation) -> str:
     return f"{last.artifact} ({last.engine}): mIoU {score}{change}, {same} of the labels as {whom}"
 
 
-def check_drop(comparison: Comparison, max_drop: float | None) -> None:
+def check_drop(comparison: ReportBuilder, max_drop: float | None) -> None:
     """Hold what was compared to ``--max-drop``.
 
     Raises:
         VerificationError: the mIoU of one fell by more.
     """
-    first, *others = comparison.contenders
+    first, *others = comparison.candidates
     if max_drop is None:
         return
     fallen = [(one, drop) for one in others if (drop := miou_drop(first, one)) is not None and drop > max_drop]

@@ -31,7 +31,7 @@ class DecodingError(ArtifactError):
     """A document that is not what it should be; the message names the entry."""
 
 
-def decode(text: str | bytes, kind: type[Document]) -> Document:
+def decode(text: str | bytes, kind: type[Document], limit: int = MAX_BYTES) -> Document:
     """The JSON document `text` as a value of the annotated type `kind`.
 
     Args:
@@ -39,14 +39,15 @@ def decode(text: str | bytes, kind: type[Document]) -> Document:
         kind: a dataclass, or any type that annotations can spell: ``dict[str, Any]`` checks only what holds for every
             document. Fields of dataclasses must be there, but for those marked `ADDED`; entries that `kind` does not
             name are left out.
+        limit: most bytes that such a document has.
 
     Raises:
         DecodingError: the text is no such document; the message names the entry.
     """
     try:
         content = text.encode() if isinstance(text, str) else text
-        if len(content) > MAX_BYTES:
-            raise DecodingError(f"{len(content)} bytes are more than the {MAX_BYTES} that any such document has")
+        if len(content) > limit:
+            raise DecodingError(f"{len(content)} bytes are more than the {limit} that any such document has")
         raw = msgspec.json.decode(content)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise DecodingError(f"it is no JSON: {error}") from error
@@ -92,20 +93,20 @@ def decode_file(path: Path, kind: type[Document], what: str, remedy: str) -> Doc
         raise DecodingError(f"{what} is damaged: {error}.\n  to do    {remedy}") from error
 
 
-def document_bytes(path: Path) -> bytes:
+def document_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
     """The content of a document; one that is too large is not read, and what is no plain file is not opened.
 
     Raises:
-        DecodingError: it is a folder, pipe or device, or larger than `MAX_BYTES`.
+        DecodingError: it is a folder, pipe or device, or larger than `limit` bytes.
         OSError: it is missing or cannot be read.
     """
     size = path.stat().st_size
     if not path.is_file():
         raise DecodingError("it is no plain file")
-    if size > MAX_BYTES:
-        raise DecodingError(f"{size} bytes are more than the {MAX_BYTES} that any such document has")
+    if size > limit:
+        raise DecodingError(f"{size} bytes are more than the {limit} that any such document has")
     with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)  # it may have grown since
+        return file.read(limit + 1)  # it may have grown since
 
 
 def is_printable(text: str, limit: int = 200) -> bool:

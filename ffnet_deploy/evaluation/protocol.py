@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,24 +11,21 @@ from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, OutputK
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
-from ffnet_deploy.evaluation.resampling import nearest
+from ffnet_deploy.evaluation.resampling import banded_argmax, nearest
 from ffnet_deploy.evaluation.windows import Box, ScoredWindow, ScoreMap, window_boxes
 
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Ratios of multi-scale evaluation, as published."""
-
-_BAND_VALUES = 500_000
-"""Scores held at once while label maps are made: 2 MB of float32, which stay in a processor's cache."""
 _NOT_FINITE = "the network's output holds NaN or infinity for some images: its precision does not hold its values"
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How often the network looks at an image.
+    """Test-time augmentation: the passes of the network over each image.
 
     Attributes:
         ratios: factors on the protocol's scale; softmax averaged over them where there are several.
-        flip: look at the mirrored image too, softmax averaged.
+        flip: run the mirrored image too, softmax averaged.
         batch: windows run together at most; fewer or more where the artefact's batch sizes demand it.
     """
 
@@ -42,8 +40,8 @@ class PredictOptions:
             raise OptionError(f"at least one window runs at a time: got a batch of {self.batch}")
 
     @property
-    def looks(self) -> int:
-        """Times that the network looks at each image."""
+    def passes(self) -> int:
+        """Passes of the network over each image."""
         return len(self.ratios) * (2 if self.flip else 1)
 
 
@@ -83,7 +81,7 @@ def predict(
         engine: runs the network.
         image: as `read_image` gives it.
         protocol: how to score; None takes the artefact's own.
-        options: scales and mirroring; None for one look.
+        options: scales and mirroring; None for one pass.
 
     Raises:
         OptionError: the artefact cannot run what `protocol` and `options` ask for.
@@ -94,19 +92,20 @@ def predict(
     check_protocol(engine.contract, protocol, options)
     notes, size = _Notes(), (image.shape[0], image.shape[1])
     if engine.contract.output is OutputKind.LABELS:
-        labels = _only_look(engine, image, protocol, options, notes)
+        labels = _label_pass(engine, image, protocol, options, notes)
     else:
-        looks = list(_looks(engine, image, protocol, options, notes))
-        softmax = engine.contract.output is OutputKind.LOGITS and len(looks) > 1
+        passes = list(_tta_passes(engine, image, protocol, options, notes))
+        softmax = engine.contract.output is OutputKind.LOGITS and len(passes) > 1
         if engine.contract.output is OutputKind.PROBABILITIES:
             notes.add("probabilities were enlarged in the place of logits, which the published protocol enlarges")
-        labels = _best_classes(looks, size, softmax)
+        rows = partial(_mean_scores, passes, size, softmax)
+        labels = banded_argmax(rows, passes[0].windows[0].scores.shape[2], size)
     return Prediction(labels, tuple(notes.texts))
 
 
 def check_protocol(contract: Contract, protocol: TestProtocol, options: PredictOptions) -> None:
     """Raise `OptionError` where an artefact with `contract` cannot be scored like this, whatever the images."""
-    if contract.output is OutputKind.LABELS and options.looks > 1:
+    if contract.output is OutputKind.LABELS and options.passes > 1:
         raise OptionError(
             "multi-scale and flip average scores, and this artefact gives labels only.\n"
             "  to do    export it with --output logits, or score it without --multi-scale and --flip"
@@ -136,7 +135,7 @@ def _size(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _looks(
+def _tta_passes(
     engine: Engine, image: NDArray[np.uint8], protocol: TestProtocol, options: PredictOptions, notes: _Notes
 ) -> Iterator[ScoreMap]:
     for ratio in options.ratios:
@@ -240,28 +239,17 @@ def _scores(output: NDArray[np.generic], contract: Contract, notes: _Notes) -> N
     return scores
 
 
-def _best_classes(looks: list[ScoreMap], size: tuple[int, int], softmax: bool) -> NDArray[np.uint8]:
-    """The class of the highest score at each pixel, uint8 of `size` (height, width)."""
-    labels = np.empty(size, np.uint8)
-    classes = looks[0].windows[0].scores.shape[2]
-    step = max(_BAND_VALUES // (classes * size[1]), 1)
-    for start in range(0, size[0], step):
-        stop = min(start + step, size[0])
-        labels[start:stop] = _mean_scores(looks, size, softmax, start, stop).argmax(axis=-1)
-    return labels
-
-
 def _mean_scores(
-    looks: list[ScoreMap], size: tuple[int, int], softmax: bool, start: int, stop: int
+    passes: list[ScoreMap], size: tuple[int, int], softmax: bool, start: int, stop: int
 ) -> NDArray[np.float32]:
     total: NDArray[np.float32] | None = None
-    for look in looks:
-        band = look.resized_rows(size, start, stop)
+    for one in passes:
+        band = one.resized_rows(size, start, stop)
         if softmax:
             band = _softmax(band)
         total = band if total is None else total + band
     assert total is not None
-    return total / np.float32(len(looks)) if len(looks) > 1 else total
+    return total / np.float32(len(passes)) if len(passes) > 1 else total
 
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -272,7 +260,7 @@ def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return raised
 
 
-def _only_look(
+def _label_pass(
     engine: Engine, image: NDArray[np.uint8], protocol: TestProtocol, options: PredictOptions, notes: _Notes
 ) -> NDArray[np.uint8]:
     """The label map of an artefact that gives labels itself."""

@@ -11,6 +11,10 @@ Rows = Callable[[int, int], NDArray[np.float32]]
 """Gives the rows start..stop-1 of a map as float32 (stop - start, width, classes)."""
 
 
+_BAND_VALUES = 500_000
+"""Scores of a band: 2 MB of float32."""
+
+
 class Taps(NamedTuple):
     """For every target pixel along one axis: the two source pixels it lies between, and the weight of the second."""
 
@@ -70,6 +74,22 @@ def bilinear(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
     """`values`, float32 (height, width, classes), bilinearly resized to `size` (height, width)."""
     source = (values.shape[0], values.shape[1])
     return bilinear_rows(lambda start, stop: values[start:stop], source, size, 0, size[0])
+
+
+def banded_argmax(rows: Rows, classes: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The class of the highest score at each pixel, uint8 of `size` (height, width).
+
+    Args:
+        rows: gives rows of the score map at `size`; asked for a band at a time that stays in a processor's cache.
+        classes: number of classes.
+        size: (height, width) of the label map.
+    """
+    labels = np.empty(size, np.uint8)
+    step = max(_BAND_VALUES // (classes * size[1]), 1)
+    for start in range(0, size[0], step):
+        stop = min(start + step, size[0])
+        labels[start:stop] = rows(start, stop).argmax(axis=-1)
+    return labels
 
 
 def nearest(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

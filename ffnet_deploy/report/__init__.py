@@ -1,7 +1,7 @@
 """Reports: one HTML page that needs nothing else, and the same as Markdown and JSON."""
 
-from ffnet_deploy.report.compare import Comparison
+from ffnet_deploy.report.builder import ReportBuilder
 from ffnet_deploy.report.data import ReportData
 from ffnet_deploy.report.write import check_report_target, write_report
 
-__all__ = ["Comparison", "ReportData", "check_report_target", "write_report"]
+__all__ = ["ReportBuilder", "ReportData", "check_report_target", "write_report"]

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ffnet_deploy.benchmark.record import BenchRun, Measurement, Profile
+from ffnet_deploy.benchmark.record import BenchRun, LayerProfile, TimingResult
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.evaluation.scores import Scores
 
 DEFAULT_MAX_DROP = 0.3
-"""Largest fall of mIoU that the gate accepts unless told otherwise, points."""
+"""Largest fall of mIoU that the gate accepts by default, points."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What scoring one contender gave.
+    """What scoring one candidate gave.
 
     Attributes:
         scores: None where the images are not labelled.
@@ -23,7 +23,7 @@ class Accuracy:
         dataset: what the label values meant.
         split: part of the data set; empty for images alone.
         protocol: resizing, windows, scales and mirroring.
-        agreement: pixels with the same label as the first contender's over all images, percent; None for the first.
+        agreement: pixels with the same label as the first candidate's over all images, percent; None for the first.
         notes: deviations from the protocol, and what to know of the engine.
     """
 
@@ -38,7 +38,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Contender:
+class CandidateResults:
     """One network in one runtime, and all that is known of it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Contender:
         sources: SHA-256 of what it was made from.
         manifest: of the artefact, as `read_manifest` gives it; None without one.
         accuracy: None where it was not scored.
-        measurements: one for each setting at which it was timed; ratios and checks name contenders of the report.
+        measurements: one for each setting at which it was timed; ratios and checks name candidates of the report.
         notes: what to know of its results.
     """
 
@@ -64,7 +64,7 @@ class Contender:
     sources: Mapping[str, str] = field(default_factory=dict)
     manifest: Mapping[str, Any] | None = None
     accuracy: Accuracy | None = None
-    measurements: tuple[Measurement, ...] = ()
+    measurements: tuple[TimingResult, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -73,12 +73,12 @@ class Contender:
         return self.accuracy.scores if self.accuracy else None
 
     @property
-    def timing(self) -> Measurement | None:
+    def timing(self) -> TimingResult | None:
         """The measurement at the first setting that gave samples."""
         return next((one for one in self.measurements if one.summary is not None), None)
 
     @property
-    def profile(self) -> Profile | None:
+    def profile(self) -> LayerProfile | None:
         """The first profile among its measurements."""
         return next((one.profile for one in self.measurements if one.profile is not None), None)
 
@@ -94,7 +94,7 @@ class Panel:
     """One picture of a sample.
 
     Attributes:
-        layer: ``"image"``, ``"truth"``, ``"labels-N"`` or ``"difference-N"``; N counts contenders from 0.
+        layer: ``"image"``, ``"truth"``, ``"labels-N"`` or ``"difference-N"``; N counts candidates from 0.
         caption: what it shows.
         alt: the same for those who do not see it, with its numbers.
         uri: the picture as ``data:`` URI.
@@ -111,14 +111,14 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One image with what the contenders made of it.
+class GallerySample:
+    """One image with what the candidates made of it.
 
     Attributes:
         name: of the image in its data set.
         panels: image first.
-        right: share of labelled pixels that each contender labels right, percent; None where nothing is labelled.
-        agreement: pixels that each contender labels as the first does, percent.
+        right: share of labelled pixels that each candidate labels right, percent; None where nothing is labelled.
+        agreement: pixels that each candidate labels as the first does, percent.
         classes: labels that occur in any of its panels.
     """
 
@@ -133,7 +133,7 @@ class Sample:
 class Gallery:
     """Samples, and how they were chosen out of how many."""
 
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[GallerySample, ...] = ()
     of: int = 0
     choice: str = ""
 
@@ -145,19 +145,19 @@ class ReportData:
     Attributes:
         title: of the page.
         created: ISO 8601, with time zone.
-        contenders: at least one; the first is what the others are compared with.
+        candidates: at least one; the first is what the others are compared with.
         classes: names in label order.
         palette: RGB colour of each class.
         gallery: pictures.
-        max_drop: largest fall of mIoU against the first contender that the gate accepts, points.
+        max_drop: largest fall of mIoU against the first candidate that the gate accepts, points.
         run: of the benchmark that timed them; None where nothing was timed.
         environment: by heading, what to know of machine and versions.
-        notes: what concerns all contenders.
+        notes: what concerns all candidates.
     """
 
     title: str
     created: str
-    contenders: tuple[Contender, ...]
+    candidates: tuple[CandidateResults, ...]
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     gallery: Gallery = Gallery()
@@ -167,20 +167,20 @@ class ReportData:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.contenders:
-            raise OptionError("a report needs at least one contender")
-        names = [contender.name for contender in self.contenders]
+        if not self.candidates:
+            raise OptionError("a report needs at least one candidate")
+        names = [candidate.name for candidate in self.candidates]
         if len(set(names)) != len(names):
-            raise OptionError(f"two contenders of a report share the name {max(names, key=names.count)!r}")
+            raise OptionError(f"two candidates of a report share the name {max(names, key=names.count)!r}")
         if len(self.classes) != len(self.palette):
             raise OptionError(f"{len(self.classes)} class names but {len(self.palette)} colours")
         shown = max((len(sample.agreement) for sample in self.gallery.samples), default=0)
-        if shown > len(self.contenders):
-            raise OptionError(f"pictures of {shown} contenders in a report of {len(self.contenders)}")
+        if shown > len(self.candidates):
+            raise OptionError(f"pictures of {shown} candidates in a report of {len(self.candidates)}")
         if not self.max_drop >= 0:
             raise OptionError(f"the largest fall of mIoU must not be negative: got {self.max_drop}")
 
     @property
-    def first(self) -> Contender:
+    def first(self) -> CandidateResults:
         """What the others are compared with."""
-        return self.contenders[0]
+        return self.candidates[0]

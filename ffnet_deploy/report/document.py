@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ffnet_deploy.report.charts.drawing import Draw
-from ffnet_deploy.report.gate import Outcome
+from ffnet_deploy.report.drawing import Draw
+from ffnet_deploy.report.gate import GateOutcome
 from ffnet_deploy.report.markup import Markup
 
 
@@ -12,7 +12,7 @@ from ffnet_deploy.report.markup import Markup
 class Judgement:
     """The first thing to read: the outcome, and a sentence that says why."""
 
-    outcome: Outcome
+    outcome: GateOutcome
     sentence: str
 
 
@@ -74,7 +74,7 @@ class Cell:
 
     text: str
     mark: Markup | None = None
-    outcome: Outcome | None = None
+    outcome: GateOutcome | None = None
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ class Chart:
     Attributes:
         ident: of the element on the page.
         title: begins the caption.
-        told: the same for those who do not see it.
+        alt_text: the same for those who do not see it.
         draw: gives the drawing for a width in pixels.
         note: the rest of the caption.
     """
 
     ident: str
     title: str
-    told: str
+    alt_text: str
     draw: Draw
     note: str = ""
 

@@ -1,16 +1,92 @@
-"""Whether a report's contenders hold the gate: what was measured against what was promised."""
+"""Whether the candidates of a report pass the gate: what was measured, proved and promised."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ffnet_deploy.report.data import Contender, ReportData
+from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.format import percent, points, share
-from ffnet_deploy.report.proof import Proof, proofs_of
+
+_DEEPEST = 4
+_SOURCES = {"by_precision": "the built engine's layers, as its inspector lists them"}
+_OTHERWISE = "the types of the network as parsed"
 
 
-class Outcome(str, Enum):
+@dataclass(frozen=True)
+class Asked:
+    """What the graph's types and Q/DQ nodes ask for.
+
+    Attributes:
+        precision: for instance ``"int8"``.
+        base: type of what is not quantised.
+        quantized: number of quantised convolutions.
+        float32: number of nodes kept in FP32.
+    """
+
+    precision: str
+    base: str
+    quantized: int
+    float32: int
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found.
+
+    Attributes:
+        source: what it rests on, in words.
+        counts: numbers of layers by type, by what was counted.
+        numbers: other numbers, by name.
+        violations: what is not as asked for; empty when the proof holds.
+    """
+
+    source: str
+    counts: Mapping[str, Mapping[str, int]]
+    numbers: Mapping[str, int]
+    violations: tuple[str, ...]
+
+
+def asked_of(candidate: CandidateResults) -> Asked | None:
+    """What the candidate's manifest says was asked for; None where it does not."""
+    for section in _sections((candidate.manifest or {}).get("precision")):
+        if "precision" in section and "base" in section:
+            return Asked(
+                str(section["precision"]),
+                str(section["base"]),
+                len(section.get("quantized") or ()),
+                len(section.get("float32") or ()),
+            )
+    return None
+
+
+def proofs_of(candidate: CandidateResults) -> tuple[Proof, ...]:
+    """All proofs in the candidate's manifest, wherever in its sections ``proof`` and ``precision`` they stand."""
+    manifest = candidate.manifest or {}
+    sections = (*_sections(manifest.get("proof")), *_sections(manifest.get("precision")))
+    return tuple(_proof(section) for section in sections if isinstance(section.get("violations"), list | tuple))
+
+
+def _sections(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(value, Mapping) or depth > _DEEPEST:
+        return
+    yield value
+    for part in value.values():
+        yield from _sections(part, depth + 1)
+
+
+def _proof(section: Mapping[str, Any]) -> Proof:
+    counts = {
+        name.replace("_", " "): {str(kind): count for kind, count in part.items() if isinstance(count, int)}
+        for name, part in section.items()
+        if isinstance(part, Mapping)
+    }
+    numbers = {name.replace("_", " "): value for name, value in section.items() if isinstance(value, int)}
+    source = next((words for name, words in _SOURCES.items() if name in section), _OTHERWISE)
+    return Proof(source, counts, numbers, tuple(str(one) for one in section["violations"]))
+
+
+class GateOutcome(str, Enum):
     """How a check ended."""
 
     HOLDS = "holds"
@@ -20,72 +96,72 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that the gate asks of a contender.
+    """One thing that the gate asks of a candidate.
 
     Attributes:
-        contender: its name.
+        candidate: its name.
         asked: what must hold, in words.
         found: what was measured, in words.
         outcome: of the comparison.
     """
 
-    contender: str
+    candidate: str
     asked: str
     found: str
-    outcome: Outcome
+    outcome: GateOutcome
 
 
 def checks(data: ReportData) -> tuple[Check, ...]:
-    """All checks, contender by contender."""
-    return tuple(check for contender in data.contenders for check in _checks(data, contender))
+    """All checks, candidate by candidate."""
+    return tuple(check for candidate in data.candidates for check in _checks(data, candidate))
 
 
-def verdict(found: tuple[Check, ...]) -> Outcome:
+def verdict(found: tuple[Check, ...]) -> GateOutcome:
     """Fails when one check fails, holds when at least one holds and none fails."""
     outcomes = {check.outcome for check in found}
-    return next((one for one in (Outcome.FAILS, Outcome.HOLDS) if one in outcomes), Outcome.UNKNOWN)
+    return next((one for one in (GateOutcome.FAILS, GateOutcome.HOLDS) if one in outcomes), GateOutcome.UNKNOWN)
 
 
-def miou_drop(first: Contender, other: Contender) -> float | None:
-    """Fall of mIoU from the `first` contender to the `other`, points; None where one was not scored."""
+def miou_drop(first: CandidateResults, other: CandidateResults) -> float | None:
+    """Fall of mIoU from the `first` candidate to the `other`, points; None where one was not scored."""
     before, after = first.scores, other.scores
     return None if before is None or after is None else before.mean_iou - after.mean_iou
 
 
-def _checks(data: ReportData, contender: Contender) -> Iterator[Check]:
-    if contender is not data.first and (data.first.scores or contender.scores):
-        yield _drop_check(data, contender)
-    manifest = contender.manifest or {}
+def _checks(data: ReportData, candidate: CandidateResults) -> Iterator[Check]:
+    if candidate is not data.first and (data.first.scores or candidate.scores):
+        yield _drop_check(data, candidate)
+    manifest = candidate.manifest or {}
     if isinstance(manifest.get("verification"), dict):
-        yield _verification_check(contender, manifest["verification"])
-    for proof in proofs_of(contender):
-        yield _proof_check(contender, proof)
-    for measurement in contender.measurements:
+        yield _verification_check(candidate, manifest["verification"])
+    for proof in proofs_of(candidate):
+        yield _proof_check(candidate, proof)
+    for measurement in candidate.measurements:
         if measurement.check is not None:
             asked = f"output as of {measurement.check.against}: at least {share(measurement.check.least)} same labels"
-            outcome = Outcome.HOLDS if measurement.check.passed else Outcome.FAILS
-            yield Check(contender.name, asked, f"{share(measurement.check.agreement)} same labels", outcome)
+            outcome = GateOutcome.HOLDS if measurement.check.passed else GateOutcome.FAILS
+            yield Check(candidate.name, asked, f"{share(measurement.check.agreement)} same labels", outcome)
             break
 
 
-def _drop_check(data: ReportData, contender: Contender) -> Check:
+def _drop_check(data: ReportData, candidate: CandidateResults) -> Check:
     asked = f"mIoU at most {percent(data.max_drop)} points below {data.first.name}"
-    drop = miou_drop(data.first, contender)
+    drop = miou_drop(data.first, candidate)
     if drop is None:
-        return Check(contender.name, asked, "not scored", Outcome.UNKNOWN)
-    outcome = Outcome.HOLDS if drop <= data.max_drop else Outcome.FAILS
-    return Check(contender.name, asked, f"{points(-drop)} points", outcome)
+        return Check(candidate.name, asked, "not scored", GateOutcome.UNKNOWN)
+    outcome = GateOutcome.HOLDS if drop <= data.max_drop else GateOutcome.FAILS
+    return Check(candidate.name, asked, f"{points(-drop)} points", outcome)
 
 
-def _verification_check(contender: Contender, verification: dict[str, Any]) -> Check:
+def _verification_check(candidate: CandidateResults, verification: dict[str, Any]) -> Check:
     passed = verification.get("passed")
     asked = f"verified at export against {verification.get('reference', 'its source')}"
     if not isinstance(passed, bool):
-        return Check(contender.name, asked, not_run(verification), Outcome.UNKNOWN)
+        return Check(candidate.name, asked, not_run(verification), GateOutcome.UNKNOWN)
     failures = [str(failure) for failure in verification.get("failures") or ()]
     count = len(verification.get("comparisons") or ())
     found = f"within tolerance in {count} comparisons" if passed else "; ".join(failures) or "out of tolerance"
-    return Check(contender.name, asked, found, Outcome.HOLDS if passed else Outcome.FAILS)
+    return Check(candidate.name, asked, found, GateOutcome.HOLDS if passed else GateOutcome.FAILS)
 
 
 def not_run(verification: Mapping[str, Any]) -> str:
@@ -94,9 +170,9 @@ def not_run(verification: Mapping[str, Any]) -> str:
     return "not run" + (f": {reason}" if reason else "") + (f"; to do: {command}" if command else "")
 
 
-def _proof_check(contender: Contender, proof: Proof) -> Check:
+def _proof_check(candidate: CandidateResults, proof: Proof) -> Check:
     asked = f"in the precision asked for, by {proof.source}"
     if not proof.violations:
-        return Check(contender.name, asked, "every layer as asked", Outcome.HOLDS)
+        return Check(candidate.name, asked, "every layer as asked", GateOutcome.HOLDS)
     more = len(proof.violations) - 1
-    return Check(contender.name, asked, proof.violations[0] + (f" and {more} more" if more else ""), Outcome.FAILS)
+    return Check(candidate.name, asked, proof.violations[0] + (f" and {more} more" if more else ""), GateOutcome.FAILS)

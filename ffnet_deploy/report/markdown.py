@@ -52,7 +52,7 @@ def _block(block: Block) -> str:
         case Table():
             return _table(block)
         case Chart():
-            return f"*{_text(block.title)}.* {_text(block.told)}"
+            return f"*{_text(block.title)}.* {_text(block.alt_text)}"
         case Facts():
             entries = _bullets(f"{name}: {value}" for name, value in block.facts.items())
             return f"### {_text(block.heading)}\n\n{entries}"

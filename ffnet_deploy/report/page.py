@@ -7,8 +7,6 @@ from functools import cache
 from importlib import resources
 
 from ffnet_deploy.artifacts.outputs import WRITTEN_BY
-from ffnet_deploy.report.charts.drawing import figure
-from ffnet_deploy.report.charts.key import contender_mark
 from ffnet_deploy.report.data import ReportData
 from ffnet_deploy.report.document import (
     Block,
@@ -24,15 +22,16 @@ from ffnet_deploy.report.document import (
     Text,
     Tiles,
 )
-from ffnet_deploy.report.gate import Outcome
+from ffnet_deploy.report.drawing import candidate_mark, figure
+from ffnet_deploy.report.gate import GateOutcome
 from ffnet_deploy.report.markup import Content, Markup, element, join
 from ffnet_deploy.report.sections.contents import sections
 
-_SYMBOLS = {Outcome.HOLDS: "\N{CHECK MARK}", Outcome.FAILS: "\N{MULTIPLICATION X}", Outcome.UNKNOWN: "?"}
+_SYMBOLS = {GateOutcome.HOLDS: "\N{CHECK MARK}", GateOutcome.FAILS: "\N{MULTIPLICATION X}", GateOutcome.UNKNOWN: "?"}
 _HEADLINES = {
-    Outcome.HOLDS: "Holds the gate.",
-    Outcome.FAILS: "Does not hold the gate.",
-    Outcome.UNKNOWN: "Not judged.",
+    GateOutcome.HOLDS: "Holds the gate.",
+    GateOutcome.FAILS: "Does not hold the gate.",
+    GateOutcome.UNKNOWN: "Not judged.",
 }
 
 
@@ -78,8 +77,8 @@ def _hash(text: str) -> str:
 
 
 def _header(data: ReportData) -> Markup:
-    names = (element("li", contender_mark(index), one.name) for index, one in enumerate(data.contenders))
-    return element("header", element("h1", data.title), element("ul", names, class_="contenders"))
+    names = (element("li", candidate_mark(index), one.name) for index, one in enumerate(data.candidates))
+    return element("header", element("h1", data.title), element("ul", names, class_="candidates"))
 
 
 def _navigation(parts: Iterable[Section]) -> Markup:
@@ -107,7 +106,7 @@ def _block(block: Block, ident: str) -> Markup:
         case Table():
             return _table(block, ident)
         case Chart():
-            return figure(block.ident, block.title, block.told, block.draw, block.note)
+            return figure(block.ident, block.title, block.alt_text, block.draw, block.note)
         case Facts():
             return _facts(block)
         case Drawn():
@@ -120,7 +119,7 @@ def _judgement(block: Judgement) -> Markup:
     return element("div", symbol, words, class_=f"judgement {_class(block.outcome)}")
 
 
-def _class(outcome: Outcome) -> str:
+def _class(outcome: GateOutcome) -> str:
     return outcome.name.lower()
 
 

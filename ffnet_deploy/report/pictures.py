@@ -28,8 +28,8 @@ UNSCORED: Colour = (128, 128, 128)
 """Where the ground truth says nothing."""
 
 
-class Change(IntEnum):
-    """What became of a pixel between the first contender and another: the values of a difference map."""
+class PixelChange(IntEnum):
+    """What became of a pixel between the first candidate and another: the values of a difference map."""
 
     SAME_RIGHT = 0
     SAME_WRONG = 1
@@ -56,14 +56,14 @@ class Key:
     meaning: str
 
 
-CHANGES: Mapping[Change, Key] = {
-    Change.SAME_RIGHT: Key((236, 238, 241), "same, right"),
-    Change.SAME_WRONG: Key((201, 193, 160), "same, wrong"),
-    Change.LOST: Key((208, 32, 38), "lost: right before, now wrong"),
-    Change.GAINED: Key((17, 105, 205), "gained: wrong before, now right"),
-    Change.BOTH_WRONG: Key((140, 60, 170), "changed, wrong both times"),
-    Change.SAME: Key((214, 217, 221), "same, not scored"),
-    Change.CHANGED: Key((224, 110, 20), "changed, not scored"),
+CHANGES: Mapping[PixelChange, Key] = {
+    PixelChange.SAME_RIGHT: Key((236, 238, 241), "same, right"),
+    PixelChange.SAME_WRONG: Key((201, 193, 160), "same, wrong"),
+    PixelChange.LOST: Key((208, 32, 38), "lost: right before, now wrong"),
+    PixelChange.GAINED: Key((17, 105, 205), "gained: wrong before, now right"),
+    PixelChange.BOTH_WRONG: Key((140, 60, 170), "changed, wrong both times"),
+    PixelChange.SAME: Key((214, 217, 221), "same, not scored"),
+    PixelChange.CHANGED: Key((224, 110, 20), "changed, not scored"),
 }
 HITS: Mapping[Hit, Key] = {
     Hit.RIGHT: Key((236, 238, 241), "right"),
@@ -101,16 +101,16 @@ def map_uri(labels: Labels, size: tuple[int, int], palette: tuple[Colour, ...]) 
 
 
 def change_map(first: Labels, other: Labels, truth: Labels | None) -> Labels:
-    """The `Change` of each pixel, uint8 (height, width); right and wrong by `truth`, where it says anything."""
+    """The `PixelChange` of each pixel, uint8 (height, width); right and wrong by `truth`, where it says anything."""
     changed = first != other
-    unscored = np.where(changed, Change.CHANGED, Change.SAME).astype(np.uint8)
+    unscored = np.where(changed, PixelChange.CHANGED, PixelChange.SAME).astype(np.uint8)
     if truth is None:
         return unscored
     before, after = first == truth, other == truth
-    found = np.where(changed, Change.BOTH_WRONG, Change.SAME_WRONG).astype(np.uint8)
-    found[before & after] = Change.SAME_RIGHT
-    found[before & ~after] = Change.LOST
-    found[after & ~before] = Change.GAINED
+    found = np.where(changed, PixelChange.BOTH_WRONG, PixelChange.SAME_WRONG).astype(np.uint8)
+    found[before & after] = PixelChange.SAME_RIGHT
+    found[before & ~after] = PixelChange.LOST
+    found[after & ~before] = PixelChange.GAINED
     return np.where(truth == IGNORE_LABEL, unscored, found)
 
 

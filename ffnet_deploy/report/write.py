@@ -7,7 +7,7 @@ from typing import Any
 from ffnet_deploy.benchmark.files import run_to_dict
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import check_target, write_bytes
-from ffnet_deploy.report.data import Accuracy, Contender, ReportData, Sample
+from ffnet_deploy.report.data import Accuracy, CandidateResults, GallerySample, ReportData
 from ffnet_deploy.report.gate import checks, verdict
 from ffnet_deploy.report.markdown import markdown
 from ffnet_deploy.report.markup import plain
@@ -83,12 +83,12 @@ def report_to_dict(data: ReportData) -> dict[str, Any]:
             "outcome": verdict(found).value,
             "max_drop": data.max_drop,
             "checks": [
-                {"contender": one.contender, "asked": one.asked, "found": one.found, "outcome": one.outcome.value}
+                {"candidate": one.candidate, "asked": one.asked, "found": one.found, "outcome": one.outcome.value}
                 for one in found
             ],
         },
         "classes": list(data.classes),
-        "contenders": [_contender(one) for one in data.contenders],
+        "candidates": [_candidate(one) for one in data.candidates],
         "bench": None if data.run is None else run_to_dict(data.run),
         "pictures": [_sample(one) for one in data.gallery.samples],
         "environment": {heading: dict(facts) for heading, facts in data.environment.items()},
@@ -96,7 +96,7 @@ def report_to_dict(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _contender(one: Contender) -> dict[str, Any]:
+def _candidate(one: CandidateResults) -> dict[str, Any]:
     return {
         "name": one.name,
         "engine": one.engine,
@@ -123,5 +123,5 @@ def _accuracy(one: Accuracy) -> dict[str, Any]:
     }
 
 
-def _sample(one: Sample) -> dict[str, Any]:
+def _sample(one: GallerySample) -> dict[str, Any]:
     return {"name": one.name, "right": list(one.right), "agreement": list(one.agreement)}

@@ -4,47 +4,49 @@ from dataclasses import replace
 
 import numpy as np
 
-from ffnet_deploy.benchmark.method import Track
+from ffnet_deploy.benchmark.interleaved import CandidateSamples
 from ffnet_deploy.benchmark.profiling import TimedLayer, TimedLayers, profile
 from ffnet_deploy.benchmark.record import (
     BenchRun,
-    Contender,
+    CandidateInfo,
     CpuState,
     DeviceState,
     GpuState,
-    Measurement,
-    Method,
     Missing,
     OutputCheck,
     Peaks,
     Setting,
+    TimingMethod,
+    TimingResult,
 )
-from ffnet_deploy.benchmark.results import Findings, measurement
+from ffnet_deploy.benchmark.results import Findings, timing_result
 from ffnet_deploy.benchmark.roofline import Cost
 
 CPU = CpuState("a processor", 2, (0, 1), "performance", 3000.0, (0.1, 0.2, 0.3))
 GPU = GpuState(0, "NVIDIA H200", "570.1", 1980, 3201, 300.5, 41, ("power cap",), 1 << 30, 140 << 30, 2)
-METHOD = Method()
+METHOD = TimingMethod()
 
 
-def track(name: str, median: float, seed: int = 0, spread: float = 0.03, rounds: int = 50, each: int = 2) -> Track:
+def track(
+    name: str, median: float, seed: int = 0, spread: float = 0.03, rounds: int = 50, each: int = 2
+) -> CandidateSamples:
     random = np.random.default_rng([seed, len(name), sum(map(ord, name))])
     samples = np.round(median * np.exp(random.normal(0, spread, (rounds, each))), 6)
-    return Track(name, samples.tolist(), [[] for _ in range(rounds)], int(samples.sum() * 1e6))
+    return CandidateSamples(name, samples.tolist(), [[] for _ in range(rounds)], int(samples.sum() * 1e6))
 
 
-def rows(times: dict[str, float], setting: Setting | None = None, seed: int = 0) -> list[Measurement]:
-    """A measurement for each contender with its median, the first being the baseline."""
+def rows(times: dict[str, float], setting: Setting | None = None, seed: int = 0) -> list[TimingResult]:
+    """A measurement for each candidate with its median, the first being the baseline."""
     tracks = [track(name, median, seed) for name, median in times.items()]
-    return [measurement(one, tracks[0], Findings(), setting or Setting(), METHOD) for one in tracks]
+    return [timing_result(one, tracks[0], Findings(), setting or Setting(), METHOD) for one in tracks]
 
 
-def run_of(measurements: list[Measurement]) -> BenchRun:
-    names = dict.fromkeys(row.contender for row in measurements)
+def run_of(measurements: list[TimingResult]) -> BenchRun:
+    names = dict.fromkeys(row.candidate for row in measurements)
     return BenchRun(
         created="2026-01-02T03:04:05+00:00",
         method=METHOD,
-        contenders=tuple(Contender(name, f"engine of {name}", "fp32", "toy") for name in names),
+        candidates=tuple(CandidateInfo(name, f"engine of {name}", "fp32", "toy") for name in names),
         measurements=tuple(measurements),
         missing=(),
         before=DeviceState(CPU),

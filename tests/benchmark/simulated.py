@@ -1,10 +1,10 @@
-"""A machine whose times are known: a clock that only its contenders move."""
+"""A machine whose times are known: a clock that only its candidates move."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from ffnet_deploy.benchmark.method import Step
+from ffnet_deploy.benchmark.interleaved import Step
 
 Noise = Callable[[np.random.Generator, float], float]
 """Milliseconds of a call, given chance and the time of day in seconds."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.benchmark.bench import BenchOptions, bench
-from ffnet_deploy.benchmark.contenders import (
+from ffnet_deploy.benchmark.candidates import (
     ArtifactOptions,
     Candidate,
     Runtime,
@@ -14,15 +14,15 @@ from ffnet_deploy.benchmark.contenders import (
     baseline_first,
     distinct,
 )
-from ffnet_deploy.benchmark.record import BenchRun, Content, Method, Setting, Verdict
-from ffnet_deploy.benchmark.settings import Grid
+from ffnet_deploy.benchmark.record import BenchRun, Setting, TimingMethod, TimingScope, Verdict
+from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.core.contract import Contract, DimensionRange, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError
 from tests.benchmark.simulated import SimulatedClock
 from tests.benchmark.toy_picture import PICTURE
 from tests.toy import ToyEngine, contract, fixed, logits, weights, write_onnx
 
-QUICK = Method(warmup_ms=0, warmup_runs=1, seconds=0.0, samples=12, rounds=6, settle_ms=0)
+QUICK = TimingMethod(warmup_ms=0, warmup_runs=1, seconds=0.0, samples=12, rounds=6, settle_ms=0)
 SIZE = Grid(sizes=((64, 96),))
 
 
@@ -37,7 +37,7 @@ def toy(
     described: Contract | None = None,
     function: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Candidate:
-    """A contender that takes `milliseconds` of the simulated clock for each image."""
+    """A candidate that takes `milliseconds` of the simulated clock for each image."""
     described = described or contract()
     kernel = weights(len(described.classes))
 
@@ -48,11 +48,13 @@ def toy(
     return Candidate(name, lambda threads, streams: Engine(described, run))
 
 
-def timed(candidates: list[Candidate], clock: SimulatedClock, grid: Grid = SIZE, method: Method = QUICK) -> BenchRun:
+def timed(
+    candidates: list[Candidate], clock: SimulatedClock, grid: Grid = SIZE, method: TimingMethod = QUICK
+) -> BenchRun:
     return bench(candidates, BenchOptions(grid, PICTURE, method), clock)
 
 
-def test_contenders_are_timed_and_compared_with_the_first() -> None:
+def test_candidates_are_timed_and_compared_with_the_first() -> None:
     clock = SimulatedClock()
     run = timed([toy("a", clock, 10), toy("b", clock, 20)], clock)
     first, second = run.measurements
@@ -67,7 +69,7 @@ def test_contenders_are_timed_and_compared_with_the_first() -> None:
     assert (second.check.agreement, second.check.relative, second.check.passed) == (100.0, 0.0, True)
     assert (first.throughput, second.throughput) == (100.0, 50.0)
     assert (run.interrupted, run.missing) == (False, ())
-    assert run.contenders[0].notes == ("a note",)
+    assert run.candidates[0].notes == ("a note",)
 
 
 def test_a_fast_wrong_engine_is_flagged() -> None:
@@ -118,7 +120,7 @@ def test_every_batch_and_size_is_measured() -> None:
     clock = SimulatedClock()
     grid = Grid(batches=(1, 4), sizes=((64, 96), (32, 32)))
     run = timed([toy("a", clock), toy("b", clock)], clock, grid)
-    settings = [row.setting for row in run.measurements if row.contender == "a"]
+    settings = [row.setting for row in run.measurements if row.candidate == "a"]
     assert [(one.batch, one.height, one.width) for one in settings] == [
         (1, 64, 96),
         (4, 64, 96),
@@ -128,7 +130,7 @@ def test_every_batch_and_size_is_measured() -> None:
     assert [row.throughput for row in run.measurements] == [100.0] * 8  # a batch of four takes four times as long
 
 
-def test_without_a_size_the_one_that_a_contender_is_made_for_is_taken() -> None:
+def test_without_a_size_the_one_that_a_candidate_is_made_for_is_taken() -> None:
     clock = SimulatedClock()
     run = timed([toy("any", clock), toy("fixed", clock, described=contract(**fixed(96, 160, 2)))], clock, Grid())
     assert run.measurements[0].setting == Setting(2, 96, 160)
@@ -165,13 +167,13 @@ def missing_candidate(name: str) -> Candidate:
 def test_what_cannot_start_here_is_listed_and_the_others_run() -> None:
     clock = SimulatedClock()
     run = timed([missing_candidate("gpu"), toy("a", clock)], clock)
-    assert [(one.contender, "pip install x" in one.reason) for one in run.missing] == [("gpu", True)]
-    assert [row.contender for row in run.measurements] == ["a"]
-    with pytest.raises(OptionError, match=r"no contender can start here(?s:.)*gpu: (?s:.)*pip install x"):
+    assert [(one.candidate, "pip install x" in one.reason) for one in run.missing] == [("gpu", True)]
+    assert [row.candidate for row in run.measurements] == ["a"]
+    with pytest.raises(OptionError, match=r"no candidate can start here(?s:.)*gpu: (?s:.)*pip install x"):
         timed([missing_candidate("gpu")], clock)
 
 
-def test_a_contender_that_fails_in_the_middle_keeps_its_samples() -> None:
+def test_a_candidate_that_fails_in_the_middle_keeps_its_samples() -> None:
     clock, left, kernel = SimulatedClock(), [8], weights(11)
 
     def vanishing(batch: np.ndarray) -> np.ndarray:
@@ -188,14 +190,14 @@ def test_a_contender_that_fails_in_the_middle_keeps_its_samples() -> None:
     assert any("gone (1x64x96) ended early, after 6 samples" in warning for warning in run.warnings)
 
 
-def test_a_contender_that_fails_at_once_is_out_and_the_others_run() -> None:
+def test_a_candidate_that_fails_at_once_is_out_and_the_others_run() -> None:
     clock = SimulatedClock()
 
     def broken(batch: np.ndarray) -> np.ndarray:
         raise ArtifactError("the engine fails")
 
     run = timed([toy("broken", clock, function=broken), toy("b", clock)], clock)
-    by_name = {row.contender: row for row in run.measurements}
+    by_name = {row.candidate: row for row in run.measurements}
     assert by_name["broken"].error == "the engine fails"
     assert by_name["b"].summary is not None
     assert by_name["b"].ratio is None
@@ -247,8 +249,8 @@ def test_end_to_end_holds_decoding_and_argmax() -> None:
     run = timed(
         [toy("a", SimulatedClock())],
         None,
-        method=Method(  # type: ignore[arg-type]  # the host's clock
-            content=Content.END_TO_END, warmup_ms=0, warmup_runs=1, seconds=0, samples=6, rounds=6
+        method=TimingMethod(  # type: ignore[arg-type]  # the host's clock
+            scope=TimingScope.END_TO_END, warmup_ms=0, warmup_runs=1, seconds=0, samples=6, rounds=6
         ),
     )
     alone = timed([toy("a", SimulatedClock())], None)  # type: ignore[arg-type]
@@ -271,7 +273,7 @@ def test_a_real_artefact_races_itself_on_both_runtimes(tmp_path: Path) -> None:
     run = bench(candidates, BenchOptions(Grid(sizes=((64, 96),), threads=(1,)), PICTURE, QUICK, profile=True))
     assert [row.error for row in run.measurements] == [None] * 4
     assert all(row.check is None or row.check.passed for row in run.measurements)
-    assert {one.sha256 for one in run.contenders} == {run.contenders[0].sha256}
+    assert {one.sha256 for one in run.candidates} == {run.candidates[0].sha256}
     for row in run.measurements:
         assert row.profile is not None, run.warnings
         assert any(layer.operator.startswith("Conv") for layer in row.profile.layers)
@@ -287,7 +289,7 @@ def test_several_calls_at_a_time(tmp_path: Path) -> None:
     run = bench(
         artifact_candidates([path], both), BenchOptions(Grid(sizes=((64, 96),), streams=(1, 2)), PICTURE, QUICK)
     )
-    assert [(row.contender, row.setting.streams, row.error) for row in run.measurements] == [
+    assert [(row.candidate, row.setting.streams, row.error) for row in run.measurements] == [
         ("toy, ONNX Runtime", 1, None),
         ("toy, OpenVINO", 1, None),
         ("toy, ONNX Runtime", 2, None),
@@ -300,8 +302,8 @@ def test_runtimes_that_are_not_installed_are_missing(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "openvino", None)
     options = ArtifactOptions(runtimes=(Runtime.ONNXRUNTIME, Runtime.OPENVINO, Runtime.ONNXRUNTIME_TENSORRT))
     run = bench(artifact_candidates([path], options), BenchOptions(SIZE, PICTURE, QUICK))
-    assert [row.contender for row in run.measurements] == ["toy, ONNX Runtime"]
-    reasons = {one.contender: one.reason for one in run.missing}
+    assert [row.candidate for row in run.measurements] == ["toy, ONNX Runtime"]
+    reasons = {one.candidate: one.reason for one in run.missing}
     assert "pip install 'ffnet-deploy[openvino]'" in reasons["toy, OpenVINO"]
     assert "onnxruntime-gpu" in reasons["toy, ONNX Runtime TensorRT"]
 
@@ -313,7 +315,7 @@ def test_unknown_kinds_and_names_are_refused(tmp_path: Path) -> None:
         ArtifactOptions(runtimes=())
     candidates = [missing_candidate("One"), missing_candidate("Two")]
     assert [one.name for one in baseline_first(candidates, "two")] == ["Two", "One"]
-    with pytest.raises(OptionError, match="no contender is called 'three'; there are: One; Two"):
+    with pytest.raises(OptionError, match="no candidate is called 'three'; there are: One; Two"):
         baseline_first(candidates, "three")
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from ffnet_deploy.benchmark import device_state
-from ffnet_deploy.benchmark.cautions import cautions
 from ffnet_deploy.benchmark.device_state import environment, package_versions, read_state
+from ffnet_deploy.benchmark.results import with_warnings
 from tests.benchmark.runs import make_run, with_everything
 
 
@@ -108,7 +108,7 @@ def test_files_that_are_not_there_leave_gaps(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_throttling_sharing_and_failures_are_warnings() -> None:
-    run = cautions(with_everything(), ["a note of the run"])
+    run = with_warnings(with_everything(), ["a note of the run"])
     text = "\n".join(run.warnings)
     assert "GPU 0 held its clocks down: power cap" in text
     assert "GPU 0 was shared with 2 other processes" in text
@@ -119,4 +119,4 @@ def test_throttling_sharing_and_failures_are_warnings() -> None:
 
 
 def test_a_calm_run_on_an_idle_machine_warns_of_nothing_but_its_spread() -> None:
-    assert [text for text in cautions(make_run()).warnings if "unsteady" not in text] == []
+    assert [text for text in with_warnings(make_run()).warnings if "unsteady" not in text] == []

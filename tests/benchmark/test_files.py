@@ -1,11 +1,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ffnet_deploy.benchmark.files import FORMAT, read_run, run_to_dict, write_run
-from ffnet_deploy.benchmark.record import BenchRun
+from ffnet_deploy.benchmark.record import BenchRun, TimingScope
 from ffnet_deploy.core.errors import ArtifactError, StorageError
 from tests.benchmark.runs import make_run, with_everything
 
@@ -28,7 +29,7 @@ def test_every_sample_is_in_the_file(tmp_path: Path) -> None:
 def test_the_files_of_another_version_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps({**run_to_dict(make_run()), "format": FORMAT + 1}))
-    with pytest.raises(ArtifactError, match=rf"has format {FORMAT + 1}; this version .* format {FORMAT}(?s:.)*to do"):
+    with pytest.raises(ArtifactError, match=rf"has format {FORMAT + 1}; this version .* 1 and {FORMAT}(?s:.)*to do"):
         read_run(path)
 
 
@@ -56,9 +57,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("entry", "value", "where"),
     [
         ("measurements", 3, "measurements"),
-        ("contenders", [{"name": "a"}], r"contenders\[0\] lacks engine"),
+        ("candidates", [{"name": "a"}], r"required field `engine` - at `\$.candidates\[0\]`"),
         ("interrupted", "no", "interrupted"),
-        ("method", {**run_to_dict(make_run())["method"], "content": "lunch"}, "method.content"),
+        ("method", {**run_to_dict(make_run())["method"], "scope": "lunch"}, "method.scope"),
         ("method", {**run_to_dict(make_run())["method"], "samples": 0}, "samples"),
     ],
 )
@@ -72,8 +73,31 @@ def test_a_missing_entry_is_named(tmp_path: Path) -> None:
     content = run_to_dict(make_run())
     del content["measurements"][1]["summary"]["p95"]
     (tmp_path / "x.json").write_text(json.dumps(content))
-    with pytest.raises(ArtifactError, match=r"measurements\[1\].summary lacks p95"):
+    with pytest.raises(ArtifactError, match=r"required field `p95` - at `\$.measurements\[1\].summary`"):
         read_run(tmp_path / "x.json")
+
+
+def in_format_1(run: BenchRun) -> dict[str, Any]:
+    """`run` as version 0.1.0 of the toolkit wrote it."""
+    text = json.dumps(run_to_dict(run)).replace('"candidate', '"contender').replace('"scope"', '"content"')
+    return {**json.loads(text), "format": 1}
+
+
+def test_the_files_of_format_1_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(in_format_1(with_everything())))
+    assert read_run(path) == with_everything()
+
+
+@pytest.mark.parametrize(
+    ("old", "scope"),
+    [("network", TimingScope.NETWORK), ("transfers", TimingScope.DEVICE), ("end-to-end", TimingScope.FILE)],
+)
+def test_the_clocks_of_format_1_mean_what_they_meant(old: str, scope: TimingScope, tmp_path: Path) -> None:
+    content = in_format_1(make_run())
+    content["method"]["content"] = old
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert read_run(tmp_path / "old.json").method.scope is scope
 
 
 def test_nothing_half_written_stays(tmp_path: Path) -> None:

@@ -2,26 +2,26 @@ import pytest
 
 from ffnet_deploy.benchmark.profiling import TimedLayer, TimedLayers, profile
 from ffnet_deploy.benchmark.record import Peaks
-from ffnet_deploy.benchmark.roofline import KNOWN_GPUS, Cost, Tensor, cost, known_gpu, measured_cpu_peaks, peaks_of
+from ffnet_deploy.benchmark.roofline import KNOWN_GPUS, Cost, TensorSize, cost, known_gpu, measured_cpu_peaks, peaks_of
 
 
 def test_a_convolution_costs_two_operations_for_each_weight_and_output() -> None:
-    x, w, b, y = (Tensor(shape, 4) for shape in ((1, 3, 64, 64), (16, 3, 3, 3), (16,), (1, 16, 32, 32)))
+    x, w, b, y = (TensorSize(shape, 4) for shape in ((1, 3, 64, 64), (16, 3, 3, 3), (16,), (1, 16, 32, 32)))
     found = cost("Conv", [x, w, b], [y])
     assert found.flops == 2 * 16 * 32 * 32 * 3 * 3 * 3
     assert found.bytes == 4 * (3 * 64 * 64 + 16 * 27 + 16 + 16 * 32 * 32)
 
 
 def test_groups_and_integers_count() -> None:
-    x, w, y = Tensor((1, 32, 8, 8), 1), Tensor((32, 1, 9, 9), 1), Tensor((1, 32, 8, 8), 1)
-    scale, zero = Tensor((), 4), Tensor((), 1)
+    x, w, y = TensorSize((1, 32, 8, 8), 1), TensorSize((32, 1, 9, 9), 1), TensorSize((1, 32, 8, 8), 1)
+    scale, zero = TensorSize((), 4), TensorSize((), 1)
     found = cost("QLinearConv", [x, scale, zero, w, scale, zero, scale, zero], [y])
     assert found.flops == 2 * 32 * 64 * 81
     assert found.bytes == 2 * 32 * 64 + 32 * 81 + 3 * 4 + 3 * 1
 
 
 def test_products_and_the_rest() -> None:
-    a, b, y = Tensor((4, 7), 4), Tensor((7, 5), 4), Tensor((4, 5), 4)
+    a, b, y = TensorSize((4, 7), 4), TensorSize((7, 5), 4), TensorSize((4, 5), 4)
     assert cost("MatMul", [a, b], [y]).flops == 2 * 4 * 5 * 7
     assert cost("Gelu", [y], [y]) == Cost(20.0, 160.0)
     assert cost("Reshape", [y], [y]) == Cost(0.0, 0.0)

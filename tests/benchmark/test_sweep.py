@@ -3,13 +3,13 @@ from dataclasses import replace
 import pytest
 
 from ffnet_deploy.benchmark.record import OutputCheck, Setting
-from ffnet_deploy.benchmark.sweep import Point, best_within, frontier, points
+from ffnet_deploy.benchmark.sweep import OperatingPoint, best_within, frontier, points
 from ffnet_deploy.core.errors import OptionError
 from tests.benchmark.runs import make_run, rows, run_of
 
 
-def point(p95: float, throughput: float, name: str = "a") -> Point:
-    return Point(name, Setting(), p95, p95, throughput)
+def point(p95: float, throughput: float, name: str = "a") -> OperatingPoint:
+    return OperatingPoint(name, Setting(), p95, p95, throughput)
 
 
 CURVE = [point(10, 100), point(20, 180), point(15, 90), point(40, 200), point(45, 200)]
@@ -49,4 +49,4 @@ def test_throughput_counts_images() -> None:
 def test_a_wrong_output_is_on_no_curve() -> None:
     run = make_run()
     wrong = replace(run.measurements[1], check=OutputCheck("a", 10.0, None, 99.0, False))
-    assert [one.contender for one in points(replace(run, measurements=(run.measurements[0], wrong)))] == ["a"]
+    assert [one.candidate for one in points(replace(run, measurements=(run.measurements[0], wrong)))] == ["a"]

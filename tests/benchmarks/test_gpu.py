@@ -130,9 +130,9 @@ def test_all_is_measured_and_every_sample_kept(folder: Path, building: None, tmp
     assert set(record["timing"]) == {"network", "transfers"}
     for raw in record["timing"].values():
         run = run_from_dict(raw)
-        names = [one.name for one in run.contenders]
+        names = [one.name for one in run.candidates]
         assert names[:2] == ["toy.engine", "toy.fp16.engine"] and "toy.engine, no CUDA graph" in names
-        timed = next(row for row in run.measurements if row.contender == "toy.engine")
+        timed = next(row for row in run.measurements if row.candidate == "toy.engine")
         assert timed.summary.count >= 3 and timed.error is None
     layers = run_from_dict(record["timing"]["network"]).measurements[0].profile
     assert layers is not None and {layer.name for layer in layers.layers} == {"conv", "resize"}
@@ -177,7 +177,7 @@ def test_what_the_bindings_raise_loses_nothing_that_is_measured(
     assert record["engines"][0]["verification"]["failures"] == [] and record["timing"]["network"]["measurements"]
 
 
-def test_a_contender_that_cannot_be_opened_takes_no_part(
+def test_a_candidate_that_cannot_be_opened_takes_no_part(
     folder: Path, building: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = gpu.artifact_candidates
@@ -191,7 +191,7 @@ def test_a_contender_that_cannot_be_opened_takes_no_part(
     path, failures = gpu.measure(reference, quick(tmp_path), find_device())
     run = json.loads(path.read_text())["timing"]["network"]
     assert failures == [] and "ZeroDivisionError: division by zero" in str(run["missing"])
-    assert "toy.fp16.engine" in [one["name"] for one in run["contenders"]]
+    assert "toy.fp16.engine" in [one["name"] for one in run["candidates"]]
 
 
 def test_one_label_of_many_is_no_failure_in_fp32(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from ffnet_deploy.benchmark.files import write_run
-from ffnet_deploy.benchmark.record import BenchRun, Layer, Profile
+from ffnet_deploy.benchmark.record import BenchRun, LayerProfile, ProfileRow
 from ffnet_deploy.calib import Calibration, CalibrationOptions, Method, calibrate
 from ffnet_deploy.calib.scoring import blocks_of, sqnr
 from ffnet_deploy.calib.search import (
@@ -234,17 +234,19 @@ def test_fused_layers_count_for_their_first_convolution() -> None:
 
 
 def profiled(layers: dict[str, dict[str, float]]) -> BenchRun:
-    """A run in which the contenders of these precisions were profiled, with milliseconds of each layer."""
+    """A run in which the candidates of these precisions were profiled, with milliseconds of each layer."""
     whole = run()
-    precisions = {one.name: one.precision for one in whole.contenders}
+    precisions = {one.name: one.precision for one in whole.candidates}
 
-    def profile(contender: str) -> Profile | None:
-        times = layers.get(precisions[contender])
+    def profile(candidate: str) -> LayerProfile | None:
+        times = layers.get(precisions[candidate])
         if times is None:
             return None
-        return Profile("toy", 1, tuple(Layer(name, "head", "Conv", ms, 100.0) for name, ms in times.items()), ())
+        return LayerProfile(
+            "toy", 1, tuple(ProfileRow(name, "head", "Conv", ms, 100.0) for name, ms in times.items()), ()
+        )
 
-    measured = tuple(replace(one, profile=profile(one.contender)) for one in whole.measurements)
+    measured = tuple(replace(one, profile=profile(one.candidate)) for one in whole.measurements)
     return replace(whole, measurements=measured)
 
 

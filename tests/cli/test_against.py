@@ -65,7 +65,7 @@ def test_another_artefact_is_scored_and_reported_beside_the_first(
     assert f"mIoU {expected:.2f}" in result.stdout and "toy.onnx" in result.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.json", "report.md"]
     document = parse((tmp_path / "out/report.html").read_text())
-    rows = table_rows(table(document, "Contenders; the first"))
+    rows = table_rows(table(document, "Candidates; the first"))
     assert [row[2] for row in rows[1:]] == [f"{scores['mIoU']:.2f}", f"{expected:.2f}"]
     assert len(document.all("article")) == 2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ffnet_deploy.benchmark.files import read_run, run_to_dict, write_run
-from ffnet_deploy.benchmark.record import Content
+from ffnet_deploy.benchmark.record import TimingScope
 from ffnet_deploy.cli.bench import app
 from ffnet_deploy.cli.console import console
 from ffnet_deploy.cli.options import parse_choices, parse_numbers, parse_sizes
@@ -39,7 +39,7 @@ def artifact(tmp_path: Path) -> Path:
     return write_onnx(tmp_path / "toy.onnx", contract(**fixed(64, 96)))
 
 
-def test_a_narrow_screen_numbers_the_contenders(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_screen_numbers_the_candidates(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(console), "width", 80)
     result = run(artifact, artifact, *QUICK)
     assert result.exit_code == 0, result.output
@@ -72,11 +72,20 @@ def test_an_artefact_is_never_faster_than_itself_on_this_machine(artifact: Path,
     assert "faster" not in verdicts
 
 
-def test_the_clock_is_named(artifact: Path, tmp_path: Path) -> None:
-    result = run(artifact, *QUICK, "--clock", "end-to-end", "--json", tmp_path / "run.json")
+@pytest.mark.parametrize(
+    ("clock", "scope"),
+    [
+        ("end-to-end", TimingScope.END_TO_END),
+        ("file", TimingScope.FILE),
+        ("device", TimingScope.DEVICE),
+        ("transfers", TimingScope.DEVICE),
+    ],
+)
+def test_the_clock_is_named(clock: str, scope: TimingScope, artifact: Path, tmp_path: Path) -> None:
+    result = run(artifact, *QUICK, "--clock", clock, "--json", tmp_path / "run.json")
     assert result.exit_code == 0, result.output
-    assert "clock: decoding, resizing, normalising, copies, network, enlargement and argmax" in result.stdout
-    assert read_run(tmp_path / "run.json").method.content is Content.END_TO_END
+    assert f"clock: {scope.sentence}" in result.stdout
+    assert read_run(tmp_path / "run.json").method.scope is scope
 
 
 def test_both_runtimes_and_a_missing_one(artifact: Path) -> None:
@@ -147,7 +156,7 @@ def test_a_wrong_output_fails_the_command(artifact: Path, tmp_path: Path) -> Non
         (("ARTIFACT", "--rounds", "0"), ("rounds must be at least 1",)),
         (("ARTIFACT", "--seconds", "-1"), ("seconds must be a time from 0",)),
         (("ARTIFACT", "--runtime", "abacus"), ("--runtime takes onnxruntime", "'abacus'")),
-        (("ARTIFACT", "--baseline", "torch"), ("no contender is called 'torch'; there are: toy, ONNX Runtime",)),
+        (("ARTIFACT", "--baseline", "torch"), ("no candidate is called 'torch'; there are: toy, ONNX Runtime",)),
         (("ARTIFACT", "--checkpoint", "x.pth"), ("--checkpoint goes with --config",)),
         (("ARTIFACT", "--fail-over", "5"), ("add --compare OLD.json",)),
         (("ARTIFACT", "--latency-budget", "0"), ("milliseconds above 0",)),
@@ -191,7 +200,7 @@ def test_an_image_of_ones_own(artifact: Path, tmp_path: Path) -> None:
 
 def test_runs_with_nothing_in_common_are_one_error(artifact: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "old.json", make_run())
-    assert_one_error(run(artifact, *QUICK, "--compare", tmp_path / "old.json"), "no contender and setting in common")
+    assert_one_error(run(artifact, *QUICK, "--compare", tmp_path / "old.json"), "no candidate and setting in common")
 
 
 def test_stopping_by_hand_keeps_the_samples(artifact: Path, tmp_path: Path) -> None:
@@ -218,7 +227,7 @@ def test_stopping_by_hand_keeps_the_samples(artifact: Path, tmp_path: Path) -> N
 def test_lists_are_read() -> None:
     assert parse_numbers("1, 8,1", "--batch") == (1, 8)
     assert parse_sizes("512,64x128", "--shape") == ((512, 512), (64, 128))
-    assert parse_choices("end-to-end,network", Content, "--x") == (Content.END_TO_END, Content.NETWORK)
+    assert parse_choices("end-to-end,network", TimingScope, "--x") == (TimingScope.END_TO_END, TimingScope.NETWORK)
     for text in ("", "1,", "-1", "1.5"):
         with pytest.raises(OptionError, match="--batch takes"):
             parse_numbers(text, "--batch")

@@ -1,4 +1,4 @@
-"""Reports with known numbers: contenders that were scored, timed, profiled and proved, and parts of them missing."""
+"""Reports with known numbers: candidates that were scored, timed, profiled and proved, and parts of them missing."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,26 +7,26 @@ import numpy as np
 
 from ffnet_deploy.benchmark.record import (
     BenchRun,
-    Contender,
+    CandidateInfo,
     CpuState,
     DeviceState,
     GpuState,
     Interval,
-    Layer,
-    Measurement,
-    Method,
+    LayerProfile,
     Missing,
     OutputCheck,
     Peaks,
-    Profile,
+    ProfileRow,
     Ratio,
     Setting,
     Summary,
+    TimingMethod,
+    TimingResult,
     Verdict,
 )
 from ffnet_deploy.evaluation.scores import confusion_matrix, scores
 from ffnet_deploy.report import data as report
-from ffnet_deploy.report.collect import Collector, GalleryOptions
+from ffnet_deploy.report.gallery import Collector, GalleryOptions
 from tests.toy import CAMVID, contract, label_map, picture
 
 BLOCKS = ("stem", "stage 1 token mixer", "stage 1 channel mixer", "stage 2 token mixer", "head", "upsample")
@@ -42,16 +42,16 @@ def summary(samples: Sequence[float]) -> Summary:
     return Summary(len(values), median, interval, mean, float(values.min()), float(values.max()), p90, p95, p99, spread)
 
 
-def profile(total: float) -> Profile:
+def profile(total: float) -> LayerProfile:
     shares = np.array([0.08, 0.2, 0.31, 0.25, 0.12, 0.04])
     blocks = tuple(
-        Layer(name, name, "", total * part, 100 * part, 2e9 * part, 3e6, total * part / 3, "compute", 33.3)
+        ProfileRow(name, name, "", total * part, 100 * part, 2e9 * part, 3e6, total * part / 3, "compute", 33.3)
         for name, part in zip(BLOCKS, shares.tolist(), strict=True)
     )
-    return Profile("toy profiler", 20, blocks, blocks, Peaks(1.2e11, 1.6e10, "measured"))
+    return LayerProfile("toy profiler", 20, blocks, blocks, Peaks(1.2e11, 1.6e10, "measured"))
 
 
-def measurement(name: str, median: float, first: float, seed: int = 0, **changes: Any) -> Measurement:
+def measurement(name: str, median: float, first: float, seed: int = 0, **changes: Any) -> TimingResult:
     times = median * np.random.default_rng(seed).lognormal(0, 0.03, (50, 4))
     rounds = tuple(tuple(float(value) for value in row) for row in times)
     found = summary(times.ravel().tolist())
@@ -67,7 +67,7 @@ def measurement(name: str, median: float, first: float, seed: int = 0, **changes
         "check": OutputCheck(NAMES[0], 99.93, 1e-3, 99.0, True) if name != NAMES[0] else None,
         "profile": profile(median),
     }
-    return Measurement(name, **{**described, **changes})
+    return TimingResult(name, **{**described, **changes})
 
 
 def state() -> DeviceState:
@@ -79,16 +79,16 @@ def state() -> DeviceState:
 def run(medians: Sequence[float] = (41.0, 18.5, 6.2), names: Sequence[str] = NAMES) -> BenchRun:
     engines = ("PyTorch 2.13 (cpu)", "ONNX Runtime 1.31 (CPU)", "TensorRT 10.16 (A GPU)")
     artifacts = (None, NAMES[1], NAMES[2])
-    contenders = tuple(
-        Contender(name, engine, precision, "camvid_network", artifact, artifact and artifact[7] * 64)
+    candidates = tuple(
+        CandidateInfo(name, engine, precision, "camvid_network", artifact, artifact and artifact[7] * 64)
         for name, engine, precision, artifact in zip(names, engines, ("fp32", "fp16", "int8"), artifacts, strict=False)
     )
     pairs = enumerate(zip(names, medians, strict=False))
     measured = tuple(measurement(name, ms, medians[0], index) for index, (name, ms) in pairs)
     return BenchRun(
         created="2026-01-02T03:04:05+00:00",
-        method=Method(),
-        contenders=contenders,
+        method=TimingMethod(),
+        candidates=candidates,
         measurements=measured,
         missing=(Missing("OpenVINO", "pip install 'ffnet-deploy[openvino]'"),),
         before=state(),
@@ -111,7 +111,7 @@ def predictions(truth: np.ndarray, wrong: float, seed: int) -> np.ndarray:
 
 
 def maps(number: int, size: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Ground truth of image `number`, and what each of the three contenders made of it."""
+    """Ground truth of image `number`, and what each of the three candidates made of it."""
     truth = label_map(*size, seed=number)
     first = predictions(truth, 0.10, number)
     return truth, [first, predictions(first, 0.005, number + 100), predictions(first, 0.02, number + 200)]
@@ -172,24 +172,24 @@ def manifest(index: int) -> dict[str, Any]:
 
 
 def example(count: int = 3, size: tuple[int, int] = (120, 160), options: GalleryOptions | None = None) -> Any:
-    """A whole report of three contenders on `count` images."""
+    """A whole report of three candidates on `count` images."""
     collector = Collector([f"scene_{number}" for number in range(count)], options)
     confusion = np.zeros((3, len(CAMVID.classes), len(CAMVID.classes)), np.int64)
     images = [maps(number, size) for number in range(count)]
     for index in range(3):
-        watch = collector.next_contender()
+        watch = collector.next_candidate()
         for number, (truth, predicted) in enumerate(images):
             watch(source(number), picture(*size, seed=number), predicted[index], truth)
             confusion[index] += confusion_matrix(predicted[index], truth, len(CAMVID.classes))
     timed = run()
-    contenders = tuple(
-        report.Contender(
+    candidates = tuple(
+        report.CandidateResults(
             name=name,
-            engine=timed.contenders[index].engine,
+            engine=timed.candidates[index].engine,
             network="camvid_network",
-            artifact=timed.contenders[index].artifact,
-            sha256=timed.contenders[index].sha256,
-            precision=timed.contenders[index].precision,
+            artifact=timed.candidates[index].artifact,
+            sha256=timed.candidates[index].sha256,
+            precision=timed.candidates[index].precision,
             sources={"checkpoint": "0" * 64},
             manifest=manifest(index) if index else None,
             accuracy=report.Accuracy(
@@ -209,7 +209,7 @@ def example(count: int = 3, size: tuple[int, int] = (120, 160), options: Gallery
     return report.ReportData(
         title="camvid_network",
         created="2026-01-02T03:04:05+00:00",
-        contenders=contenders,
+        candidates=candidates,
         classes=CAMVID.classes,
         palette=CAMVID.palette,
         gallery=collector.gallery(contract(), NAMES),

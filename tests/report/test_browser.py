@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.report import write_report
-from ffnet_deploy.report.collect import GalleryOptions
+from ffnet_deploy.report.gallery import GalleryOptions
 from tests.report.examples import NAMES, example
 
 sync_api = pytest.importorskip("playwright.sync_api")

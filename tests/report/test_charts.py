@@ -4,13 +4,22 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.report.charts.bars import Bar, Group, cell_bars, grouped_bars
-from ffnet_deploy.report.charts.distributions import Multiple, Times, hills, histogram, multiples
-from ffnet_deploy.report.charts.drawing import WIDTHS, Drawing, figure, fitted, marker, text_width
-from ffnet_deploy.report.charts.roofline import Block, Roof, roofline
-from ffnet_deploy.report.charts.scale import Scale, spanning
-from ffnet_deploy.report.charts.scatter import Point, scatter
-from ffnet_deploy.report.charts.shares import Part, Stack, stacks
+from ffnet_deploy.report.charts import (
+    Bar,
+    BarGroup,
+    Part,
+    Roof,
+    RooflineBlock,
+    ScatterPoint,
+    Stack,
+    cell_bars,
+    grouped_bars,
+    roofline,
+    scatter,
+    stacks,
+)
+from ffnet_deploy.report.distributions import RatioRow, Times, histogram, histograms, ratio_chart
+from ffnet_deploy.report.drawing import WIDTHS, Drawing, Scale, figure, fitted, marker, spanning, text_width
 from ffnet_deploy.report.markup import join
 from tests.report.reading import Node, parse
 
@@ -69,7 +78,7 @@ def test_an_axis_that_cannot_be_is_refused(wrong: tuple[float, float, bool]) -> 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_bars_are_as_long_as_their_values(width: int) -> None:
     bars = (Bar(0, "a", 62.65, "62.65"), Bar(1, HOSTILE, 31.3, "31.30"), Bar(2, "c", None, "-"))
-    node = drawn(grouped_bars([Group("mIoU", bars)], 100.0, "percent", width))
+    node = drawn(grouped_bars([BarGroup("mIoU", bars)], 100.0, "percent", width))
     drawn_bars = node.all("rect", class_="fill")
     ends = [bar.number("x") + bar.number("width") for bar in drawn_bars]
     assert [value_at(node, end) for end in ends] == pytest.approx([62.65, 31.3], abs=0.05)
@@ -86,9 +95,9 @@ def test_bars_in_cells_are_as_long_as_their_values() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_points_lie_where_their_values_are_and_names_within_the_drawing(width: int) -> None:
     points = [
-        Point(0, "PyTorch", 41.0, 62.65, 40.0, 42.0),
-        Point(4, "a very long name of a contender.int8.engine", 40.5, 62.6, 40.0, 41.0),
-        Point(8, HOSTILE, 6.2, 62.3, 6.1, 6.3),
+        ScatterPoint(0, "PyTorch", 41.0, 62.65, 40.0, 42.0),
+        ScatterPoint(4, "a very long name of a candidate.int8.engine", 40.5, 62.6, 40.0, 41.0),
+        ScatterPoint(8, HOSTILE, 6.2, 62.3, 6.1, 6.3),
     ]
     node = drawn(scatter(points, "ms", "mIoU", width))
     marks = node.all("circle")
@@ -104,7 +113,7 @@ def test_points_lie_where_their_values_are_and_names_within_the_drawing(width: i
 
 
 def test_names_of_points_that_lie_together_do_not_cover_each_other() -> None:
-    points = [Point(index, f"contender {index}", 10 + index / 100, 60.0, 10, 10) for index in range(4)]
+    points = [ScatterPoint(index, f"candidate {index}", 10 + index / 100, 60.0, 10, 10) for index in range(4)]
     names = drawn(scatter(points, "ms", "mIoU", 1000)).all("text", class_="name")
     places = {(round(name.number("x") / 20), round(name.number("y") / 12)) for name in names}
     assert len(places) == 4
@@ -113,7 +122,7 @@ def test_names_of_points_that_lie_together_do_not_cover_each_other() -> None:
 def test_hills_count_the_samples_and_mark_median_and_tail() -> None:
     samples = (*np.random.default_rng(0).normal(20, 1, 400).tolist(), 90.0)
     row = Times(0, HOSTILE, samples, 20.0, 22.0, 23.0, "median 20.0 ms")
-    node = drawn(hills([row], 1000))
+    node = drawn(histograms([row], 1000))
     assert value_at(node, node.one("line", class_="median").number("x1")) == pytest.approx(20.0, abs=0.02)
     tails = [value_at(node, one.number("x1")) for one in node.all("line", class_="tail")]
     assert tails == pytest.approx([22.0, 23.0], abs=0.02)
@@ -125,15 +134,15 @@ def test_hills_count_the_samples_and_mark_median_and_tail() -> None:
 
 
 def test_samples_that_are_all_alike_have_a_hill_too() -> None:
-    node = drawn(hills([Times(0, "a", (5.0,) * 50, 5.0, 5.0, 5.0, "")], 360))
+    node = drawn(histograms([Times(0, "a", (5.0,) * 50, 5.0, 5.0, 5.0, "")], 360))
     path = node.one("path").attributes["d"]
     assert "nan" not in path and path.count("L") > 2
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_ratios_lie_where_their_values_are_beside_one(width: int) -> None:
-    rows = [Multiple(0, "a", 0.8, 0.7, 0.9, "0.8, faster"), Multiple(4, "b", 1.3, 1.2, 1.45, "1.3, slower")]
-    node = drawn(multiples(rows, "PyTorch", width))
+    rows = [RatioRow(0, "a", 0.8, 0.7, 0.9, "0.8, faster"), RatioRow(4, "b", 1.3, 1.2, 1.45, "1.3, slower")]
+    node = drawn(ratio_chart(rows, "PyTorch", width))
     assert [value_at(node, mark.number("cx")) for mark in node.all("circle")] == pytest.approx([0.8, 1.3], abs=0.005)
     whiskers = node.all("line", class_="whisker")
     assert [value_at(node, one.number("x1")) for one in whiskers] == pytest.approx([0.7, 1.2], abs=0.005)
@@ -141,7 +150,7 @@ def test_ratios_lie_where_their_values_are_beside_one(width: int) -> None:
 
 
 def test_blocks_lie_under_the_roof_where_their_work_is() -> None:
-    blocks = [Block("stem", 1, 10.0, 5e9, 20.0), Block("head", 2, 0.5, 1e8, 80.0)]
+    blocks = [RooflineBlock("stem", 1, 10.0, 5e9, 20.0), RooflineBlock("head", 2, 0.5, 1e8, 80.0)]
     node = drawn(roofline(blocks, Roof(1e11, 1e10), 0, 1000))
     circles = {one.one("title").text: one for one in node.all("circle")}
     assert value_at(node, circles["stem"].number("cx"), True) == pytest.approx(10.0, rel=0.02)

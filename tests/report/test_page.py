@@ -12,8 +12,8 @@ import pytest
 
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.evaluation.scores import ClassScore, Scores
-from ffnet_deploy.report.collect import GalleryOptions
 from ffnet_deploy.report.data import Gallery, ReportData
+from ffnet_deploy.report.gallery import GalleryOptions
 from ffnet_deploy.report.page import page
 from tests.report.examples import BLOCKS, NAMES, example
 from tests.report.reading import Node, parse, table, table_rows
@@ -80,14 +80,14 @@ def test_scores_are_those_of_the_data(document: Node, data: ReportData) -> None:
     found = table_rows(table(document, "IoU of all 11 classes"))
     for row, name in zip(found[1:], [*data.classes, "mean"], strict=True):
         assert row[0] == name
-        scores = [one.scores for one in data.contenders if one.scores]
+        scores = [one.scores for one in data.candidates if one.scores]
         values = [one.mean_iou if name == "mean" else one.per_class[name].iou or 0.0 for one in scores]
         expected = [f"{value:.2f}" for value in values]
         expected += [signed(value - values[0]) for value in values[1:]]
         assert row[2:] == expected
-    summary = table_rows(table(document, "Contenders; the first"))
+    summary = table_rows(table(document, "Candidates; the first"))
     assert [row[0] for row in summary[1:]] == list(NAMES)
-    agreement = data.contenders[2].accuracy.agreement
+    agreement = data.candidates[2].accuracy.agreement
     assert f"{agreement:.1f} %" in summary[3]
 
 
@@ -98,7 +98,7 @@ def signed(value: float) -> str:
 
 def test_times_are_those_of_the_data(document: Node, data: ReportData) -> None:
     rows = {row[0]: row for row in table_rows(table(document, "Times at 1x384x768"))}
-    for one in data.contenders:
+    for one in data.candidates:
         summary = one.timing.summary
         row = rows[one.name]
         assert float(row[1]) == pytest.approx(summary.median, rel=0.005)
@@ -144,14 +144,14 @@ def test_the_blocks_that_cost_most_are_those_of_the_search(document: Node, data:
     assert [row[6] for row in rows] == ["yes", "", ""]
     drawn = document.one("figure", id="chart-sensitivity-2").all("svg")[0]
     assert len(drawn.all("rect", class_="fill")) == 3
-    bare = parse(page(replace(data, contenders=data.contenders[:2], gallery=Gallery())))
+    bare = parse(page(replace(data, candidates=data.candidates[:2], gallery=Gallery())))
     assert not bare.all("section", id="sensitivity")
 
 
 def test_a_verification_that_could_not_run_says_why_and_how(data: ReportData) -> None:
     record = {"state": "not run", "reason": "there is no GPU", "command": "ffnet-export --verify x.engine"}
-    last = replace(data.contenders[2], manifest={"verification": record})
-    document = parse(page(replace(data, contenders=(*data.contenders[:2], last))))
+    last = replace(data.candidates[2], manifest={"verification": record})
+    document = parse(page(replace(data, candidates=(*data.candidates[:2], last))))
     said = "not run: there is no GPU; to do: ffnet-export --verify x.engine"
     assert said in document.one("section", id="verification").text
     assert [row[2] for row in table_rows(table(document, "What the gate asks")) if row[0] == NAMES[2]][1] == said
@@ -174,7 +174,7 @@ def test_text_from_outside_never_becomes_markup(field: str) -> None:
     if field == "title":
         data = replace(data, title=HOSTILE)
     if field == "name":
-        data = replace(data, contenders=(replace(data.first, name=HOSTILE, artifact=HOSTILE), *data.contenders[1:]))
+        data = replace(data, candidates=(replace(data.first, name=HOSTILE, artifact=HOSTILE), *data.candidates[1:]))
     if field == "class":
         data = replace(data, classes=(HOSTILE, *data.classes[1:]))
     if field == "sample":
@@ -185,7 +185,7 @@ def test_text_from_outside_never_becomes_markup(field: str) -> None:
         data = replace(data, notes=(HOSTILE,))
     if field == "error":
         broken = replace(data.first.measurements[0], error=HOSTILE)
-        data = replace(data, contenders=(replace(data.first, measurements=(broken,)), *data.contenders[1:]))
+        data = replace(data, candidates=(replace(data.first, measurements=(broken,)), *data.candidates[1:]))
     text = page(data)
     document = parse(text)
     assert "<img src=x" not in text
@@ -200,8 +200,8 @@ def test_fifty_images_stay_below_8_mb() -> None:
 
 
 def bare(data: ReportData, **changes: object) -> ReportData:
-    contenders = tuple(replace(one, **changes) for one in data.contenders)
-    return replace(data, contenders=contenders, run=None if "measurements" in changes else data.run)
+    candidates = tuple(replace(one, **changes) for one in data.candidates)
+    return replace(data, candidates=candidates, run=None if "measurements" in changes else data.run)
 
 
 def test_parts_without_data_are_left_out(data: ReportData) -> None:
@@ -228,9 +228,9 @@ def test_parts_without_data_are_left_out(data: ReportData) -> None:
     assert "Not judged." in judged.text
 
 
-def test_a_lone_contender_of_unlabelled_images_has_a_page(data: ReportData) -> None:
+def test_a_lone_candidate_of_unlabelled_images_has_a_page(data: ReportData) -> None:
     lone = replace(data.first, accuracy=replace(data.first.accuracy, scores=None), measurements=())
-    document = parse(page(replace(data, contenders=(lone,), run=None, gallery=Gallery())))
+    document = parse(page(replace(data, candidates=(lone,), run=None, gallery=Gallery())))
     assert document.one("h1").text == "camvid_network"
 
 
@@ -239,12 +239,12 @@ def test_many_classes_show_those_that_changed_most_and_fold_the_rest(data: Repor
     before = Scores(50.0, 80.0, 60.0, {name: ClassScore(50.0, 60.0) for name in names})
     changed = {name: ClassScore(50.0 - (index == 77) * 9, 60.0) for index, name in enumerate(names)}
     after = Scores(49.9, 80.0, 60.0, {**changed, "class 5": ClassScore(None, None)})
-    one, other, _ = data.contenders
+    one, other, _ = data.candidates
     pair = (
         replace(one, accuracy=replace(one.accuracy, scores=before)),
         replace(other, accuracy=replace(other.accuracy, scores=after)),
     )
-    many = replace(data, contenders=pair, classes=names, palette=((1, 2, 3),) * 150, gallery=Gallery())
+    many = replace(data, candidates=pair, classes=names, palette=((1, 2, 3),) * 150, gallery=Gallery())
     document = parse(page(many))
     shown = table_rows(table(document, "changed most"))
     assert len(shown) == 22 and shown[1][0] == "class 77" and shown[1][-1] == "\u22129.00"
@@ -255,7 +255,7 @@ def test_many_classes_show_those_that_changed_most_and_fold_the_rest(data: Repor
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"contenders": ()}, "at least one contender"),
+        ({"candidates": ()}, "at least one candidate"),
         ({"classes": ("a",)}, "1 class names but 11 colours"),
         ({"max_drop": -1.0}, "must not be negative"),
         ({"max_drop": float("nan")}, "must not be negative"),
@@ -264,10 +264,10 @@ def test_many_classes_show_those_that_changed_most_and_fold_the_rest(data: Repor
 def test_reports_that_cannot_be_are_refused(data: ReportData, change: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         replace(data, **change)
-    with pytest.raises(OptionError, match="pictures of 3 contenders"):
-        replace(data, contenders=data.contenders[:2])
+    with pytest.raises(OptionError, match="pictures of 3 candidates"):
+        replace(data, candidates=data.candidates[:2])
     with pytest.raises(OptionError, match="share the name 'PyTorch'"):
-        replace(data, contenders=(data.first, data.first))
+        replace(data, candidates=(data.first, data.first))
 
 
 def test_styles_and_script_are_installed_with_the_package() -> None:

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.report import pictures
-from ffnet_deploy.report.pictures import Change, Hit, change_map, hit_map, indexed_png, map_uri, panel_size, photo_uri
+from ffnet_deploy.report.pictures import (
+    Hit,
+    PixelChange,
+    change_map,
+    hit_map,
+    indexed_png,
+    map_uri,
+    panel_size,
+    photo_uri,
+)
 from tests.toy import CAMVID, label_map, picture
 
 
@@ -55,9 +64,16 @@ def test_changes_are_told_apart_by_the_truth() -> None:
     truth = np.array([[0, 0, 0, 0, 0, 255, 255]], np.uint8)
     first = np.array([[0, 1, 0, 1, 1, 1, 1]], np.uint8)
     other = np.array([[0, 1, 1, 0, 2, 1, 2]], np.uint8)
-    kinds = [Change.SAME_RIGHT, Change.SAME_WRONG, Change.LOST, Change.GAINED, Change.BOTH_WRONG, Change.SAME]
-    assert change_map(first, other, truth).tolist() == [[*kinds, Change.CHANGED]]
-    assert set(change_map(first, other, None).ravel()) == {Change.SAME, Change.CHANGED}
+    kinds = [
+        PixelChange.SAME_RIGHT,
+        PixelChange.SAME_WRONG,
+        PixelChange.LOST,
+        PixelChange.GAINED,
+        PixelChange.BOTH_WRONG,
+        PixelChange.SAME,
+    ]
+    assert change_map(first, other, truth).tolist() == [[*kinds, PixelChange.CHANGED]]
+    assert set(change_map(first, other, None).ravel()) == {PixelChange.SAME, PixelChange.CHANGED}
     assert hit_map(first, truth).tolist() == [[Hit.RIGHT, Hit.WRONG, Hit.RIGHT, *[Hit.WRONG] * 2, *[Hit.UNSCORED] * 2]]
 
 

@@ -32,7 +32,7 @@ def test_json_holds_every_number(data: ReportData, tmp_path: Path) -> None:
     written = json.loads(write_report(tmp_path / "report.html", data)[2].read_text())
     assert (written["kind"], written["format"]) == ("ffnet-report", 1)
     assert written["gate"]["outcome"] == "fails" and len(written["gate"]["checks"]) == len(checks(data))
-    for entry, one in zip(written["contenders"], data.contenders, strict=True):
+    for entry, one in zip(written["candidates"], data.candidates, strict=True):
         assert (entry["name"], entry["sha256"]) == (one.name, one.sha256)
         assert entry["accuracy"]["mIoU"] == one.scores.mean_iou
         assert entry["accuracy"]["agreement"] == one.accuracy.agreement

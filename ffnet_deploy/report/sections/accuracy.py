@@ -1,14 +1,15 @@
-"""How accurate: scores of all contenders side by side, and class by class."""
+"""How accurate: scores of all candidates, class by class, and pictures of what they predict."""
 
 from collections.abc import Callable
 
 from ffnet_deploy.evaluation.scores import Scores
-from ffnet_deploy.report.charts.bars import Bar, Group, cell_bars, grouped_bars
-from ffnet_deploy.report.charts.key import swatch
-from ffnet_deploy.report.data import Accuracy, Contender, ReportData
-from ffnet_deploy.report.document import Block, Cell, Chart, Column, Facts, Section, Table, Text
-from ffnet_deploy.report.format import percent, points, seconds
-from ffnet_deploy.report.markup import join
+from ffnet_deploy.report.charts import Bar, BarGroup, cell_bars, grouped_bars
+from ffnet_deploy.report.data import Accuracy, CandidateResults, Gallery, GallerySample, ReportData
+from ffnet_deploy.report.document import Block, Cell, Chart, Column, Drawn, Facts, Section, Table, Text
+from ffnet_deploy.report.drawing import swatch
+from ffnet_deploy.report.format import percent, points, seconds, share
+from ffnet_deploy.report.markup import Markup, element, join
+from ffnet_deploy.report.pictures import CHANGES, HITS, Key
 
 _FOLD_FROM = 40
 """Number of classes from which on the whole table waits for a click, behind the classes that changed most."""
@@ -22,8 +23,8 @@ _METRICS: tuple[tuple[str, Callable[[Scores], float]], ...] = (
 
 
 def accuracy(data: ReportData) -> Section | None:
-    """Scores, where any contender was scored on labelled images."""
-    scored = [(index, one) for index, one in enumerate(data.contenders) if one.scores is not None]
+    """Scores, where any candidate was scored on labelled images."""
+    scored = [(index, one) for index, one in enumerate(data.candidates) if one.scores is not None]
     if not scored:
         return None
     blocks: list[Block] = [Text(_what_was_scored(scored[0][1])), _metrics_chart(data)]
@@ -37,7 +38,7 @@ def accuracy(data: ReportData) -> Section | None:
     return Section("accuracy", "Accuracy", tuple(blocks))
 
 
-def _what_was_scored(one: Contender) -> str:
+def _what_was_scored(one: CandidateResults) -> str:
     assert one.accuracy is not None
     part = f"{one.accuracy.dataset} {one.accuracy.split}".strip()
     return f"Scored on {one.accuracy.images} images of {part}, as MMSegmentation's IoUMetric does."
@@ -45,35 +46,39 @@ def _what_was_scored(one: Contender) -> str:
 
 def _metrics_chart(data: ReportData) -> Chart:
     groups = tuple(
-        Group(heading, tuple(_bar(index, one, metric) for index, one in enumerate(data.contenders) if one.accuracy))
+        BarGroup(heading, tuple(_bar(index, one, metric) for index, one in enumerate(data.candidates) if one.accuracy))
         for heading, metric in _METRICS
     )
-    told = " ".join(
+    alt_text = " ".join(
         f"{group.heading}: {', '.join(f'{bar.name} {bar.text}' for bar in group.bars)}." for group in groups
     )
     return Chart(
-        "chart-scores", "Scores", told, lambda width: grouped_bars(groups, 100.0, "percent", width), "Higher is better."
+        "chart-scores",
+        "Scores",
+        alt_text,
+        lambda width: grouped_bars(groups, 100.0, "percent", width),
+        "Higher is better.",
     )
 
 
-def _bar(index: int, one: Contender, metric: Callable[[Scores], float]) -> Bar:
+def _bar(index: int, one: CandidateResults, metric: Callable[[Scores], float]) -> Bar:
     value = None if one.scores is None else metric(one.scores)
     return Bar(index, one.name, value, percent(value))
 
 
-def _iou(one: Contender, name: str) -> float | None:
+def _iou(one: CandidateResults, name: str) -> float | None:
     score = one.scores.per_class.get(name) if one.scores else None
     return score.iou if score else None
 
 
-def _largest_change(scored: list[tuple[int, Contender]], name: str) -> float:
+def _largest_change(scored: list[tuple[int, CandidateResults]], name: str) -> float:
     before = _iou(scored[0][1], name)
     after = [_iou(one, name) for _, one in scored[1:]]
     return max((abs(value - before) for value in after if value is not None and before is not None), default=0.0)
 
 
 def _class_table(
-    data: ReportData, scored: list[tuple[int, Contender]], names: list[str], caption: str, folded: bool = False
+    data: ReportData, scored: list[tuple[int, CandidateResults]], names: list[str], caption: str, folded: bool = False
 ) -> Table:
     others = scored[1:]
     colours = dict(zip(data.classes, data.palette, strict=True))
@@ -97,8 +102,8 @@ def _numbers(values: list[float] | list[float | None]) -> list[Cell]:
     return [*(Cell(percent(value)) for value in values), *(Cell(points(change)) for change in changes)]
 
 
-def _protocols(scored: list[tuple[int, Contender]]) -> list[Facts]:
-    """How each contender was scored; once where all were scored alike."""
+def _protocols(scored: list[tuple[int, CandidateResults]]) -> list[Facts]:
+    """How each candidate was scored; once where all were scored alike."""
     accuracies = [(one.name, one.accuracy) for _, one in scored if one.accuracy]
     facts = [(name, _protocol(entry)) for name, entry in accuracies]
     times = {f"time, {name}": seconds(entry.seconds) for name, entry in accuracies}
@@ -120,3 +125,125 @@ def _protocol(one: Accuracy) -> dict[str, str]:
         "mirrored too": "yes" if given.get("flip") else "no",
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def pictures(data: ReportData) -> Section | None:
+    """The gallery, where there is one."""
+    gallery = data.gallery
+    if not gallery.samples:
+        return None
+    blocks: tuple[Block, ...] = (
+        Text(f"{len(gallery.samples)} of {gallery.of} images, {gallery.choice}."),
+        Drawn(_gallery_markup(data), _samples_table(data)),
+    )
+    return Section("pictures", "Pictures", blocks)
+
+
+def _samples_table(data: ReportData) -> Table:
+    names = [one.name for one in data.candidates][: len(data.gallery.samples[0].agreement)]
+    columns = [Column("image", False)]
+    columns += [Column(f"right, {name}") for name in names]
+    columns += [Column(f"same as {names[0]}, {name}") for name in names[1:]]
+    rows = tuple(
+        (
+            Cell(sample.name),
+            *(Cell(share(value)) for value in sample.right),
+            *(Cell(share(value)) for value in sample.agreement[1:]),
+        )
+        for sample in data.gallery.samples
+    )
+    return Table("Labelled pixels that are right, and pixels with the same label", tuple(columns), rows)
+
+
+def _gallery_markup(data: ReportData) -> Markup:
+    samples = [_sample_markup(data, number, sample) for number, sample in enumerate(data.gallery.samples)]
+    legends = element("div", _classes_key(data), _differences_key(data.gallery), class_="keys")
+    return element("div", _controls(data.gallery), samples, legends, class_="gallery", id="gallery")
+
+
+def _controls(gallery: Gallery) -> Markup:
+    """What the script shows and uses; without it all panels lie side by side and these stay hidden."""
+    layers = {panel.layer: panel.caption for sample in gallery.samples for panel in sample.panels}
+    left, right = _first_pair(list(layers))
+    names = [(str(number), sample.name) for number, sample in enumerate(gallery.samples)]
+    return element(
+        "form",
+        _choice("pick-sample", "Image", names, "0"),
+        element("button", "Previous", type="button", id="pick-previous"),
+        element("button", "Next", type="button", id="pick-next"),
+        _choice("pick-left", "Left", list(layers.items()), left),
+        _choice("pick-right", "Right", list(layers.items()), right),
+        _range("pick-strength", "Opacity over the image", "80"),
+        class_="controls",
+        id="gallery-controls",
+        hidden=True,
+        aria_label="What the picture shows",
+    )
+
+
+def _first_pair(layers: list[str]) -> tuple[str, str]:
+    """Layers to begin with: what the slider is for, ground truth or image against the last candidate."""
+    labels = [layer for layer in layers if layer.startswith("labels-")]
+    return ("truth" if "truth" in layers else "image"), labels[-1]
+
+
+def _choice(ident: str, label: str, options: list[tuple[str, str]], chosen: str) -> Markup:
+    listed = (element("option", text, value=value, selected=value == chosen) for value, text in options)
+    return element("label", element("span", label), element("select", listed, id=ident), for_=ident)
+
+
+def _range(ident: str, label: str, value: str) -> Markup:
+    slider = element("input", type="range", id=ident, min="0", max="100", value=value)
+    return element("label", element("span", label), slider, for_=ident)
+
+
+def _sample_markup(data: ReportData, number: int, sample: GallerySample) -> Markup:
+    heading = element("h3", sample.name, id=f"sample-{number}")
+    panels = (
+        element(
+            "figure",
+            element("img", src=panel.uri, alt=panel.alt, width=panel.width, height=panel.height, decoding="async"),
+            element("figcaption", panel.caption),
+            data_layer=panel.layer,
+        )
+        for panel in sample.panels
+    )
+    return element(
+        "article",
+        heading,
+        element("p", _sample_numbers(data, sample), class_="numbers"),
+        element("div", panels, class_="panels"),
+        class_="sample",
+        aria_labelledby=f"sample-{number}",
+    )
+
+
+def _sample_numbers(data: ReportData, sample: GallerySample) -> str:
+    parts = []
+    for index, (right, agreement) in enumerate(zip(sample.right, sample.agreement, strict=True)):
+        words = [f"{share(right)} right"] if right is not None else []
+        words += [f"{share(agreement)} same as {data.first.name}"] if index else []
+        if words:
+            parts.append(f"{data.candidates[index].name}: {', '.join(words)}")
+    return "; ".join(parts)
+
+
+def _classes_key(data: ReportData) -> Markup:
+    present = sorted({label for sample in data.gallery.samples for label in sample.classes})
+    entries = ((swatch(data.palette[label]), data.classes[label]) for label in present)
+    return _key("Classes", list(entries))
+
+
+def _differences_key(gallery: Gallery) -> Markup:
+    layers = {panel.layer.partition("-")[0] for sample in gallery.samples for panel in sample.panels}
+    kinds: tuple[Key, ...] = ()
+    if "difference" in layers:
+        kinds = tuple(CHANGES.values())
+    elif "errors" in layers:
+        kinds = tuple(HITS.values())
+    return _key("Differences", [(swatch(kind.colour), kind.meaning) for kind in kinds]) if kinds else join()
+
+
+def _key(heading: str, entries: list[tuple[Markup, str]]) -> Markup:
+    items = (element("li", mark, element("span", text)) for mark, text in entries)
+    return join(element("h3", heading), element("ul", items, class_="key-list"))

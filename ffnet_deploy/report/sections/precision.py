@@ -1,19 +1,25 @@
-"""Proof of precision: what each artefact was asked to compute in, and what was found in it."""
+"""What conversion did: precision asked for and found, sensitivity to quantisation, verification."""
 
-from ffnet_deploy.report.charts.shares import Part, Stack, stacks
-from ffnet_deploy.report.data import Contender, ReportData
-from ffnet_deploy.report.document import Block, Cell, Chart, Column, Notes, Section, Table
-from ffnet_deploy.report.gate import Outcome
-from ffnet_deploy.report.proof import Asked, Proof, asked_of, proofs_of
+from collections.abc import Mapping
+from typing import Any
+
+from ffnet_deploy.report.charts import Bar, BarGroup, Part, Stack, grouped_bars, stacks
+from ffnet_deploy.report.data import CandidateResults, ReportData
+from ffnet_deploy.report.document import Block, Cell, Chart, Column, Notes, Section, Table, Text
+from ffnet_deploy.report.format import percent, points, share, significant
+from ffnet_deploy.report.gate import Asked, GateOutcome, Proof, asked_of, not_run, proofs_of
 
 _KINDS = ("fp32", "bf16", "fp16", "fp8", "int8")
 _SHOWN = 12
+_FOLD_FROM = 12
+_MOST_BARS = 20
+"""Maximum number of bars; the table has all blocks."""
 
 
 def precision(data: ReportData) -> Section | None:
     """What manifests say of precision, where any does."""
-    asked = [(one, found) for one in data.contenders if (found := asked_of(one)) is not None]
-    proofs = [(one, proof) for one in data.contenders for proof in proofs_of(one)]
+    asked = [(one, found) for one in data.candidates if (found := asked_of(one)) is not None]
+    proofs = [(one, proof) for one in data.candidates for proof in proofs_of(one)]
     blocks: list[Block] = []
     if asked:
         blocks.append(_asked_table(asked))
@@ -29,9 +35,9 @@ def precision(data: ReportData) -> Section | None:
     return Section("precision", "Proof of precision", tuple(blocks)) if blocks else None
 
 
-def _asked_table(asked: list[tuple[Contender, Asked]]) -> Table:
+def _asked_table(asked: list[tuple[CandidateResults, Asked]]) -> Table:
     columns = (
-        Column("contender", False),
+        Column("candidate", False),
         Column("asked for", False),
         Column("where not quantised", False),
         Column("quantised convolutions"),
@@ -50,18 +56,18 @@ def _asked_table(asked: list[tuple[Contender, Asked]]) -> Table:
     return Table("What the graphs ask for", columns, rows)
 
 
-def _proof_table(proofs: list[tuple[Contender, Proof]]) -> Table:
+def _proof_table(proofs: list[tuple[CandidateResults, Proof]]) -> Table:
     names = list(dict.fromkeys(name for _, proof in proofs for name in proof.numbers))
-    columns = (Column("contender", False), Column("rests on", False), *map(Column, names), Column("outcome", False))
+    columns = (Column("candidate", False), Column("rests on", False), *map(Column, names), Column("outcome", False))
     rows = []
     for one, proof in proofs:
-        outcome = Outcome.FAILS if proof.violations else Outcome.HOLDS
+        outcome = GateOutcome.FAILS if proof.violations else GateOutcome.HOLDS
         numbers = (Cell(str(proof.numbers.get(name, "\N{EN DASH}"))) for name in names)
         rows.append((Cell(one.name), Cell(proof.source), *numbers, Cell(outcome.value, outcome=outcome)))
     return Table("What was found in them", columns, tuple(rows))
 
 
-def _stacks(one: Contender, proof: Proof) -> list[Stack]:
+def _stacks(one: CandidateResults, proof: Proof) -> list[Stack]:
     return [
         Stack(f"{one.name}: {what}", tuple(_part(kind, count) for kind, count in sorted(counts.items(), key=_order)))
         for what, counts in proof.counts.items()
@@ -78,5 +84,130 @@ def _part(kind: str, count: int) -> Part:
 
 
 def _chart(rows: list[Stack]) -> Chart:
-    told = "; ".join(f"{row.name}: {', '.join(f'{part.count} {part.text}' for part in row.parts)}" for row in rows)
-    return Chart("chart-precision", "Layers by precision", told, lambda width: stacks(rows, width))
+    alt_text = "; ".join(f"{row.name}: {', '.join(f'{part.count} {part.text}' for part in row.parts)}" for row in rows)
+    return Chart("chart-precision", "Layers by precision", alt_text, lambda width: stacks(rows, width))
+
+
+def sensitivity(data: ReportData) -> Section | None:
+    """What searches measured, where a manifest holds one."""
+    blocks: list[Block] = []
+    for index, one in enumerate(data.candidates):
+        search = _search(one)
+        if search is not None:
+            blocks += [Text(_outcome(one, search)), _noise_chart(index, one, search), _noise_table(one, search)]
+    return Section("sensitivity", "Sensitivity to quantisation", tuple(blocks)) if blocks else None
+
+
+def _search(one: CandidateResults) -> Mapping[str, Any] | None:
+    """The search in the candidate's manifest; None where it has none."""
+    section: Any = one.manifest
+    for name in ("precision", "quantization", "search"):
+        section = section.get(name) if isinstance(section, Mapping) else None
+    return section if isinstance(section, Mapping) and section.get("sensitivity") else None
+
+
+def _outcome(one: CandidateResults, search: Mapping[str, Any]) -> str:
+    kept = len(search["kept"])
+    left = f"{kept} of {len(search['sensitivity'])} blocks are left unquantised" if kept else "every block is quantised"
+    ended = "" if search["finished"] else " The search ran out of time: fewer might do."
+    return (
+        f"{one.name}: {left}; mIoU changes by {points(-search['drop'])} points from "
+        f"{percent(search['reference_mIoU'])} on the labels that were searched with, after "
+        f"{search['trials']} trials.{ended}"
+    )
+
+
+def _noises(search: Mapping[str, Any]) -> list[float]:
+    """Each block's part of the noise that all blocks add, one by one, percent."""
+    powers = [10 ** (-row["sqnr_db"] / 10) for row in search["sensitivity"]]
+    return [100 * power / (sum(powers) or 1.0) for power in powers]
+
+
+def _noise_chart(index: int, one: CandidateResults, search: Mapping[str, Any]) -> Chart:
+    rows = list(zip(search["sensitivity"], _noises(search), strict=True))[:_MOST_BARS]
+    bars = tuple(Bar(index, _name(row, search), noise, share(noise)) for row, noise in rows)
+    alt_text = "; ".join(f"{bar.name}: {bar.text}" for bar in bars)
+    most = max(noise for _, noise in rows) or 1.0
+    return Chart(
+        f"chart-sensitivity-{index}",
+        f"Noise of the blocks of {one.name}",
+        alt_text,
+        lambda width: grouped_bars(
+            (BarGroup("each block quantised alone", bars),), most, "part of the noise, %", width
+        ),
+        "Power of the error in the logits. The noisiest blocks are listed; an asterisk marks those left unquantised.",
+    )
+
+
+def _name(row: Mapping[str, Any], search: Mapping[str, Any]) -> str:
+    return str(row["block"]).strip("/") + (" *" if row["block"] in search["kept"] else "")
+
+
+def _noise_table(one: CandidateResults, search: Mapping[str, Any]) -> Table:
+    columns = (
+        Column("block", False),
+        Column("part of the noise"),
+        Column("logit SQNR, dB"),
+        Column("labels changed, %"),
+        Column("change of mIoU, points"),
+        Column("multiply-adds, %"),
+        Column("left unquantised", False),
+    )
+    rows = tuple(
+        (
+            Cell(row["block"].strip("/")),
+            Cell(share(noise)),
+            Cell(f"{row['sqnr_db']:.1f}"),
+            Cell(percent(row["disagreement_percent"])),
+            Cell(points(None if row["drop"] is None else -row["drop"])),
+            Cell(percent(row["macs_percent"])),
+            Cell("yes" if row["block"] in search["kept"] else ""),
+        )
+        for row, noise in zip(search["sensitivity"], _noises(search), strict=True)
+    )
+    return Table(f"{one.name}: each block quantised alone", columns, rows, folded=True)
+
+
+def verification(data: ReportData) -> Section | None:
+    """The comparisons that manifests hold, where any does."""
+    blocks: list[Block] = []
+    for one in data.candidates:
+        record = (one.manifest or {}).get("verification")
+        if isinstance(record, Mapping):
+            blocks.extend(_blocks(one, record))
+    return Section("verification", "Verification at export", tuple(blocks)) if blocks else None
+
+
+def _blocks(one: CandidateResults, record: Mapping[str, Any]) -> list[Block]:
+    if not isinstance(record.get("passed"), bool):
+        return [Text(f"{one.name}: {not_run(record)}.")]
+    text = f"{one.name}: {record.get('candidate', 'it')} against {record.get('reference', 'its source')}"
+    scores = record.get("mIoU")
+    if isinstance(scores, Mapping):
+        change = float(scores["candidate"]) - float(scores["reference"])
+        text += f"; mIoU {points(change)} points on {scores.get('images', '?')} images"
+    out: list[Block] = [Text(f"{text}.")]
+    comparisons = record.get("comparisons") or ()
+    if comparisons:
+        out.append(_comparison_table(one, comparisons))
+    failures = tuple(str(failure) for failure in record.get("failures") or ())
+    if failures:
+        out.append(Notes(failures, alarming=True))
+    return out
+
+
+def _comparison_table(one: CandidateResults, comparisons: list[Mapping[str, Any]]) -> Table:
+    columns = (
+        Column("image", False),
+        *map(Column, ("input", "largest error", "relative", "mean error", "same label, %")),
+    )
+    rows = tuple(
+        (
+            Cell(str(row["image"])),
+            Cell("x".join(map(str, row["size"]))),
+            *(Cell(significant(float(row[name]))) for name in ("largest", "relative", "mean")),
+            Cell(f"{float(row['agreement']):.4f}"),
+        )
+        for row in comparisons
+    )
+    return Table(f"Outputs of {one.name} against its reference", columns, rows, folded=len(rows) > _FOLD_FROM)

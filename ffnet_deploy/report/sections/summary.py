@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ffnet_deploy.report.charts.key import contender_mark
-from ffnet_deploy.report.data import Contender, ReportData
+from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.document import Block, Cell, Column, Judgement, Notes, Section, Table, Tile, Tiles
+from ffnet_deploy.report.drawing import candidate_mark
 from ffnet_deploy.report.format import factor, file_size, interval, listed, milliseconds, percent, points, share
-from ffnet_deploy.report.gate import Check, Outcome, checks, miou_drop, verdict
+from ffnet_deploy.report.gate import Check, GateOutcome, checks, miou_drop, verdict
 
 
 def summary(data: ReportData) -> Section:
@@ -16,7 +16,7 @@ def summary(data: ReportData) -> Section:
     blocks: list[Block] = [_judgement(found)]
     if tiles := _tiles(data):
         blocks.append(Tiles(tiles))
-    blocks.append(_contenders_table(data, found))
+    blocks.append(_candidates_table(data, found))
     if found:
         blocks.append(_checks_table(found))
     if notes := _notes(data):
@@ -26,14 +26,14 @@ def summary(data: ReportData) -> Section:
 
 def _judgement(found: tuple[Check, ...]) -> Judgement:
     outcome = verdict(found)
-    failing = [check for check in found if check.outcome is Outcome.FAILS]
-    unknown = sum(check.outcome is Outcome.UNKNOWN for check in found)
+    failing = [check for check in found if check.outcome is GateOutcome.FAILS]
+    unknown = sum(check.outcome is GateOutcome.UNKNOWN for check in found)
     judged = len(found) - unknown
     rest = f" {unknown} could not be made." if unknown else ""
-    if outcome is Outcome.FAILS:
-        names = listed(list(dict.fromkeys(check.contender for check in failing)))
+    if outcome is GateOutcome.FAILS:
+        names = listed(list(dict.fromkeys(check.candidate for check in failing)))
         return Judgement(outcome, f"{len(failing)} of {judged} checks fail: {names}.{rest}")
-    if outcome is Outcome.HOLDS:
+    if outcome is GateOutcome.HOLDS:
         return Judgement(outcome, f"{'The one check holds' if judged == 1 else f'All {judged} checks hold'}.{rest}")
     return Judgement(outcome, f"There is nothing to judge by: no check could be made.{rest if found else ''}")
 
@@ -42,11 +42,11 @@ def _tiles(data: ReportData) -> tuple[Tile, ...]:
     out = []
     if data.first.scores is not None:
         out.append(Tile("mIoU", f"{percent(data.first.scores.mean_iou)} %", data.first.name))
-    drops = [(drop, one.name) for one in data.contenders[1:] if (drop := miou_drop(data.first, one)) is not None]
+    drops = [(drop, one.name) for one in data.candidates[1:] if (drop := miou_drop(data.first, one)) is not None]
     if drops:
         drop, name = max(drops)
         out.append(Tile("largest change of mIoU", f"{points(-drop)} points", name))
-    alike = [(found, one.name) for one in data.contenders if (found := _agreement(one)) is not None]
+    alike = [(found, one.name) for one in data.candidates if (found := _agreement(one)) is not None]
     if alike:
         agreement, name = min(alike)
         out.append(Tile("same labels at least", share(agreement), f"{name} as {data.first.name}"))
@@ -54,7 +54,7 @@ def _tiles(data: ReportData) -> tuple[Tile, ...]:
 
 
 def _speed_tiles(data: ReportData) -> list[Tile]:
-    timed = [(one.timing.summary.median, one) for one in data.contenders if one.timing and one.timing.summary]
+    timed = [(one.timing.summary.median, one) for one in data.candidates if one.timing and one.timing.summary]
     if not timed:
         return []
     median, fastest = min(timed, key=lambda entry: entry[0])
@@ -66,30 +66,32 @@ def _speed_tiles(data: ReportData) -> list[Tile]:
     return out
 
 
-def _agreement(contender: Contender) -> float | None:
-    return contender.accuracy.agreement if contender.accuracy else None
+def _agreement(candidate: CandidateResults) -> float | None:
+    return candidate.accuracy.agreement if candidate.accuracy else None
 
 
 @dataclass(frozen=True)
 class _Field:
-    """A column of the table of contenders: its heading, and its text for each; empty where it says nothing."""
+    """A column of the table of candidates: its heading, and its text for each; empty where it says nothing."""
 
     heading: str
-    text: Callable[[Contender], str]
+    text: Callable[[CandidateResults], str]
     numeric: bool = True
 
 
-def _contenders_table(data: ReportData, found: tuple[Check, ...]) -> Table:
-    fields = [field for field in _fields(data) if any(field.text(one) for one in data.contenders)]
-    columns = [Column("contender", False), Column("gate", False)]
+def _candidates_table(data: ReportData, found: tuple[Check, ...]) -> Table:
+    fields = [field for field in _fields(data) if any(field.text(one) for one in data.candidates)]
+    columns = [Column("candidate", False), Column("gate", False)]
     columns += [Column(field.heading, field.numeric) for field in fields]
     rows = []
-    for index, one in enumerate(data.contenders):
-        outcome = verdict(tuple(check for check in found if check.contender == one.name))
+    for index, one in enumerate(data.candidates):
+        outcome = verdict(tuple(check for check in found if check.candidate == one.name))
         cells = [Cell(field.text(one) or "\N{EN DASH}") for field in fields]
-        judged = Cell(outcome.value, outcome=outcome) if index or outcome is not Outcome.UNKNOWN else Cell("reference")
-        rows.append((Cell(one.name, contender_mark(index)), judged, *cells))
-    caption = "Contenders; the first is what the others are compared with"
+        judged = (
+            Cell(outcome.value, outcome=outcome) if index or outcome is not GateOutcome.UNKNOWN else Cell("reference")
+        )
+        rows.append((Cell(one.name, candidate_mark(index)), judged, *cells))
+    caption = "Candidates; the first is what the others are compared with"
     return Table(caption, tuple(columns), tuple(rows))
 
 
@@ -107,19 +109,19 @@ def _fields(data: ReportData) -> list[_Field]:
     ]
 
 
-def _change(data: ReportData, one: Contender) -> str:
+def _change(data: ReportData, one: CandidateResults) -> str:
     drop = miou_drop(data.first, one)
     return "" if drop is None or one is data.first else points(-drop)
 
 
-def _time(one: Contender, name: str) -> str:
+def _time(one: CandidateResults, name: str) -> str:
     return milliseconds(getattr(one.timing.summary, name)) if one.timing and one.timing.summary else ""
 
 
 def _checks_table(found: tuple[Check, ...]) -> Table:
-    columns = (Column("contender", False), Column("asked", False), Column("found", False), Column("outcome", False))
+    columns = (Column("candidate", False), Column("asked", False), Column("found", False), Column("outcome", False))
     rows = tuple(
-        (Cell(check.contender), Cell(check.asked), Cell(check.found), Cell(check.outcome.value, outcome=check.outcome))
+        (Cell(check.candidate), Cell(check.asked), Cell(check.found), Cell(check.outcome.value, outcome=check.outcome))
         for check in found
     )
     return Table("What the gate asks", columns, rows)
@@ -128,14 +130,14 @@ def _checks_table(found: tuple[Check, ...]) -> Table:
 def _notes(data: ReportData) -> tuple[str, ...]:
     """Remarks, each once, with the names of those it is about unless it is about all."""
     said: dict[str, list[str]] = {}
-    for one in data.contenders:
+    for one in data.candidates:
         for note in _own_notes(one):
             said.setdefault(note, []).append(one.name)
-    everyone = len(data.contenders)
+    everyone = len(data.candidates)
     own = (note if len(names) == everyone else f"{listed(names)}: {note}" for note, names in said.items())
     return (*data.notes, *own)
 
 
-def _own_notes(one: Contender) -> tuple[str, ...]:
+def _own_notes(one: CandidateResults) -> tuple[str, ...]:
     scored = one.accuracy.notes if one.accuracy else ()
     return tuple(dict.fromkeys((*one.notes, *scored)))

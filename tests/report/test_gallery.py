@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.report.collect import Collector, GalleryOptions, evenly_spaced
 from ffnet_deploy.report.data import Gallery
-from ffnet_deploy.report.pictures import CHANGES, Change
+from ffnet_deploy.report.gallery import Collector, GalleryOptions, evenly_spaced
+from ffnet_deploy.report.pictures import CHANGES, PixelChange
 from tests.report.examples import NAMES, example, maps, source
 from tests.report.test_pictures import decoded
 from tests.toy import CAMVID, contract, picture
@@ -12,10 +12,10 @@ from tests.toy import CAMVID, contract, picture
 SIZE = (60, 90)
 
 
-def collected(count: int, contenders: int = 3, labelled: bool = True, options: GalleryOptions | None = None) -> Gallery:
+def collected(count: int, candidates: int = 3, labelled: bool = True, options: GalleryOptions | None = None) -> Gallery:
     collector = Collector([f"scene_{number}" for number in range(count)], options)
-    for index in range(contenders):
-        watch = collector.next_contender()
+    for index in range(candidates):
+        watch = collector.next_candidate()
         for number in range(count):
             truth, predicted = maps(number, SIZE)
             watch(source(number), picture(*SIZE, seed=number), predicted[index], truth if labelled else None)
@@ -40,7 +40,7 @@ def test_panels_hold_what_was_predicted() -> None:
         for index, labels in enumerate(predicted):
             assert np.array_equal(decoded(shown[f"labels-{index}"].uri), palette[labels])
         lost = (predicted[0] == truth) & (predicted[2] != truth) & (truth != 255)
-        red = (decoded(shown["difference-2"].uri) == CHANGES[Change.LOST].colour).all(-1)
+        red = (decoded(shown["difference-2"].uri) == CHANGES[PixelChange.LOST].colour).all(-1)
         assert np.array_equal(red, lost)
         assert f"{100 * lost.mean():.1f} % lost" in shown["difference-2"].alt
         assert sample.right[0] == pytest.approx(100 * (predicted[0] == truth)[truth != 255].mean())
@@ -51,7 +51,7 @@ def test_agreement_counts_every_pixel_of_every_image_shown_or_not() -> None:
     collector = Collector(["scene_0", "scene_1", "scene_2"], GalleryOptions(count=1))
     same = pixels = 0
     for index in range(2):
-        watch = collector.next_contender()
+        watch = collector.next_candidate()
         for number in range(3):
             size = (30 + 10 * number, 50)
             truth, predicted = maps(number, size)
@@ -64,13 +64,13 @@ def test_agreement_counts_every_pixel_of_every_image_shown_or_not() -> None:
     assert len(collector.gallery(contract(), NAMES).samples) == 1
 
 
-def test_one_contender_is_compared_with_the_truth_and_unlabelled_images_with_nothing() -> None:
-    layers = [panel.layer for panel in collected(1, contenders=1).samples[0].panels]
+def test_one_candidate_is_compared_with_the_truth_and_unlabelled_images_with_nothing() -> None:
+    layers = [panel.layer for panel in collected(1, candidates=1).samples[0].panels]
     assert layers == ["image", "truth", "labels-0", "errors"]
-    alone = collected(1, contenders=1, labelled=False).samples[0]
+    alone = collected(1, candidates=1, labelled=False).samples[0]
     assert [panel.layer for panel in alone.panels] == ["image", "labels-0"]
     assert alone.right == (None,)
-    both = collected(1, contenders=2, labelled=False).samples[0]
+    both = collected(1, candidates=2, labelled=False).samples[0]
     assert [panel.layer for panel in both.panels] == ["image", "labels-0", "labels-1", "difference-1"]
 
 

@@ -1,8 +1,8 @@
-"""What several engines made of the same images: watched while they are scored, made a gallery afterwards."""
+"""Pictures of a report: label maps kept while engines are scored, and the panels made of them."""
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,11 +10,23 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.evaluation.datasets import Sample as Source
+from ffnet_deploy.evaluation.datasets import Sample
 from ffnet_deploy.evaluation.evaluate import Watch
-from ffnet_deploy.report.data import Gallery, Sample
-from ffnet_deploy.report.panels import Views, panels
-from ffnet_deploy.report.pictures import Image, Labels
+from ffnet_deploy.report.data import Gallery, GallerySample, Panel
+from ffnet_deploy.report.format import listed, share
+from ffnet_deploy.report.pictures import (
+    CHANGES,
+    HITS,
+    Colour,
+    Image,
+    Key,
+    Labels,
+    change_map,
+    hit_map,
+    map_uri,
+    panel_size,
+    photo_uri,
+)
 
 _NARROWEST = 96
 """Pixels below which panels do not shrink, whatever the budget."""
@@ -84,12 +96,12 @@ class Collector:
         self._first: dict[str, _Packed] = {}
         self._counts: list[_Count] = []
 
-    def next_contender(self) -> Watch:
-        """What is to watch the evaluation of the next contender; the first is what others are compared with."""
+    def next_candidate(self) -> Watch:
+        """What is to watch the evaluation of the next candidate; the first is what others are compared with."""
         self._counts.append(_Count())
         return self._watch
 
-    def _watch(self, source: Source, image: Image, predicted: Labels, truth: Labels | None) -> None:
+    def _watch(self, source: Sample, image: Image, predicted: Labels, truth: Labels | None) -> None:
         packed = _Packed.of(predicted)
         if len(self._counts) == 1:
             self._first[source.name] = packed
@@ -102,13 +114,13 @@ class Collector:
             seen.predicted.append(packed)
             self._chosen[source.name] = seen
 
-    def agreement(self, contender: int) -> float:
-        """Pixels that the contender of that number labels as the first does, over all images, percent."""
-        count = self._counts[contender]
+    def agreement(self, candidate: int) -> float:
+        """Pixels that the candidate of that number labels as the first does, over all images, percent."""
+        count = self._counts[candidate]
         return 100.0 * count.same / count.pixels
 
     def gallery(self, contract: Contract, names: Sequence[str]) -> Gallery:
-        """The chosen samples with their pictures, for contenders called `names`."""
+        """The chosen samples with their pictures, for candidates called `names`."""
         views = {name: _views(seen) for name, seen in self._chosen.items() if seen is not None}
         widest = self.options.widest
         while True:
@@ -126,15 +138,15 @@ def evenly_spaced(names: Sequence[str], count: int) -> list[str]:
     return [names[index * len(names) // count] for index in range(count)]
 
 
-def _views(seen: _Seen) -> Views:
+def _views(seen: _Seen) -> "Views":
     truth = None if seen.truth is None else seen.truth.unpacked()
     return Views(seen.image, truth, tuple(packed.unpacked() for packed in seen.predicted))
 
 
-def _sample(name: str, views: Views, contract: Contract, names: Sequence[str], widest: int) -> Sample:
+def _sample(name: str, views: "Views", contract: Contract, names: Sequence[str], widest: int) -> GallerySample:
     first, truth = views.predicted[0], views.truth
     present = np.unique(np.concatenate([np.unique(part) for part in views.maps]))
-    return Sample(
+    return GallerySample(
         name=name,
         panels=panels(name, views, contract.palette, names, widest),
         right=tuple(_right(predicted, truth) for predicted in views.predicted),
@@ -151,3 +163,63 @@ def _right(predicted: Labels, truth: Labels | None) -> float | None:
 
 def _percent(values: NDArray[np.bool_]) -> float:
     return 100.0 * float(values.mean())
+
+
+@dataclass(frozen=True)
+class Views:
+    """One image in all its forms.
+
+    Attributes:
+        image: uint8 (height, width, 3), BGR.
+        truth: uint8 (height, width), 255 not scored; None where it is not labelled.
+        predicted: uint8 (height, width) of each candidate.
+    """
+
+    image: Image
+    truth: Labels | None
+    predicted: tuple[Labels, ...]
+
+    @property
+    def maps(self) -> tuple[Labels, ...]:
+        """All label maps."""
+        return self.predicted if self.truth is None else (self.truth, *self.predicted)
+
+
+def panels(
+    name: str, views: Views, palette: tuple[Colour, ...], candidates: Sequence[str], widest: int
+) -> tuple[Panel, ...]:
+    """The panels of the sample `name`, at most `widest` pixels on their longer side."""
+    size = panel_size(views.image.shape[0], views.image.shape[1], widest)
+
+    def panel(layer: str, caption: str, alt: str, uri: str) -> Panel:
+        return Panel(layer, caption, alt, uri, width=size[1], height=size[0])
+
+    def labelled(layer: str, caption: str, values: Labels) -> Panel:
+        return panel(layer, caption, f"{caption} of {name}, as label map", map_uri(values, size, palette))
+
+    out = [panel("image", "Image", f"Image {name}", photo_uri(views.image, size))]
+    if views.truth is not None:
+        out.append(labelled("truth", "Ground truth", views.truth))
+    for number, predicted in enumerate(views.predicted):
+        out.append(labelled(f"labels-{number}", candidates[number], predicted))
+    for layer, caption, values, keys in _differences(views, candidates):
+        alt = f"{caption} on {name}: {shares(values, keys)}"
+        out.append(panel(layer, caption, alt, map_uri(values, size, tuple(key.colour for key in keys))))
+    return tuple(out)
+
+
+def _differences(views: Views, candidates: Sequence[str]) -> Iterator[tuple[str, str, Labels, tuple[Key, ...]]]:
+    """ProfileRow, caption, values and their keys: each candidate against the first, or a lone one against the truth."""
+    first, *others = views.predicted
+    if not others and views.truth is not None:
+        yield "errors", "Errors against ground truth", hit_map(first, views.truth), tuple(HITS.values())
+    for number, predicted in enumerate(others, 1):
+        caption = f"Difference of {candidates[number]} to {candidates[0]}"
+        yield f"difference-{number}", caption, change_map(first, predicted, views.truth), tuple(CHANGES.values())
+
+
+def shares(values: Labels, keys: Sequence[Key]) -> str:
+    """How much of the map each kind of pixel takes, in words."""
+    pixels = np.bincount(values.ravel(), minlength=len(keys))
+    parts = [f"{share(100.0 * int(n) / values.size)} {key.meaning}" for key, n in zip(keys, pixels, strict=True) if n]
+    return listed(parts)

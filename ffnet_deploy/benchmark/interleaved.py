@@ -1,27 +1,26 @@
-"""Taking samples: warm-up, then rounds in which every contender has its turn, so that drift hits all alike.
+"""Taking samples: warm-up, then rounds in which every candidate has its turn, so that drift hits all alike.
 
 Source: what NVIDIA's trtexec does (warm-up by time, at least a duration and a number of runs, percentiles, spread),
-with the contenders interleaved in random order.
+with the candidates interleaved in random order.
 """
 
 import gc
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Protocol
 
 import numpy as np
 
-from ffnet_deploy.benchmark.clock import Clock, HostClock
-from ffnet_deploy.benchmark.record import Method, Samples
+from ffnet_deploy.benchmark.record import Samples, TimingMethod
 from ffnet_deploy.core.progress import Progress, no_progress
 
 Step = Callable[[], float | None]
-"""One call of a contender, complete when it returns; gives the device's own time in milliseconds where it has one."""
-
-"""Called with the number of rounds done and of all."""
+"""One call of a candidate, complete when it returns; gives the device's own time in milliseconds where it has one."""
 
 _MOST_RUNS = 2000
 """Runs in one turn at most: beyond, a turn is longer than the disturbances that turns are to share."""
@@ -31,14 +30,28 @@ _NANO = 1e6
 """Nanoseconds in a millisecond."""
 
 
+class Clock(Protocol):
+    """Something that tells the time."""
+
+    def now(self) -> int:
+        """Nanoseconds since some moment."""
+        ...
+
+
+class HostClock:
+    """The host's clock of the highest resolution; it never runs backwards."""
+
+    now = staticmethod(time.perf_counter_ns)
+
+
 @dataclass(frozen=True)
-class Entry:
-    """A contender in the race.
+class Workload:
+    """What is called to time a candidate.
 
     Attributes:
-        name: its name.
-        steps: what it does, once for each stream; streams run at the same time in threads of their own.
-        calls: of the network in a step; samples are divided by it.
+        name: Name of the candidate.
+        steps: One call per stream; streams run at the same time, each in a thread of its own.
+        calls: Number of runs of the network in a step; samples are divided by it.
     """
 
     name: str
@@ -47,15 +60,15 @@ class Entry:
 
 
 @dataclass
-class Track:
-    """The samples of one contender, one list for each round.
+class CandidateSamples:
+    """The samples of one candidate, one list for each round.
 
     Attributes:
-        name: of the contender.
-        rounds: host times, milliseconds.
-        device: the device's own times of the same runs, milliseconds; empty lists where there are none.
-        wall_ns: time of the counted turns, nanoseconds.
-        error: why it ended early.
+        name: Name of the candidate.
+        rounds: Times by the host's clock, milliseconds.
+        device: Times of the same calls by the device's events, milliseconds; empty lists where there are none.
+        wall_ns: Duration of the counted turns, nanoseconds.
+        error: Why it ended early.
     """
 
     name: str
@@ -81,118 +94,118 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Race:
-    """The samples of all contenders.
+class InterleavedRun:
+    """The samples of all candidates.
 
     Attributes:
-        tracks: in the order of the entries.
-        interrupted: stopped by hand.
+        samples: Samples of each candidate, in the order of the workloads.
+        interrupted: Whether the run was stopped early.
     """
 
-    tracks: tuple[Track, ...]
+    samples: tuple[CandidateSamples, ...]
     interrupted: bool = False
 
 
 @dataclass(frozen=True)
 class _Pace:
-    """How often an entry runs in each of its turns."""
+    """Number of counted and uncounted calls in each turn of a workload."""
 
     counted: int
     uncounted: int
 
 
-def race(
-    entries: Sequence[Entry],
-    method: Method,
+def run_interleaved(
+    workloads: Sequence[Workload],
+    method: TimingMethod,
     clock: Clock | None = None,
     progress: Progress = no_progress,
     stage: str = "timing",
-) -> Race:
-    """Time `entries` against each other.
+) -> InterleavedRun:
+    """Time `workloads` against each other.
 
-    An entry whose call fails leaves the race; its samples are kept, and the others go on. So are those of all when the
-    race is stopped by hand (`KeyboardInterrupt`), which is not raised again.
+    A workload whose call fails is left out from then on; its samples are kept, and the others go on. A run that is
+    stopped by hand keeps the samples of all; the `KeyboardInterrupt` is not raised again.
     """
     clock = clock or HostClock()
-    tracks = tuple(Track(entry.name) for entry in entries)
+    taken = tuple(CandidateSamples(workload.name) for workload in workloads)
     try:
         with _no_collection():
-            paces = [_warm_up(entry, track, method, clock) for entry, track in zip(entries, tracks, strict=True)]
-            _run_rounds(entries, tracks, paces, method, clock, progress, stage)
+            paces = [_warm_up(workload, own, method, clock) for workload, own in zip(workloads, taken, strict=True)]
+            _run_rounds(workloads, taken, paces, method, clock, progress, stage)
     except KeyboardInterrupt:
-        return Race(tracks, interrupted=True)
-    return Race(tracks)
+        return InterleavedRun(taken, interrupted=True)
+    return InterleavedRun(taken)
 
 
 def _run_rounds(
-    entries: Sequence[Entry],
-    tracks: Sequence[Track],
+    workloads: Sequence[Workload],
+    taken: Sequence[CandidateSamples],
     paces: Sequence[_Pace | None],
-    method: Method,
+    method: TimingMethod,
     clock: Clock,
     progress: Progress,
     stage: str,
 ) -> None:
     order = np.random.default_rng(method.seed)
     for done in range(method.rounds * _PATIENCE):
-        if done >= method.rounds and all(_enough(track, method) for track in tracks):
+        if done >= method.rounds and all(_enough(one, method) for one in taken):
             return
-        for index in order.permutation(len(entries)):
+        for index in order.permutation(len(workloads)):
             pace = paces[index]
-            if pace is not None and tracks[index].error is None:
-                _take_turn(entries[index], tracks[index], pace, clock)
+            if pace is not None and taken[index].error is None:
+                _take_turn(workloads[index], taken[index], pace, clock)
         progress(stage, min(done + 1, method.rounds), method.rounds)
 
 
-def _enough(track: Track, method: Method) -> bool:
-    return track.error is not None or (track.count >= method.samples and track.wall_ns >= method.seconds * 1000 * _NANO)
+def _enough(taken: CandidateSamples, method: TimingMethod) -> bool:
+    return taken.error is not None or (taken.count >= method.samples and taken.wall_ns >= method.seconds * 1000 * _NANO)
 
 
-def _warm_up(entry: Entry, track: Track, method: Method, clock: Clock) -> _Pace | None:
-    """Run `entry` until it is warm; how it is to be paced, or None where it fails."""
+def _warm_up(workload: Workload, taken: CandidateSamples, method: TimingMethod, clock: Clock) -> _Pace | None:
+    """Run `workload` until it is warm. Returns its pace, or None where it fails."""
     times: list[float] = []
     begin = clock.now()
     try:
         while len(times) < max(method.warmup_runs, 1) or clock.now() - begin < method.warmup_ms * _NANO:
             start = clock.now()
-            for step in entry.steps:
+            for step in workload.steps:
                 step()
-            times.append((clock.now() - start) / _NANO / len(entry.steps))
+            times.append((clock.now() - start) / _NANO / len(workload.steps))
     except Exception as error:  # what devices and runtimes raise shares no base
-        track.error = _reason(error)
+        taken.error = _reason(error)
         return None
     # the fastest run: what disturbs the warm-up makes runs longer, never shorter
     return _pace(max(min(times), 1e-6), method)
 
 
-def _pace(fastest: float, method: Method) -> _Pace:
-    """The pace of an entry whose call takes `fastest` milliseconds."""
+def _pace(fastest: float, method: TimingMethod) -> _Pace:
+    """The pace of a workload whose call takes `fastest` milliseconds."""
     by_time = math.ceil(method.seconds * 1000 / method.rounds / fastest)
     by_count = math.ceil(method.samples / method.rounds)
     settling = math.ceil(method.settle_ms / fastest) if fastest < method.settle_ms else 0
     return _Pace(min(max(by_time, by_count), max(_MOST_RUNS, by_count)), min(settling, _MOST_RUNS))
 
 
-def _take_turn(entry: Entry, track: Track, pace: _Pace, clock: Clock) -> None:
+def _take_turn(workload: Workload, taken: CandidateSamples, pace: _Pace, clock: Clock) -> None:
     samples: list[float] = []
     device: list[float] = []
-    track.rounds.append(samples)
-    track.device.append(device)
+    taken.rounds.append(samples)
+    taken.device.append(device)
     try:
         for _ in range(pace.uncounted):
-            entry.steps[0]()
+            workload.steps[0]()
         begin = clock.now()
         try:
-            if len(entry.steps) == 1:
-                _run(entry.steps[0], pace.counted, clock, samples, device)
+            if len(workload.steps) == 1:
+                _run(workload.steps[0], pace.counted, clock, samples, device)
             else:
-                _run_together(entry.steps, pace.counted, clock, samples, device)
+                _run_together(workload.steps, pace.counted, clock, samples, device)
         finally:
-            track.wall_ns += clock.now() - begin
-            if entry.calls > 1:
-                samples[:] = [sample / entry.calls for sample in samples]
+            taken.wall_ns += clock.now() - begin
+            if workload.calls > 1:
+                samples[:] = [sample / workload.calls for sample in samples]
     except Exception as error:  # what devices and runtimes raise shares no base
-        track.error = _reason(error)
+        taken.error = _reason(error)
 
 
 def _run(step: Step, runs: int, clock: Clock, samples: list[float], device: list[float]) -> None:

@@ -1,21 +1,26 @@
-"""From what was measured to contenders: scores, times and manifests of the same networks, put together."""
+"""From engines, scores, times and manifests to the data of a report."""
 
 import os
 import platform
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest, tool_versions
-from ffnet_deploy.benchmark.record import BenchRun, Measurement
+from ffnet_deploy.benchmark.record import BenchRun, TimingResult
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import ArtifactError
-from ffnet_deploy.evaluation.evaluate import Evaluation
-from ffnet_deploy.report.data import Accuracy, Contender
-from ffnet_deploy.report.proof import asked_of
+from ffnet_deploy.core.progress import Progress, no_progress
+from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.evaluation.datasets import Dataset
+from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from ffnet_deploy.report.data import DEFAULT_MAX_DROP, Accuracy, CandidateResults, Gallery, ReportData
+from ffnet_deploy.report.gallery import Collector, GalleryOptions
+from ffnet_deploy.report.gate import asked_of
 
 _RUNTIME = re.compile(r"[A-Za-z ]*")
 
@@ -31,9 +36,9 @@ def manifest_of(artifact: Path | None) -> Mapping[str, Any] | None:
     return read_manifest(artifact)
 
 
-def scored_contender(
+def scored_candidate(
     engine: str, contract: Contract, evaluation: Evaluation, artifact: Path | None, agreement: float | None = None
-) -> Contender:
+) -> CandidateResults:
     """What `evaluation` found of the network that `engine` (its name) ran.
 
     Args:
@@ -41,10 +46,10 @@ def scored_contender(
         contract: of the network.
         evaluation: its scores.
         artifact: its file; None for PyTorch.
-        agreement: pixels with the same label as the first contender's, percent; None for the first.
+        agreement: pixels with the same label as the first candidate's, percent; None for the first.
     """
     manifest = manifest_of(artifact)
-    contender = Contender(
+    candidate = CandidateResults(
         name=runtime(engine),
         engine=engine,
         network=contract.network,
@@ -67,10 +72,10 @@ def scored_contender(
             notes=evaluation.notes,
         ),
     )
-    asked = asked_of(contender)
+    asked = asked_of(candidate)
     precision = asked.precision if asked else "fp32"
-    name = f"{contender.name} {precision.upper()}" if artifact else contender.name
-    return replace(contender, name=name, precision=precision)
+    name = f"{candidate.name} {precision.upper()}" if artifact else candidate.name
+    return replace(candidate, name=name, precision=precision)
 
 
 def runtime(engine: str) -> str:
@@ -79,7 +84,7 @@ def runtime(engine: str) -> str:
     return (match[0].strip() if match else "") or engine
 
 
-def timed_contenders(run: BenchRun, artifacts: Sequence[Path] = ()) -> tuple[Contender, ...]:
+def timed_candidates(run: BenchRun, artifacts: Sequence[Path] = ()) -> tuple[CandidateResults, ...]:
     """What a run of the benchmark found, in its order.
 
     Args:
@@ -92,7 +97,7 @@ def timed_contenders(run: BenchRun, artifacts: Sequence[Path] = ()) -> tuple[Con
     manifests = [manifest for path in artifacts if (manifest := manifest_of(path)) is not None]
     by_hash = {str(manifest["sha256"]): manifest for manifest in manifests}
     return tuple(
-        Contender(
+        CandidateResults(
             name=one.name,
             engine=one.engine,
             network=one.network,
@@ -100,22 +105,22 @@ def timed_contenders(run: BenchRun, artifacts: Sequence[Path] = ()) -> tuple[Con
             sha256=one.sha256,
             precision=one.precision,
             manifest=by_hash.get(one.sha256 or ""),
-            measurements=tuple(entry for entry in run.measurements if entry.contender == one.name),
+            measurements=tuple(entry for entry in run.measurements if entry.candidate == one.name),
             notes=one.notes,
         )
-        for one in run.contenders
+        for one in run.candidates
     )
 
 
-def merged(scored: Sequence[Contender], timed: Sequence[Contender]) -> tuple[Contender, ...]:
-    """Contenders of both kinds as one list, those of the same file in the same runtime as one; names are unique.
+def merged(scored: Sequence[CandidateResults], timed: Sequence[CandidateResults]) -> tuple[CandidateResults, ...]:
+    """Candidates of both kinds as one list, those of the same file in the same runtime as one; names are unique.
 
     Scored ones come first, in their order, so that accuracy is compared with what `scored` begins with; ratios and
     checks go on naming what the benchmark compared with, by its name in the list.
     """
     left = list(timed)
     renamed: dict[str, str] = {}
-    out: list[Contender] = []
+    out: list[CandidateResults] = []
     for one in _unique(scored, frozenset()):
         match = next((other for other in left if _same(one, other)), None)
         if match is not None:
@@ -130,7 +135,7 @@ def merged(scored: Sequence[Contender], timed: Sequence[Contender]) -> tuple[Con
     return tuple(replace(one, measurements=_renamed(one.measurements, renamed)) for one in out)
 
 
-def _same(one: Contender, other: Contender) -> bool:
+def _same(one: CandidateResults, other: CandidateResults) -> bool:
     if runtime(one.engine) != runtime(other.engine):
         return False
     if one.sha256 or other.sha256:
@@ -138,12 +143,12 @@ def _same(one: Contender, other: Contender) -> bool:
     return one.artifact is None and other.artifact is None and one.network == other.network
 
 
-def _unique(contenders: Sequence[Contender], taken: frozenset[str]) -> list[Contender]:
-    """The contenders, with file or number behind names that are shared or `taken`."""
-    out: list[Contender] = []
+def _unique(candidates: Sequence[CandidateResults], taken: frozenset[str]) -> list[CandidateResults]:
+    """The candidates, with file or number behind names that are shared or `taken`."""
+    out: list[CandidateResults] = []
     names = set(taken)
-    count = Counter(one.name for one in contenders)
-    for one in contenders:
+    count = Counter(one.name for one in candidates)
+    for one in candidates:
         name = f"{one.name}, {one.artifact}" if one.artifact and count[one.name] > 1 else one.name
         number = 2
         while name in names:
@@ -153,11 +158,11 @@ def _unique(contenders: Sequence[Contender], taken: frozenset[str]) -> list[Cont
     return out
 
 
-def _renamed(measurements: tuple[Measurement, ...], names: Mapping[str, str]) -> tuple[Measurement, ...]:
+def _renamed(measurements: tuple[TimingResult, ...], names: Mapping[str, str]) -> tuple[TimingResult, ...]:
     return tuple(
         replace(
             one,
-            contender=names.get(one.contender, one.contender),
+            candidate=names.get(one.candidate, one.candidate),
             ratio=one.ratio and replace(one.ratio, against=names.get(one.ratio.against, one.ratio.against)),
             check=one.check and replace(one.check, against=names.get(one.check.against, one.check.against)),
         )
@@ -191,3 +196,89 @@ def check_one_set(contracts: Sequence[Contract]) -> None:
                 f"{len(contracts[0].classes)} of {contracts[0].dataset}: they cannot be compared.\n"
                 "  to do    compare networks that were trained for the same classes"
             )
+
+
+@dataclass
+class ReportBuilder:
+    """Engines scored one after the other; the first is what the others are compared with.
+
+    Attributes:
+        gallery: how many pictures to keep, and how large.
+        candidates: what was found so far.
+    """
+
+    gallery: GalleryOptions = field(default_factory=GalleryOptions)
+    candidates: list[CandidateResults] = field(default_factory=list)
+    _contracts: list[Contract] = field(default_factory=list)
+    _collector: Collector | None = None
+
+    @property
+    def agreement(self) -> float | None:
+        """Pixels that the last candidate labels as the first does, percent; None for the first itself."""
+        last = self.candidates[-1].accuracy if self.candidates else None
+        return None if last is None else last.agreement
+
+    def score(
+        self,
+        engine: Engine,
+        dataset: Dataset,
+        options: EvaluateOptions,
+        artifact: Path | None,
+        progress: Progress = no_progress,
+        notes: tuple[str, ...] = (),
+    ) -> Evaluation:
+        """Score `engine` as `evaluate` does, and keep what a report needs; the same `dataset` for all engines.
+
+        Args:
+            engine: runs the network.
+            dataset: images, labelled or not.
+            options: how to score.
+            artifact: the network's file; None for PyTorch.
+            progress: called with the images done and in all.
+            notes: what else to know of its results.
+
+        Raises:
+            ArtifactError: it predicts other classes than the engines before, or its manifest is damaged.
+        """
+        check_one_set([*self._contracts, engine.contract])
+        if self._collector is None:
+            names = [sample.name for sample in dataset.limited(options.limit).samples]
+            self._collector = Collector(names, self.gallery)
+        found = evaluate(engine, dataset, options, progress, self._collector.next_candidate())
+        found = replace(found, notes=(*engine.notes, *notes, *found.notes))
+        number = len(self.candidates)
+        agreement = self._collector.agreement(number) if number else None
+        self.candidates.append(scored_candidate(engine.name, engine.contract, found, artifact, agreement))
+        self._contracts.append(engine.contract)
+        return found
+
+    def report(
+        self,
+        title: str | None = None,
+        run: BenchRun | None = None,
+        artifacts: Sequence[Path] = (),
+        max_drop: float = DEFAULT_MAX_DROP,
+    ) -> ReportData:
+        """The report of everything scored so far, at least one engine, and of `run` where there is one.
+
+        Args:
+            title: of the page; None names the network.
+            run: times of the same networks, matched by file and runtime.
+            artifacts: files of candidates that `run` alone knows, for their manifests.
+            max_drop: largest fall of mIoU that the gate accepts, points.
+        """
+        timed = timed_candidates(run, artifacts) if run is not None else ()
+        candidates = merged(self.candidates, timed)
+        contract = self._contracts[0]
+        names = [one.name for one in candidates[: len(self.candidates)]]
+        return ReportData(
+            title=title or contract.network,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            candidates=candidates,
+            classes=contract.classes,
+            palette=contract.palette,
+            gallery=self._collector.gallery(contract, names) if self._collector else Gallery(),
+            max_drop=max_drop,
+            run=run,
+            environment=environment(run),
+        )

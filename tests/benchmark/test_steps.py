@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffnet_deploy.benchmark import tensorrt_device
+from ffnet_deploy.benchmark import steps
 from ffnet_deploy.benchmark.bench import BenchOptions, bench
-from ffnet_deploy.benchmark.contenders import Candidate
-from ffnet_deploy.benchmark.record import Content, Method
-from ffnet_deploy.benchmark.settings import Grid
-from ffnet_deploy.benchmark.tensorrt_device import DeviceStep, TensorRTOnDevice
+from ffnet_deploy.benchmark.candidates import Candidate
+from ffnet_deploy.benchmark.record import TimingMethod, TimingScope
+from ffnet_deploy.benchmark.steps import DeviceStep, TensorRTOnDevice
+from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.engines.cuda import CudaError, DeviceArray
 from tests.benchmark.toy_picture import PICTURE
 from tests.toy import ToyEngine, contract
@@ -77,15 +77,15 @@ def test_everything_is_given_back_even_when_the_device_is_gone() -> None:
     assert sorted(given) == ["destroy_event"] * 2 + ["destroy_stream"] + ["free"] * 2
 
 
-@pytest.mark.parametrize(("content", "on_device"), [(Content.NETWORK, True), (Content.TRANSFERS, False)])
+@pytest.mark.parametrize((("scope", "on_device")), [(TimingScope.NETWORK, True), (TimingScope.DEVICE, False)])
 def test_the_clock_decides_whether_copies_are_timed(
-    content: Content, on_device: bool, monkeypatch: pytest.MonkeyPatch
+    scope: TimingScope, on_device: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cuda = Recorder()
     engine = FakeEngine(cuda)
-    monkeypatch.setattr(tensorrt_device, "Cuda", lambda index: cuda)
+    monkeypatch.setattr(steps, "Cuda", lambda index: cuda)
     wrapped = TensorRTOnDevice(engine)  # type: ignore[arg-type]
-    method = Method(content, warmup_ms=0, warmup_runs=1, seconds=0, samples=6, rounds=6, settle_ms=0)
+    method = TimingMethod(scope, warmup_ms=0, warmup_runs=1, seconds=0, samples=6, rounds=6, settle_ms=0)
     candidate = Candidate("engine", lambda threads, streams: wrapped, on_gpu=True)
     run = bench([candidate], BenchOptions(Grid(sizes=((64, 96),)), PICTURE, method))
     (row,) = run.measurements
@@ -95,5 +95,5 @@ def test_the_clock_decides_whether_copies_are_timed(
         assert row.device_summary is not None
         assert row.device_summary.median == 3.0
         assert cuda.calls[-1] == "destroy_stream"
-    assert run.contenders[0].notes == ()
+    assert run.candidates[0].notes == ()
     assert engine.closed == 1

@@ -3,17 +3,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnet_deploy.benchmark import torch_forms
 from ffnet_deploy.benchmark.bench import BenchOptions, bench
-from ffnet_deploy.benchmark.record import Method
-from ffnet_deploy.benchmark.settings import Grid
-from ffnet_deploy.benchmark.torch_forms import TorchForm, TorchFormEngine, TorchSource, torch_candidates
+from ffnet_deploy.benchmark.candidates import TorchSource, torch_candidates
+from ffnet_deploy.benchmark.record import TimingMethod
+from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
+from ffnet_deploy.engines import torch as torch_engine
+from ffnet_deploy.engines.torch import TorchEngine, TorchForm
 from tests.benchmark.toy_picture import PICTURE
 
 pytest.importorskip("mmseg")
 EAGER = (TorchForm.PUBLISHED, TorchForm.REPARAMETERIZED, TorchForm.CHANNELS_LAST, TorchForm.AMP)
-QUICK = Method(warmup_ms=0, warmup_runs=1, seconds=0.0, samples=6, rounds=6, settle_ms=0)
+QUICK = TimingMethod(warmup_ms=0, warmup_runs=1, seconds=0.0, samples=6, rounds=6, settle_ms=0)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def source(checkpoint: tuple[Path, Path]) -> TorchSource:
 def test_the_forms_are_one_network(checkpoint: tuple[Path, Path]) -> None:
     candidates = torch_candidates(source(checkpoint), EAGER)
     run = bench(candidates, BenchOptions(Grid(sizes=((64, 96),)), PICTURE, QUICK))
-    assert [one.name for one in run.contenders] == [f"PyTorch {form.value}" for form in EAGER]
-    assert [one.precision for one in run.contenders] == ["fp32", "fp32", "fp32", "bf16"]
+    assert [one.name for one in run.candidates] == [f"PyTorch {form.value}" for form in EAGER]
+    assert [one.precision for one in run.candidates] == ["fp32", "fp32", "fp32", "bf16"]
     for row in run.measurements[1:3]:
         assert row.check is not None
         assert row.check.relative is not None
@@ -73,7 +74,7 @@ def test_timing_leaves_the_segmentor_as_it_is(checkpoint: tuple[Path, Path]) -> 
     before = {name: tensor.clone() for name, tensor in segmentor.model.state_dict().items()}
     image = np.zeros((1, 3, 64, 64), np.float32)
     for form in EAGER:
-        with TorchFormEngine(segmentor, form) as engine:
+        with TorchEngine.from_segmentor(segmentor, form=form) as engine:
             assert engine.run(image).dtype == np.float32
     after = segmentor.model.state_dict()
     assert all((after[name] == tensor).all() for name, tensor in before.items())
@@ -83,7 +84,7 @@ def test_forms_that_do_not_run_here_are_refused(checkpoint: tuple[Path, Path], m
     (half,) = torch_candidates(source(checkpoint), [TorchForm.FP16])
     with pytest.raises(OptionError, match="float16 is for GPUs"):
         half.open(0, 1)
-    monkeypatch.setattr(torch_forms.shutil, "which", lambda name: None)
+    monkeypatch.setattr(torch_engine.shutil, "which", lambda name: None)
     (compiled,) = torch_candidates(source(checkpoint), [TorchForm.COMPILED])
     with pytest.raises(MissingPackageError, match=r"C\+\+ compiler(?s:.)*apt-get install g\+\+"):
         compiled.open(0, 1)

@@ -1,4 +1,4 @@
-"""Distributions of times: a hill for each contender, with median and tail; and ratios with their intervals."""
+"""Distributions of times: a histogram for each candidate with median and tail; and ratios with their intervals."""
 
 import math
 from collections.abc import Sequence
@@ -7,32 +7,33 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.report.charts.drawing import (
+from ffnet_deploy.report.drawing import (
     Drawing,
+    Scale,
     bottom_axis,
     colour,
     fitted,
     line,
     marker,
+    spanning,
     text_width,
     write,
 )
-from ffnet_deploy.report.charts.scale import Scale, spanning
 from ffnet_deploy.report.markup import Markup, element, join
 
-_HILL = 44.0
-_ROW = _HILL + 26.0
+_HEIGHT = 44.0
+_ROW = _HEIGHT + 26.0
 _BEYOND = 1.6
 """Multiples of the 99th percentile up to which the axis reaches; samples beyond are counted, not drawn."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """A contender's samples with what is marked of them, all in ms.
+    """A candidate's samples with what is marked of them, all in ms.
 
     Attributes:
-        index: of the contender.
-        name: of the contender.
+        index: of the candidate.
+        name: of the candidate.
         samples: at least one.
         median: drawn as a line.
         p95: drawn as a tick.
@@ -49,8 +50,8 @@ class Times:
     text: str
 
 
-def hills(rows: Sequence[Times], width: int) -> Drawing:
-    """A histogram of each contender's samples over one axis of time.
+def histograms(rows: Sequence[Times], width: int) -> Drawing:
+    """A histogram of each candidate's samples over one axis of time.
 
     Args:
         rows: from top to bottom.
@@ -59,21 +60,21 @@ def hills(rows: Sequence[Times], width: int) -> Drawing:
     end = max(one.p99 for one in rows) * _BEYOND
     shown = [value for one in rows for value in one.samples if value <= end]
     scale = spanning(shown, 2.0, width - 16.0, 0.03)
-    parts = [_hill(one, scale, 4 + number * _ROW, width) for number, one in enumerate(rows)]
+    parts = [_histogram(one, scale, 4 + number * _ROW, width) for number, one in enumerate(rows)]
     bottom = 4 + len(rows) * _ROW
     most = 5 if width < 600 else 10
     return Drawing(bottom + 44, [bottom_axis(scale, 4, bottom, "time of a call, ms", most), parts])
 
 
-def _hill(one: Times, scale: Scale, top: float, width: int) -> Markup:
+def _histogram(one: Times, scale: Scale, top: float, width: int) -> Markup:
     base = top + _ROW - 6
     beyond = sum(value > scale.high for value in one.samples)
     name = fitted(one.name, width - text_width(one.text) - 16)
     more = write(f"+{beyond} slower \N{RIGHTWARDS ARROW}", scale.stop, base - 4, "soft", "end") if beyond else None
     return join(
-        element("path", d=_outline(one.samples, scale, base), class_=f"hill {colour(one.index)}"),
+        element("path", d=_outline(one.samples, scale, base), class_=f"histogram {colour(one.index)}"),
         line(scale.start, base, scale.stop, base, "grid"),
-        line(scale(one.median), base - _HILL, scale(one.median), base + 3, f"median {colour(one.index)}"),
+        line(scale(one.median), base - _HEIGHT, scale(one.median), base + 3, f"median {colour(one.index)}"),
         (line(scale(p), base - 7, scale(p), base + 3, f"tail {colour(one.index)}") for p in _tails(one, scale)),
         write(name, scale.start, top + 10, "strong"),
         write(one.text, scale.stop, top + 10, "value", "end"),
@@ -86,12 +87,12 @@ def _tails(one: Times, scale: Scale) -> list[float]:
 
 
 def _outline(samples: Sequence[float], scale: Scale, base: float) -> str:
-    """The histogram's outline, its highest bin `_HILL` pixels high."""
+    """The histogram's outline, its highest bin `_HEIGHT` pixels high."""
     edges, counts = histogram(samples, scale)
     high = max(int(counts.max()), 1)
     steps = [f"M{edges[0]:.1f} {base:.1f}"]
     for left, right, count in zip(edges[:-1], edges[1:], counts, strict=True):
-        y = base - _HILL * count / high
+        y = base - _HEIGHT * count / high
         steps.append(f"L{left:.1f} {y:.1f}L{right:.1f} {y:.1f}")
     return "".join([*steps, f"L{edges[-1]:.1f} {base:.1f}Z"])
 
@@ -114,12 +115,12 @@ def histogram(samples: Sequence[float], scale: Scale) -> tuple[NDArray[np.float6
 
 
 @dataclass(frozen=True)
-class Multiple:
-    """A contender's time as a multiple of the baseline's, with its interval.
+class RatioRow:
+    """A candidate's time as a multiple of the baseline's, with its interval.
 
     Attributes:
-        index: of the contender.
-        name: of the contender.
+        index: of the candidate.
+        name: of the candidate.
         value: below 1 is faster.
         low: begin of the interval.
         high: end of the interval.
@@ -134,12 +135,12 @@ class Multiple:
     text: str
 
 
-def multiples(rows: Sequence[Multiple], baseline: str, width: int) -> Drawing:
+def ratio_chart(rows: Sequence[RatioRow], baseline: str, width: int) -> Drawing:
     """Ratios with their intervals beside the line of no difference.
 
     Args:
         rows: from top to bottom.
-        baseline: name of the contender that has the ratio 1.
+        baseline: name of the candidate that has the ratio 1.
         width: of the drawing, pixels.
     """
     values = [value for one in rows for value in (one.low, one.high)] + [1.0]

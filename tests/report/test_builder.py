@@ -9,10 +9,9 @@ from ffnet_deploy.core.contract import TestProtocol
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
-from ffnet_deploy.report.compare import Comparison
-from ffnet_deploy.report.data import Contender
-from ffnet_deploy.report.gate import Outcome, checks, verdict
-from ffnet_deploy.report.merge import merged, runtime, timed_contenders
+from ffnet_deploy.report.builder import ReportBuilder, merged, runtime, timed_candidates
+from ffnet_deploy.report.data import CandidateResults
+from ffnet_deploy.report.gate import GateOutcome, checks, verdict
 from tests.report.examples import NAMES, example, run
 from tests.toy import CAMVID, ToyEngine, contract, weights, write_pairs
 
@@ -41,24 +40,24 @@ def artifact(folder: Path, name: str, **content: object) -> Path:
 def test_several_engines_are_scored_on_the_same_images(dataset: Dataset, tmp_path: Path) -> None:
     record = {"precision": {"precision": "fp16", "base": "fp16", "quantized": [], "float32": []}}
     path = artifact(tmp_path, "toy.fp16.onnx", **record)
-    comparison = Comparison()
+    comparison = ReportBuilder()
     first = comparison.score(engine(), dataset, EvaluateOptions(), None)
     assert comparison.agreement is None
     second = comparison.score(engine("ONNX Runtime 1.31 (CPU)", 0.2), dataset, EvaluateOptions(), path)
     data = comparison.report(max_drop=100.0)
-    assert [one.name for one in data.contenders] == ["PyTorch", "ONNX Runtime FP16"]
-    assert data.contenders[0].scores == first.scores == evaluate(engine(), dataset).scores
-    assert data.contenders[1].scores == second.scores != first.scores
+    assert [one.name for one in data.candidates] == ["PyTorch", "ONNX Runtime FP16"]
+    assert data.candidates[0].scores == first.scores == evaluate(engine(), dataset).scores
+    assert data.candidates[1].scores == second.scores != first.scores
     assert 0 < comparison.agreement < 100
-    assert data.contenders[1].accuracy.agreement == comparison.agreement
-    assert data.contenders[1].sha256 == json.loads(manifest_path(path).read_text())["sha256"]
-    assert data.contenders[1].accuracy.notes[0] == "a note of the engine"
+    assert data.candidates[1].accuracy.agreement == comparison.agreement
+    assert data.candidates[1].sha256 == json.loads(manifest_path(path).read_text())["sha256"]
+    assert data.candidates[1].accuracy.notes[0] == "a note of the engine"
     assert [sample.name for sample in data.gallery.samples] == [sample.name for sample in dataset.samples]
     assert data.gallery.samples[0].panels[-1].caption == "Difference of ONNX Runtime FP16 to PyTorch"
 
 
 def test_networks_of_other_classes_and_foreign_manifests_are_refused(dataset: Dataset, tmp_path: Path) -> None:
-    comparison = Comparison()
+    comparison = ReportBuilder()
     comparison.score(engine(), dataset, EvaluateOptions(limit=1), None)
     other = engine()
     other.contract = replace(contract(protocol=TestProtocol()), classes=("a",), palette=((0, 0, 0),))
@@ -71,28 +70,28 @@ def test_networks_of_other_classes_and_foreign_manifests_are_refused(dataset: Da
 
 
 def test_times_and_scores_of_the_same_network_become_one() -> None:
-    timed = timed_contenders(run())
-    scored = tuple(replace(one, measurements=()) for one in example(1).contenders[:2])
+    timed = timed_candidates(run())
+    scored = tuple(replace(one, measurements=()) for one in example(1).candidates[:2])
     scored = (replace(scored[0], name="reference"), replace(scored[1], name="ort"))
     found = merged(scored, timed)
     assert [one.name for one in found] == ["reference", "ort", NAMES[2]]
     assert [one.scores is not None for one in found] == [True, True, False]
     assert all(one.timing is not None for one in found)
     assert [one.timing.ratio.against for one in found[1:]] == ["reference", "reference"]
-    assert [one.timing.contender for one in found] == ["reference", "ort", NAMES[2]]
+    assert [one.timing.candidate for one in found] == ["reference", "ort", NAMES[2]]
     assert found[1].timing.summary == timed[1].timing.summary
 
 
 def test_the_same_file_in_another_runtime_stays_apart() -> None:
-    scored = replace(example(1).contenders[1], measurements=())
-    other = replace(timed_contenders(run())[1], engine="OpenVINO 2026.4 (CPU)")
+    scored = replace(example(1).candidates[1], measurements=())
+    other = replace(timed_candidates(run())[1], engine="OpenVINO 2026.4 (CPU)")
     assert len(merged([scored], [other])) == 2
 
 
 def test_names_that_are_shared_get_file_or_number() -> None:
-    one = Contender("ONNX Runtime INT8", "ONNX Runtime", artifact="a.onnx", sha256="a")
+    one = CandidateResults("ONNX Runtime INT8", "ONNX Runtime", artifact="a.onnx", sha256="a")
     other = replace(one, artifact="b.onnx", sha256="b")
-    torch = Contender("PyTorch", "PyTorch", network="n")
+    torch = CandidateResults("PyTorch", "PyTorch", network="n")
     names = [entry.name for entry in merged([one, other], [torch, replace(torch, network="m")])]
     assert names == ["ONNX Runtime INT8, a.onnx", "ONNX Runtime INT8, b.onnx", "PyTorch", "PyTorch (2)"]
 
@@ -115,40 +114,40 @@ def test_manifests_are_read_for_the_files_that_were_timed(tmp_path: Path) -> Non
     stranger = artifact(tmp_path, "stranger.onnx")
     digest = json.loads(manifest_path(path).read_text())["sha256"]
     measured = run()
-    contenders = (measured.contenders[0], replace(measured.contenders[1], sha256=digest), measured.contenders[2])
-    found = timed_contenders(replace(measured, contenders=contenders), [path, stranger, tmp_path / "absent.onnx"])
+    candidates = (measured.candidates[0], replace(measured.candidates[1], sha256=digest), measured.candidates[2])
+    found = timed_candidates(replace(measured, candidates=candidates), [path, stranger, tmp_path / "absent.onnx"])
     assert [one.manifest is not None for one in found] == [False, True, False]
 
 
-def outcomes(data: object) -> dict[str, list[Outcome]]:
-    found: dict[str, list[Outcome]] = {}
+def outcomes(data: object) -> dict[str, list[GateOutcome]]:
+    found: dict[str, list[GateOutcome]] = {}
     for check in checks(data):
-        found.setdefault(check.contender, []).append(check.outcome)
+        found.setdefault(check.candidate, []).append(check.outcome)
     return found
 
 
 def test_the_gate_asks_for_scores_verification_precision_and_output() -> None:
     data = example(1)
-    holds, fails = Outcome.HOLDS, Outcome.FAILS
-    drops = [data.first.scores.mean_iou - one.scores.mean_iou for one in data.contenders]
+    holds, fails = GateOutcome.HOLDS, GateOutcome.FAILS
+    drops = [data.first.scores.mean_iou - one.scores.mean_iou for one in data.candidates]
     assert 0 < drops[1] < drops[2]
     lenient = replace(data, max_drop=drops[2])
     assert outcomes(lenient) == {NAMES[1]: [holds] * 5, NAMES[2]: [holds, holds, holds, fails, holds]}
     strict = replace(data, max_drop=drops[1] * 0.99)
     assert outcomes(strict) == {NAMES[1]: [fails, *[holds] * 4], NAMES[2]: [fails, holds, holds, fails, holds]}
     assert verdict(checks(strict)) is fails
-    assert verdict(checks(replace(lenient, contenders=lenient.contenders[:2], gallery=type(data.gallery)()))) is holds
+    assert verdict(checks(replace(lenient, candidates=lenient.candidates[:2], gallery=type(data.gallery)()))) is holds
 
 
 def test_what_was_not_measured_is_said_and_holds_nothing() -> None:
     data = example(1)
-    wrong = replace(data.contenders[1].measurements[0].check, passed=False, agreement=12.0)
-    timing = replace(data.contenders[1].measurements[0], check=wrong)
+    wrong = replace(data.candidates[1].measurements[0].check, passed=False, agreement=12.0)
+    timing = replace(data.candidates[1].measurements[0], check=wrong)
     unscored = replace(
-        data.contenders[1], accuracy=None, manifest={"verification": {"passed": None}}, measurements=(timing,)
+        data.candidates[1], accuracy=None, manifest={"verification": {"passed": None}}, measurements=(timing,)
     )
-    broken = replace(data.contenders[2], accuracy=None, manifest=None, measurements=())
-    found = outcomes(replace(data, contenders=(data.first, unscored, broken)))
-    unknown = Outcome.UNKNOWN
-    assert found == {NAMES[1]: [unknown, unknown, Outcome.FAILS], NAMES[2]: [unknown]}
+    broken = replace(data.candidates[2], accuracy=None, manifest=None, measurements=())
+    found = outcomes(replace(data, candidates=(data.first, unscored, broken)))
+    unknown = GateOutcome.UNKNOWN
+    assert found == {NAMES[1]: [unknown, unknown, GateOutcome.FAILS], NAMES[2]: [unknown]}
     assert verdict(()) is unknown

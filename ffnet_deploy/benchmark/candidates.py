@@ -3,22 +3,30 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.benchmark.profilers import profile_onnxruntime, profile_openvino, profile_tensorrt
-from ffnet_deploy.benchmark.profiling import TimedLayers
-from ffnet_deploy.benchmark.tensorrt_device import TensorRTOnDevice
+from ffnet_deploy.benchmark.profiling import (
+    TimedLayers,
+    profile_onnxruntime,
+    profile_openvino,
+    profile_tensorrt,
+    profile_torch,
+)
+from ffnet_deploy.benchmark.steps import TensorRTOnDevice
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.cuda import find_device
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.engines.onnxruntime_providers import DEVICES, how_to_install
 from ffnet_deploy.engines.openvino import OpenVinoEngine, OpenVinoOptions
+from ffnet_deploy.engines.torch import TorchEngine, TorchForm, open_torch_segmentor
 
 if TYPE_CHECKING:
     from ffnet_deploy.engines.tensorrt.runner import TensorRTOptions
@@ -27,12 +35,12 @@ Open = Callable[[int, int], Engine]
 """Opens an engine for (threads within a call, calls at the same time); 0 threads: all cores."""
 
 ProfileLayers = Callable[[NDArray[np.generic], int], TimedLayers]
-"""Times the layers of a contender for (the network's input, threads)."""
+"""Times the layers of a candidate for (the network's input, threads)."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A contender that has not been opened.
+    """A candidate that has not been opened.
 
     Attributes:
         name: by which it is told from the others.
@@ -80,7 +88,7 @@ class ArtifactOptions:
     """How artefacts are opened.
 
     Attributes:
-        runtimes: for ONNX files, one contender each.
+        runtimes: for ONNX files, one candidate each.
         trust_engine: run TensorRT engines that no manifest vouches for.
         cuda_graph: let TensorRT engines launch a captured CUDA graph.
         device: number of the GPU.
@@ -97,7 +105,7 @@ class ArtifactOptions:
 
 
 def artifact_candidates(paths: Sequence[Path], options: ArtifactOptions) -> list[Candidate]:
-    """The contenders of artefacts: an ONNX file once for each runtime, an engine once.
+    """The candidates of artefacts: an ONNX file once for each runtime, an engine once.
 
     Raises:
         OptionError: an artefact is of an unknown kind.
@@ -125,8 +133,55 @@ def _candidates(path: Path, options: ArtifactOptions) -> list[Candidate]:
     )
 
 
+@dataclass(frozen=True)
+class TorchSource:
+    """The network that PyTorch runs.
+
+    Attributes:
+        config: name or file.
+        checkpoint: file, ``"published"``, ``"bundled"``; None: random weights.
+        device: PyTorch device.
+        progress: called with the bytes of a download.
+    """
+
+    config: str
+    checkpoint: str | None = None
+    device: str = "cpu"
+    progress: Progress = no_progress
+
+
+def torch_candidates(source: TorchSource, forms: Sequence[TorchForm]) -> list[Candidate]:
+    """One candidate for each form; the network is read once for all."""
+
+    @lru_cache(maxsize=1)
+    def segmentor() -> Any:
+        return open_torch_segmentor(source.config, source.checkpoint, source.progress)
+
+    def opener(form: TorchForm) -> Open:
+        return lambda threads, streams: TorchEngine.from_segmentor(segmentor(), source.device, form, threads)
+
+    def profiler(form: TorchForm) -> ProfileLayers:
+        def layers(batch: NDArray[np.generic], threads: int) -> TimedLayers:
+            with TorchEngine.from_segmentor(segmentor(), source.device, form, threads) as engine:
+                return profile_torch(engine, batch)
+
+        return layers
+
+    return [
+        Candidate(
+            f"PyTorch {form.value}",
+            opener(form),
+            precision=form.precision(source.device),
+            # neither what is compiled nor what is captured runs its modules one by one
+            profile=None if form.is_compiled or form is TorchForm.CUDA_GRAPH else profiler(form),
+            on_gpu=not source.device.startswith("cpu"),
+        )
+        for form in forms
+    ]
+
+
 def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """`candidates` with a number added to names that are taken, so that the same artefact can race itself."""
+    """`candidates` with a number added to names that are taken, so that an artefact can be compared with itself."""
     seen: dict[str, int] = {}
     out = []
     for candidate in candidates:
@@ -146,7 +201,7 @@ def baseline_first(candidates: Sequence[Candidate], wanted: str | None) -> list[
     fitting = [one for one in candidates if wanted.lower() in one.name.lower()]
     if not fitting:
         names = "; ".join(one.name for one in candidates)
-        raise OptionError(f"no contender is called {wanted!r}; there are: {names}")
+        raise OptionError(f"no candidate is called {wanted!r}; there are: {names}")
     return [fitting[0], *(one for one in candidates if one is not fitting[0])]
 
 

@@ -1,0 +1,318 @@
+"""Bars, divided bars, points of two values, and the roofline, as SVG."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ffnet_deploy.report.drawing import (
+    TEXT,
+    Drawing,
+    Scale,
+    bottom_axis,
+    colour,
+    fitted,
+    left_axis,
+    line,
+    marker,
+    spanning,
+    text_width,
+    write,
+)
+from ffnet_deploy.report.markup import Markup, element, join
+
+_LEFT, _TOP, _BOTTOM, _RIGHT = 46.0, 28.0, 44.0, 16.0
+_STACK = 20.0
+_STACK_ROW = 46.0
+_BAR = 17.0
+_GAP = 5.0
+_GROUP_GAP = 18.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: `index` of the candidate, its name, the value and how it is written; None is not drawn."""
+
+    index: int
+    name: str
+    value: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class BarGroup:
+    """Bars under one heading."""
+
+    heading: str
+    bars: tuple[Bar, ...]
+
+
+def grouped_bars(groups: Sequence[BarGroup], most: float, axis: str, width: int) -> Drawing:
+    """Groups of horizontal bars from 0 to `most`, each with its value at the end; names above bars where it is narrow.
+
+    Args:
+        groups: from top to bottom.
+        most: right end of the axis.
+        axis: what the values are.
+        width: of the drawing, pixels.
+    """
+    narrow = width < 600
+    names = [bar.name for group in groups for bar in group.bars]
+    gutter = 0.0 if narrow else min(max(map(text_width, names), default=0) + 14, width * 0.4)
+    room = max((text_width(bar.text) for group in groups for bar in group.bars), default=0) + 10
+    scale = Scale(0.0, most, gutter + 1, width - room)
+    y, parts = 6.0, []
+    for group in groups:
+        parts.append(write(group.heading, 0, y + 9, "strong"))
+        y += 20.0
+        for bar in group.bars:
+            if narrow:
+                parts.append(write(fitted(bar.name, width), 0, y + 9, "soft"))
+                y += 15.0
+            parts.append(_bar(bar, scale, y, gutter, narrow))
+            y += _BAR + _GAP
+        y += _GROUP_GAP - _GAP
+    y -= _GROUP_GAP - _GAP
+    return Drawing(y + 44, [bottom_axis(scale, 26, y + 2, axis, 5 if narrow else 10), parts])
+
+
+def _bar(bar: Bar, scale: Scale, y: float, gutter: float, narrow: bool) -> Markup:
+    name = None if narrow else write(fitted(bar.name, gutter - 14), gutter - 8, y + 13, "soft", "end")
+    if bar.value is None:
+        return join(name, write("not scored", scale.start + 6, y + 13, "soft"))
+    end = scale(bar.value)
+    drawn = element(
+        "rect", x=scale.start, y=y, width=end - scale.start, height=_BAR, class_=f"fill {colour(bar.index)}"
+    )
+    return join(name, drawn, write(bar.text, end + 6, y + 13, "value"))
+
+
+def cell_bars(values: Sequence[tuple[int, float | None]], most: float) -> Markup:
+    """Thin bars one below the other for a table's cell: (candidate, value), from 0 to `most`.
+
+    They repeat what the cells beside them say, so they are hidden from screen readers.
+    """
+    height = 4 * len(values) + 2
+    rows = []
+    for row, (index, value) in enumerate(values):
+        rows.append(element("rect", x=0, y=4 * row + 1, width=100, height=3, class_="track"))
+        if value is not None and value > 0:
+            length = 100 * min(value / most, 1.0)
+            rows.append(element("rect", x=0, y=4 * row + 1, width=length, height=3, class_=f"fill {colour(index)}"))
+    box = f"0 0 100 {height}"
+    return element(
+        "svg", rows, class_=f"cell n{len(values)}", viewBox=box, preserveAspectRatio="none", aria_hidden="true"
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a bar: its kind (a class of the page's styles), its name and how many it stands for."""
+
+    kind: str
+    text: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A bar and its name."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+
+def stacks(rows: Sequence[Stack], width: int) -> Drawing:
+    """Each row as a bar of the whole width, divided by the counts of its parts."""
+    content = [_stack(row, number * _STACK_ROW, width) for number, row in enumerate(rows)]
+    return Drawing(len(rows) * _STACK_ROW, content)
+
+
+def _stack(row: Stack, top: float, width: int) -> list[Markup]:
+    whole = sum(part.count for part in row.parts) or 1
+    out, x = [write(fitted(row.name, width), 0, top + 12, "strong")], 0.0
+    for part in row.parts:
+        length = width * part.count / whole
+        title = element("title", f"{part.count} {part.text}")
+        out.append(element("rect", title, x=x, y=top + 18, width=length, height=_STACK, class_=f"part {part.kind}"))
+        text = next((t for t in (f"{part.text} {part.count}", part.text) if text_width(t) < length - 6), None)
+        if text:
+            out.append(write(text, x + 6, top + 32, f"on-part {part.kind}"))
+        x += length
+    return out
+
+
+@dataclass(frozen=True)
+class ScatterPoint:
+    """A candidate's place.
+
+    Attributes:
+        index: of the candidate.
+        name: written beside the mark.
+        x: value along the bottom axis.
+        y: value along the left axis.
+        low: where its interval along x begins.
+        high: where it ends.
+    """
+
+    index: int
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlap(self, other: "_Box") -> float:
+        across = min(self.right, other.right) - max(self.left, other.left)
+        down = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(across, 0.0) * max(down, 0.0)
+
+
+def scatter(points: Sequence[ScatterPoint], x_label: str, y_label: str, width: int) -> Drawing:
+    """The points with whiskers along x; up and left is better.
+
+    Args:
+        points: at least one.
+        x_label: what x is, with its unit.
+        y_label: what y is, with its unit.
+        width: of the drawing, pixels.
+    """
+    height = 300.0 if width < 600 else 340.0
+    xs = spanning([value for one in points for value in (one.x, one.low, one.high)], _LEFT, width - 16.0, 0.12)
+    ys = _upwards([one.y for one in points], height - _BOTTOM, _TOP)
+    frame = join(
+        left_axis(ys, _LEFT, width - 16.0, y_label, 6),
+        bottom_axis(xs, _TOP, height - _BOTTOM, x_label, 5 if width < 600 else 9),
+        write("\N{NORTH WEST ARROW} better", _LEFT + 6, _TOP + 14, "soft"),
+    )
+    return Drawing(height, [frame, _whiskers(points, xs, ys), _marks(points, xs, ys), _names(points, xs, ys, width)])
+
+
+def _upwards(values: list[float], bottom: float, top: float) -> Scale:
+    """An axis of scores: never so narrow that a hundredth of a point looks like a gulf."""
+    low, high = min(values), max(values)
+    room = max((high - low) * 0.25, 0.5)
+    return Scale(low - room, high + room, bottom, top)
+
+
+def _whiskers(points: Sequence[ScatterPoint], xs: Scale, ys: Scale) -> list[Markup]:
+    return [line(xs(one.low), ys(one.y), xs(one.high), ys(one.y), f"whisker {colour(one.index)}") for one in points]
+
+
+def _marks(points: Sequence[ScatterPoint], xs: Scale, ys: Scale) -> list[Markup]:
+    return [marker(one.index, xs(one.x), ys(one.y), 6.0) for one in points]
+
+
+def _names(points: Sequence[ScatterPoint], xs: Scale, ys: Scale, width: int) -> list[Markup]:
+    """Each name at the place around its mark where it covers least."""
+    taken = [_Box(xs(one.x) - 8, ys(one.y) - 8, xs(one.x) + 8, ys(one.y) + 8) for one in points]
+    taken += [_Box(xs(one.low), ys(one.y) - 2, xs(one.high), ys(one.y) + 2) for one in points]
+    out = []
+    for one in points:
+        name = fitted(one.name, width * 0.5)
+        boxes = _places(xs(one.x), ys(one.y), text_width(name), width)
+        best = min(boxes, key=lambda box: sum(box.overlap(other) for other in taken))
+        taken.append(best)
+        before = best.right < xs(one.x)
+        out.append(write(name, best.right if before else best.left, best.bottom - 3, "name", "end" if before else None))
+    return out
+
+
+def _places(x: float, y: float, long: float, width: int) -> list[_Box]:
+    """Places for a name of that length: right, left, then rows above and below, kept within the drawing."""
+    half = TEXT * 0.6
+    corners = [(x + 11, y - half), (x - 11 - long, y - half)]
+    for row in (1, 2, 3):
+        for away in (-1, 1):
+            top = y + away * (half * 2 * row + 4) - half
+            corners += [(x - long / 2, top), (x + 4, top), (x - long - 4, top)]
+    boxes = [_Box(left, top, left + long, top + 2 * half) for left, top in corners]
+    inside = [box for box in boxes if box.left >= _LEFT and box.right <= width - 2 and box.top >= _TOP - 8]
+    if inside:
+        return inside
+    left = min(max(x - long / 2, _LEFT), width - long - 4)
+    return [_Box(left, y + 10, left + long, y + 10 + 2 * half)]
+
+
+@dataclass(frozen=True)
+class RooflineBlock:
+    """A block's place under the roof.
+
+    Attributes:
+        name: of the block.
+        number: written in its mark.
+        intensity: operations per byte of memory traffic.
+        speed: operations per second.
+        share: of the whole time, percent; the mark's area.
+    """
+
+    name: str
+    number: int
+    intensity: float
+    speed: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Roof:
+    """Limits of a device: operations and bytes per second."""
+
+    flops: float
+    bytes: float
+
+    @property
+    def ridge(self) -> float:
+        """Operations per byte from which on computing is the limit."""
+        return self.flops / self.bytes
+
+
+def roofline(blocks: Sequence[RooflineBlock], roof: Roof, index: int, width: int) -> Drawing:
+    """The blocks of candidate `index` as circles, both axes logarithmic, in G operations per second.
+
+    Source: Williams, Waterman and Patterson, "Roofline", CACM 52 (4), 2009.
+    """
+    height = 300.0 if width < 600 else 360.0
+    xs = _wide(spanning([*(one.intensity for one in blocks), roof.ridge], _LEFT, width - _RIGHT, 0.12))
+    ys = _wide(spanning([*(one.speed / 1e9 for one in blocks), roof.flops / 1e9], height - _BOTTOM, _TOP + 6, 0.12))
+    axes = [
+        left_axis(ys, _LEFT, width - _RIGHT, "Gop/s", 6),
+        bottom_axis(xs, _TOP, height - _BOTTOM, "operations per byte of memory traffic", 5 if width < 600 else 9),
+    ]
+    circles = [_circle(one, index, xs, ys) for one in sorted(blocks, key=lambda one: -one.share)]
+    numbers = [_number(one, xs, ys) for one in blocks]
+    return Drawing(height, [axes, _roof(roof, xs, ys), circles, numbers])
+
+
+def _wide(scale: Scale) -> Scale:
+    """`scale` as a logarithmic one, over at least a decade."""
+    middle = (scale.low * scale.high) ** 0.5 if scale.low > 0 else scale.high / 2
+    low = scale.low if scale.low > 0 else scale.high / 100
+    return Scale(min(low, middle / 3.2), max(scale.high, middle * 3.2), scale.start, scale.stop, logarithmic=True)
+
+
+def _roof(roof: Roof, xs: Scale, ys: Scale) -> list[Markup]:
+    top = roof.flops / 1e9
+    bend = min(max(roof.ridge, xs.low), xs.high)
+    out = [line(xs(bend), ys(top), xs.stop, ys(top), "roof")]
+    foot = max(xs.low, ys.low * 1e9 / roof.bytes)
+    if foot < bend:
+        out.append(line(xs(foot), ys(foot * roof.bytes / 1e9), xs(bend), ys(top), "roof"))
+    out.append(write("limit of the device", xs.stop, ys(top) - 7, "soft", "end"))
+    return out
+
+
+def _circle(one: RooflineBlock, index: int, xs: Scale, ys: Scale) -> Markup:
+    radius = 8.0 + 1.6 * max(one.share, 0.0) ** 0.5
+    title = element("title", one.name)
+    x, y = xs(one.intensity), ys(one.speed / 1e9)
+    return element("circle", title, cx=x, cy=y, r=radius, class_=f"bubble {colour(index)}")
+
+
+def _number(one: RooflineBlock, xs: Scale, ys: Scale) -> Markup:
+    return write(str(one.number), xs(one.intensity), ys(one.speed / 1e9) + 4, "number", "middle")
