@@ -82,7 +82,7 @@ def test_timing_leaves_the_segmentor_as_it_is(checkpoint: tuple[Path, Path]) -> 
 
 def test_forms_that_do_not_run_here_are_refused(checkpoint: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     (half,) = torch_candidates(source(checkpoint), [TorchForm.FP16])
-    with pytest.raises(OptionError, match="float16 is for GPUs"):
+    with pytest.raises(OptionError, match="fp16 computes in float16, which is for GPUs"):
         half.open(0, 1)
     monkeypatch.setattr(torch_engine.shutil, "which", lambda name: None)
     (compiled,) = torch_candidates(source(checkpoint), [TorchForm.COMPILED])

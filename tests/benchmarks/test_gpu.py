@@ -127,7 +127,7 @@ def test_all_is_measured_and_every_sample_kept(folder: Path, building: None, tmp
         assert entry["verification"]["agreement"] == 100 and entry["verification"]["failures"] == []
         assert entry["verification"]["miou"] == [reference.miou, reference.miou]
         assert all(len(times) == 2 for times in entry["streams"]["seconds"].values())
-    assert set(record["timing"]) == {"network", "transfers"}
+    assert set(record["timing"]) == {"network", "device"}
     for raw in record["timing"].values():
         run = run_from_dict(raw)
         names = [one.name for one in run.candidates]
