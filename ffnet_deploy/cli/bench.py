@@ -41,7 +41,6 @@ from ffnet_deploy.cli.options import (
     EVERYDAY,
     MEASUREMENT,
     OUTPUT,
-    choice,
     parse_choices,
     parse_numbers,
     parse_sizes,
@@ -166,7 +165,7 @@ class MeasurementFlags:
     """CPU threads within a call; 0 takes all cores."""
     streams: Annotated[str, Parameter(group=MEASUREMENT, metavar="N,N")] = "1"
     """Numbers of calls that are in flight at the same time."""
-    clock: Annotated[TimingScope, choice(TimingScope, MEASUREMENT)] = TimingScope.NETWORK
+    clock: Annotated[str, Parameter(group=MEASUREMENT, metavar="SCOPE")] = "network"
     """What is timed: the network alone, with its copies to and from the device (device), from a decoded image to the
     label map (end-to-end), or from the bytes of an image file (file)."""
     seconds: Annotated[float, Parameter(group=MEASUREMENT)] = 3.0
@@ -199,8 +198,13 @@ class MeasurementFlags:
             threads=parse_numbers(self.threads, "--threads"),
             streams=parse_numbers(self.streams, "--streams"),
         )
+        scopes = parse_choices(self.clock, TimingScope, "--clock")
+        if len(scopes) != 1:
+            raise OptionError(f"--clock takes one of its values: got {self.clock!r}")
+        if self.clock.lower() == "transfers":
+            report_note("--clock transfers is now written --clock device")
         method = TimingMethod(
-            self.clock,
+            scopes[0],
             self.warmup,
             seconds=self.seconds,
             samples=self.samples,

@@ -63,12 +63,12 @@ def parse_choices(text: str, kind: type[Choice], option: str) -> tuple[Choice, .
     Raises:
         OptionError: a value is not one of `kind`.
     """
-    values = [member.value for member in kind]
     parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if part.lower() not in values:
-            raise OptionError(f"{option} takes {', '.join(values)}, with commas between them: got {part!r}")
-    return tuple(dict.fromkeys(kind(part.lower()) for part in parts))
+    try:
+        return tuple(dict.fromkeys(kind(part.lower()) for part in parts))
+    except ValueError as error:  # an enumeration may know old spellings
+        values = ", ".join(member.value for member in kind)
+        raise OptionError(f"{option} takes {values}, with commas between them: got {text!r}") from error
 
 
 def parse_sizes(text: str, option: str) -> tuple[tuple[int, int], ...]:
