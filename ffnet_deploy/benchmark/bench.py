@@ -29,6 +29,7 @@ from ffnet_deploy.benchmark.results import Findings, failed, timing_result, with
 from ffnet_deploy.benchmark.roofline import peaks_of
 from ffnet_deploy.benchmark.steps import DeviceEngine, Picture, batch_of, check_setting, make_step
 from ffnet_deploy.benchmark.sweep import Grid
+from ffnet_deploy.core import stopping
 from ffnet_deploy.core.errors import FFNetDeployError, MissingPackageError, OptionError
 from ffnet_deploy.core.files import sha256
 from ffnet_deploy.core.progress import Progress, no_progress
@@ -133,6 +134,9 @@ def bench(
         interrupted=found.interrupted,
     )
     return with_warnings(run, found.notes)
+        stopping.heed()  # what was measured is kept
+        journal.interrupted = True
+    return _record(journal, options)
 
 
 def _open(

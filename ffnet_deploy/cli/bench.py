@@ -1,5 +1,6 @@
 """``ffnet-bench``: how fast artefacts and the PyTorch network are, side by side."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ from ffnet_deploy.cli.options import (
     parse_numbers,
     parse_sizes,
 )
+from ffnet_deploy.core import stopping
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import check_target
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of, gpu_index
@@ -320,7 +322,7 @@ def finish(run: BenchRun, artifacts: Sequence[Path], record: RecordFlags, old: B
         console.print(f"every sample is in {record.json}", soft_wrap=True)
     if run.interrupted:
         report_error("interrupted; the samples so far are kept")
-        return ExitCode.INTERRUPTED
+        return ExitCode(stopping.exit_code(stopping.requested() or signal.SIGINT))
     if faults := list_faults(run, comparison, record.fail_over):
         report_error("\n".join(faults))
         return ExitCode.FAILED

@@ -1,7 +1,6 @@
 """What all commands share: where they print, how they parse, and how they end."""
 
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ffnet_deploy.core import stopping
 from ffnet_deploy.core.errors import FFNetDeployError
 from ffnet_deploy.core.progress import Progress
 from ffnet_deploy.core.version import __version__
@@ -113,47 +113,40 @@ def run_command(app: App, arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _outcome(app: App, arguments: Sequence[str] | None) -> int:
-    try:
-        with stop_on_sigterm():
-            code = app(arguments)
+    with stopping.listening():
+        try:
+            code = app(arguments) or ExitCode.DONE
             console.file.flush()
-            return code or ExitCode.DONE
-    except CycloptsError as error:
-        report_error(f"{error}\n  to do    {app.name[0]} --help lists the options")
-        return ExitCode.USAGE
-    except NoDeviceError as error:
-        report_error(str(error))
-        return ExitCode.NO_GPU
-    except FFNetDeployError as error:
-        report_error(str(error))
-        return ExitCode.FAILED
-    except Terminated:
-        report_error("terminated")
-        return ExitCode.TERMINATED
-    except KeyboardInterrupt:
-        report_error("interrupted")
-        return ExitCode.INTERRUPTED
+        except BaseException as error:
+            asked = stopping.requested()
+            code = _failure(app, error) if asked is None else _stopped(asked)
+        else:
+            asked = stopping.requested()
+            if asked is not None and code == ExitCode.DONE:  # its exception was lost in somebody's code
+                code = _stopped(asked)
+        return code
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the command is, so that it cleans up as after Ctrl-C."""
+def _stopped(asked: signal.Signals) -> int:
+    report_error("terminated" if asked is signal.SIGTERM else "interrupted")
+    return stopping.exit_code(asked)
 
 
-@contextmanager
-def stop_on_sigterm() -> Iterator[None]:
-    """Raise `Terminated` in the main thread when SIGTERM comes while the block runs."""
-
-    def stop(number: int, frame: object) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _failure(app: App, error: BaseException) -> int:
+    """Report an error of ours as one message; the exit code. Anything else is a bug and is raised again."""
+    match error:
+        case CycloptsError():
+            report_error(f"{error}\n  to do    {app.name[0]} --help lists the options")
+            return ExitCode.USAGE
+        case NoDeviceError():
+            report_error(str(error))
+            return ExitCode.NO_GPU
+        case FFNetDeployError():
+            report_error(str(error))
+            return ExitCode.FAILED
+        case KeyboardInterrupt():
+            return _stopped(signal.SIGINT)
+    raise error
 
 
 def report_error(message: str) -> None:
@@ -178,6 +171,7 @@ def progress_bar(description: str = "") -> Iterator[Progress]:
         task = bar.add_task(escape(description), total=None, visible=bool(description))
 
         def report(stage: str, done: float = 0, total: float | None = None, /) -> None:
+            stopping.check()  # every stage and every image comes by here
             if escape(stage) != bar.tasks[0].description:
                 bar.reset(task, total=None, description=escape(stage), visible=True)
             bar.update(task, completed=done, total=total)

@@ -19,6 +19,7 @@ class Terminated(KeyboardInterrupt):
 
 
 _asked: signal.Signals | None = None
+_heeded = False
 _deferrals = 0
 
 
@@ -41,12 +42,24 @@ def ask(number: int) -> None:
 def check() -> None:
     """Raise if a stop was asked for: called by every stage, and once for each image, sample or phase of long ones.
 
+    Only the main thread raises; it calls off the others.
+
     Raises:
         Terminated: SIGTERM came.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    if _asked is not None and not _deferrals:
+    in_main = threading.current_thread() is threading.main_thread()
+    if _asked is not None and not _heeded and not _deferrals and in_main:
         raise (Terminated if _asked is signal.SIGTERM else KeyboardInterrupt)
+
+
+def heed() -> None:
+    """Let the command write what it has after a stop was asked for: `check` raises no more until the next signal.
+
+    `requested` still tells of the stop, and so does the command's exit code.
+    """
+    global _heeded
+    _heeded = True
 
 
 @contextmanager
@@ -55,21 +68,23 @@ def listening() -> Iterator[None]:
 
     In other threads than the main one, which alone receives signals, the block runs as it is.
     """
-    global _asked
+    global _asked, _heeded
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _asked = None
+    _asked, _heeded = None, False
     before = {number: signal.signal(number, _receive) for number in SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _asked = None
+        _asked, _heeded = None, False
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
+    global _heeded
+    _heeded = False
     ask(number)
     check()
 

@@ -1,7 +1,10 @@
+import signal
+from contextlib import suppress
+
 import pytest
 from cyclopts import App
 
-from ffnet_deploy.cli.console import ExitCode, make_app
+from ffnet_deploy.cli.console import ExitCode, make_app, progress_bar
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.version import __version__
 from ffnet_deploy.engines.cuda import NoDeviceError
@@ -31,6 +34,33 @@ def test_our_errors_are_one_message_with_its_lines_and_brackets_as_they_are() ->
 def test_ctrl_c_is_one_word_and_code_130() -> None:
     result = invoke(command_that(KeyboardInterrupt()))
     assert (result.exit_code, result.stderr) == (130, "error: interrupted\n")
+
+
+@pytest.mark.parametrize(("number", "code", "told"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_a_stop_that_somebody_swallows_or_turns_into_another_error_stops_nevertheless(
+    number: int, code: int, told: str
+) -> None:
+    def swallowed() -> None:
+        with suppress(BaseException):
+            signal.raise_signal(number)
+
+    def stage_after_stage() -> None:
+        with progress_bar() as progress:
+            swallowed()
+            progress("the next stage")
+            pytest.fail("it went on")
+
+    def turned_into_another() -> None:
+        try:
+            signal.raise_signal(number)
+        except BaseException as error:
+            raise RuntimeError("callback failed") from error
+
+    for act in (swallowed, stage_after_stage, turned_into_another):
+        app = make_app("ffnet-act", "Act.")
+        app.default(act)
+        result = invoke(app)
+        assert (result.exit_code, result.stderr.strip().split("\n")[-1]) == (code, f"error: {told}"), act
 
 
 def test_a_missing_gpu_has_a_code_of_its_own() -> None:

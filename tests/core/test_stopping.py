@@ -54,3 +54,14 @@ def test_a_new_command_starts_without_a_mark_and_gives_the_handlers_back() -> No
 def test_an_exception_of_the_block_is_not_hidden_by_the_deferral() -> None:
     with stopping.listening(), pytest.raises(ValueError, match="own"), stopping.deferred():
         raise ValueError("own")
+
+
+def test_what_is_left_to_write_is_written_after_a_stop_was_heeded() -> None:
+    with stopping.listening():
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        stopping.heed()
+        stopping.check()
+        assert stopping.requested() is signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)  # insists
