@@ -120,6 +120,7 @@ def bench(
                 for setting in settings:
                     _measure(opened, setting, options, found, clock, progress)
     except KeyboardInterrupt:
+        stopping.heed()  # what was measured is kept
         found.interrupted = True
     run = BenchRun(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -134,9 +135,6 @@ def bench(
         interrupted=found.interrupted,
     )
     return with_warnings(run, found.notes)
-        stopping.heed()  # what was measured is kept
-        journal.interrupted = True
-    return _record(journal, options)
 
 
 def _open(
