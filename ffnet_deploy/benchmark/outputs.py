@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.benchmark.record import OutputCheck
 from ffnet_deploy.core.contract import Contract, OutputKind
+from ffnet_deploy.core.label_maps import LabelMap, label_type
 from ffnet_deploy.evaluation.resampling import banded_argmax, bilinear_rows, nearest
 
 LEAST_AGREEMENT: Mapping[str, float] = {"fp32": 99.5, "fp16": 99.0, "bf16": 97.0, "int8": 90.0, "fp8": 90.0}
@@ -14,15 +15,15 @@ LEAST_AGREEMENT: Mapping[str, float] = {"fp32": 99.5, "fp16": 99.0, "bf16": 97.0
 is to find a wrong network, not to judge a good one."""
 
 
-def label_maps(output: NDArray[np.generic], contract: Contract, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The class of every pixel at `size` (height, width), uint8 (batch, height, width), from a network's output."""
+def label_maps(output: NDArray[np.generic], contract: Contract, size: tuple[int, int]) -> LabelMap:
+    """The class of every pixel at `size` (height, width), as (batch, height, width), from a network's output."""
     if contract.output is OutputKind.LABELS:
-        return np.stack([nearest(one.astype(np.uint8, copy=False), size) for one in output])
+        return np.stack([nearest(one.astype(label_type(len(contract.classes)), copy=False), size) for one in output])
     maps = (np.moveaxis(one, 0, -1).astype(np.float32, order="C") for one in output)
     return np.stack([_largest(scores, size) for scores in maps])
 
 
-def _largest(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _largest(scores: NDArray[np.float32], size: tuple[int, int]) -> LabelMap:
     source = (scores.shape[0], scores.shape[1])
 
     def rows(start: int, stop: int) -> NDArray[np.float32]:

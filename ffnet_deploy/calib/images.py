@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffnet_deploy.calib.collect import is_constant
-from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
+from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
 from ffnet_deploy.evaluation.images import read_image
@@ -166,7 +166,10 @@ def choose_images(
         raise OptionError(f"calibration needs at least one image: got a count of {count}")
     if not dataset.samples:
         raise DataError(f"no images to calibrate on in {dataset.root}.\n  to do    give a folder of typical images")
-    candidates = _evenly_first(listed.select(dataset.samples), count) if listed else order_samples(dataset, count)
+    if listed:
+        candidates = _evenly_first(listed.select(dataset.samples), count)
+    else:
+        candidates = order_samples(dataset, count, len(contract.classes))
 
     def look(sample: Sample, number: int) -> None:
         if is_constant(shown_to_network(read_image(sample.image), contract, number)):
@@ -176,12 +179,13 @@ def choose_images(
     return CalibrationImages(tuple(sample.image for sample in chosen), contract, tuple(_notes(chosen, unusable, count)))
 
 
-def order_samples(dataset: Dataset, count: int) -> list[Sample]:
+def order_samples(dataset: Dataset, count: int, classes: int) -> list[Sample]:
     """The samples in the order in which calibration takes them, the first `count` being the best choice."""
     pool = _evenly(dataset.samples, _POOL * count)
     if all(sample.labels is None for sample in pool):
         return _evenly_first(dataset.samples, count)
-    return [pool[index] for index in spread_over_classes(np.stack([_classes_in(dataset, one) for one in pool]))]
+    present = np.stack([_classes_in(dataset, sample, classes) for sample in pool])
+    return [pool[index] for index in spread_over_classes(present)]
 
 
 def spread_over_classes(present: NDArray[np.bool_]) -> list[int]:
@@ -224,15 +228,15 @@ def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [samples[index * total // count] for index in range(count)] if count < total else list(samples)
 
 
-def _classes_in(dataset: Dataset, sample: Sample) -> NDArray[np.bool_]:
-    """Which labels 0..254 an image shows; none where its label map is missing or cannot be read."""
+def _classes_in(dataset: Dataset, sample: Sample, classes: int) -> NDArray[np.bool_]:
+    """Which of the classes an image shows; none where its label map is missing or cannot be read."""
     if sample.labels is None:
-        return np.zeros(IGNORE_LABEL, bool)
+        return np.zeros(classes, bool)
     try:
-        labels = dataset.read_labels(sample)
+        labels = dataset.read_labels(sample, classes)
     except DataError:
-        return np.zeros(IGNORE_LABEL, bool)
-    return np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1)[:IGNORE_LABEL] > 0
+        return np.zeros(classes, bool)
+    return np.bincount(labels.ravel(), minlength=classes)[:classes] > 0
 
 
 def _usable(

@@ -55,7 +55,7 @@ class OutputKind(str, Enum):
     """float32 (batch, classes, height / s, width / s), before any resize; s is the decoder's stride."""
     LABELS = "labels"
     """uint8, or uint16 where there are more than 255 classes, (batch, height, width): logits resized to the input size
-    (bilinear), then argmax."""
+    (bilinear), then argmax. TensorRT, which has no uint16, gives int32 in its place."""
     PROBABILITIES = "probabilities"
     """float32 (batch, classes, height, width): softmax of the resized logits."""
 
@@ -137,7 +137,7 @@ class Normalization:
         if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, (*self.mean, *self.std))):
             raise OptionError(f"normalisation needs three finite means and deviations: {self.mean}, {self.std}")
         if min(self.std) <= 0:
-            raise OptionError(f"normalisation needs positive deviations: got {self.std}")
+            raise OptionError(f"normalisation needs three positive deviations: got {self.std}")
 
 
 @dataclass(frozen=True)

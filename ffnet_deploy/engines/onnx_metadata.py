@@ -15,12 +15,15 @@ from ffnet_deploy.engines.onnx_file import check_file, read_contract, read_preci
 
 _GRAPH, _METADATA = 7, 14  # fields of ModelProto
 _NODE, _INPUT, _OUTPUT = 1, 11, 12  # fields of GraphProto
-_NODE_NAME, _NODE_TYPE = 3, 4  # fields of NodeProto
+_NODE_NAME, _NODE_TYPE, _NODE_ATTRIBUTE = 3, 4, 5  # fields of NodeProto
+_INTEGER = 3  # field of AttributeProto
 _TENSOR_NAME, _TYPE = 1, 2  # fields of ValueInfoProto
-_TENSOR_TYPE, _SHAPE = 1, 2  # field of TypeProto, and of TypeProto.Tensor
+_TENSOR_TYPE, _ELEMENT, _SHAPE = 1, 1, 2  # field of TypeProto, and fields of TypeProto.Tensor
 _DIMENSION, _DIMENSION_VALUE = 1, 1  # field of TensorShapeProto, and of its dimensions
 _KEY, _VALUE = 1, 2  # fields of StringStringEntryProto
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # how a field is written
+
+_UINT16, _INT32 = 4, 6  # of TensorProto.DataType
 
 _REMEDY = "to do    export it again with ffnet-export"
 
@@ -86,6 +89,40 @@ def tensor_shape(path: Path, name: str) -> tuple[int, ...]:
     except (ValueError, IndexError, StopIteration) as error:
         raise ArtifactError(f"{path} is no ONNX graph, or it is damaged ({error}).\n  {_REMEDY}") from error
     raise ArtifactError(f"{path} has no input or output {name!r}.\n  {_REMEDY}")
+
+
+def with_int32_labels(path: Path) -> bytes | None:
+    """The graph in `path` with int32 in place of its uint16 output, for TensorRT, which has no uint16.
+
+    Both types are numbers of one byte, in the output's description and in the Cast that makes it. None where the graph
+    has no uint16 output.
+
+    Raises:
+        ArtifactError: the file is no ONNX graph.
+    """
+    content = _open(path)
+    places: list[int] = []
+    try:
+        graph = next(span for number, span in _fields(content, (0, len(content))) if number == _GRAPH)
+        fields = list(_fields(content, graph))
+        for output in (span for number, span in fields if number == _OUTPUT):
+            kind = dict(_fields(content, _inner(content, _inner(content, output, _TYPE), _TENSOR_TYPE)))[_ELEMENT]
+            if content[kind[0]] == _UINT16:
+                places.append(kind[0])
+        for node in (span for number, span in fields if places and number == _NODE):
+            entries = list(_fields(content, node))
+            if any(number == _NODE_TYPE and _text(content, span) == "Cast" for number, span in entries):
+                attributes = (dict(_fields(content, span)) for number, span in entries if number == _NODE_ATTRIBUTE)
+                values = [attribute[_INTEGER] for attribute in attributes if _INTEGER in attribute]
+                places += [value[0] for value in values if content[value[0]] == _UINT16]
+    except (ValueError, KeyError, IndexError, StopIteration) as error:
+        raise ArtifactError(f"{path} is no ONNX graph, or it is damaged ({error}).\n  {_REMEDY}") from error
+    if not places:
+        return None
+    patched = bytearray(content)
+    for place in places:
+        patched[place] = _INT32
+    return bytes(patched)
 
 
 def _inner(content: mmap.mmap, span: Span, field: int) -> Span:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, InputKind, Normalization, OutputKind
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
+from ffnet_deploy.core.label_maps import label_type
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import check_batch
@@ -202,7 +203,10 @@ class TorchEngine:
             if self.contract.input is not InputKind.FLOAT:
                 image = self._normalized(image, self.contract.normalization)
             logits = self._logits(self._cast(image)).float()
-            return np.asarray(self._finished(logits, image.shape[2:]).cpu().numpy())
+            output = np.asarray(self._finished(logits, image.shape[2:]).cpu().numpy())
+        if self.contract.output is OutputKind.LABELS:
+            return output.astype(label_type(len(self.contract.classes)))
+        return output
 
     @property
     def device_type(self) -> str:
@@ -240,7 +244,7 @@ class TorchEngine:
         interpolate = self._torch.nn.functional.interpolate
         enlarged = interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
         if self.contract.output is OutputKind.LABELS:
-            return enlarged.argmax(1).to(self._torch.uint8)
+            return enlarged.argmax(1).to(self._torch.int32)
         return enlarged.softmax(1)
 
     def device_step(self, batch: NDArray[np.generic], queue: int = 1) -> Callable[[], float | None]:

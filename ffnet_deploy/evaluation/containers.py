@@ -11,6 +11,7 @@ PNG_PALETTE = 3
 """Colour type of a PNG whose samples are indices into a palette."""
 _PNG_GREY = 0
 _JPEG_SCAN = 0xDA
+_JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _JPEG_END = b"\xff\xd9"
 _JPEG_BARE = {0x01, *range(0xD0, 0xD9)}
 """JPEG markers without a length: TEM, RST0..RST7, SOI."""
@@ -76,6 +77,64 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
+def is_lossy(content: bytes) -> bool:
+    """Whether the file is a JPEG, or a WebP whose pixels are a lossy stream. Source: RFC 9649, section 2."""
+    if content.startswith(JPEG_SIGNATURE):
+        return True
+    return any(kind == b"VP8 " for kind, _ in _webp_chunks(content))
+
+
+def pixel_count(content: bytes) -> int | None:
+    """Pixels that the file's header announces; None where the format is none of PNG, JPEG, WebP, BMP and TIFF."""
+    if content.startswith(PNG_SIGNATURE) and len(content) >= 24:
+        width, height = struct.unpack_from(">II", content, 16)
+    elif content.startswith(JPEG_SIGNATURE):
+        height, width = _jpeg_size(content)
+    elif content.startswith(b"BM") and len(content) >= 26:
+        width, height = struct.unpack_from("<ii", content, 18)
+    elif content[:4] in (b"II*\0", b"MM\0*"):
+        width, height = _tiff_size(content)
+    else:
+        return next((_webp_pixels(kind, body) for kind, body in _webp_chunks(content)), None)
+    return abs(int(width) * int(height))
+
+
+def _webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP":
+        return
+    at = 12
+    while at + 8 <= len(content):
+        kind, size = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], "little")
+        yield kind, content[at + 8 : at + 8 + min(size, 64)]
+        at += 8 + size + size % 2
+
+
+def _webp_pixels(kind: bytes, body: bytes) -> int:
+    """Pixels by the first chunk of a WebP file; 0 where it is too short."""
+    if kind == b"VP8X":
+        return (int.from_bytes(body[4:7], "little") + 1) * (int.from_bytes(body[7:10], "little") + 1)
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return ((bits & 0x3FFF) + 1) * (((bits >> 14) & 0x3FFF) + 1)
+    return (int.from_bytes(body[6:8], "little") & 0x3FFF) * (int.from_bytes(body[8:10], "little") & 0x3FFF)
+
+
+def _tiff_size(content: bytes) -> tuple[int, int]:
+    """(width, height) by the first directory of a TIFF file; (0, 0) where it cannot be found."""
+    order = "<" if content[:2] == b"II" else ">"
+    sides = {256: 0, 257: 0}
+    try:
+        (at,) = struct.unpack_from(f"{order}I", content, 4)
+        (count,) = struct.unpack_from(f"{order}H", content, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", content, entry)
+            if tag in sides:
+                (sides[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", content, entry + 8)
+    except struct.error:
+        return 0, 0
+    return sides[256], sides[257]
+
+
 def is_whole(content: bytes) -> bool:
     """Whether a PNG or JPEG file reaches its end marker, undamaged as far as its checksums tell; others pass."""
     if content.startswith(PNG_SIGNATURE):
@@ -96,18 +155,27 @@ def _jpeg_is_whole(content: bytes) -> bool:
 
 
 def _first_jpeg_scan(content: bytes) -> int | None:
-    """Position of the first start-of-scan marker. Source: ITU-T T.81, annex B."""
+    """Position of the first start-of-scan marker."""
+    return next((at for marker, at in _jpeg_markers(content) if marker == _JPEG_SCAN), None)
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """(height, width) by the frame header; (0, 0) where there is none."""
+    at = next((at for marker, at in _jpeg_markers(content) if marker in _JPEG_FRAMES), None)
+    return (0, 0) if at is None or at + 9 > len(content) else struct.unpack_from(">HH", content, at + 5)
+
+
+def _jpeg_markers(content: bytes) -> Iterator[tuple[int, int]]:
+    """Each marker before the first scan, that of the scan included, with its position. Source: ITU-T T.81, annex B."""
     at = 2
     while at + 4 <= len(content):
         if content[at] != 0xFF:
-            return None
+            return
         marker = content[at + 1]
-        if marker == _JPEG_SCAN:
-            return at
         if marker == 0xFF:
             at += 1
-        elif marker in _JPEG_BARE:
-            at += 2
-        else:
-            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return None
+            continue
+        yield marker, at
+        if marker == _JPEG_SCAN:
+            return
+        at += 2 if marker in _JPEG_BARE else 2 + int.from_bytes(content[at + 2 : at + 4], "big")

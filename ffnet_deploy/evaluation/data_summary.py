@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ffnet_deploy.core.contract import IGNORE_LABEL
 from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.label_maps import label_type
 from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.evaluation.datasets import Dataset, Sample, check_range
 from ffnet_deploy.evaluation.overlays import contact_sheet, write_picture
@@ -75,18 +75,19 @@ def summarize(dataset: Dataset, classes: Sequence[str], most: int = LABELS_READ)
         DataError: a label map cannot be read or holds labels that no class has, all pixels are ignored, or the label
             maps are binary ones whose 255 would be ignored.
     """
-    counts = np.zeros(IGNORE_LABEL + 1, np.int64)
+    ignored = int(np.iinfo(label_type(len(classes))).max)
+    counts = np.zeros(ignored + 1, np.int64)
     chosen = spread(dataset.samples, most)
     for sample in chosen:
-        labels = dataset.read_labels(sample)
+        labels = dataset.read_labels(sample, len(classes))
         check_range(labels, len(classes), Path(str(sample.labels)), dataset.name)
-        counts += np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1)
+        counts += np.bincount(labels.ravel(), minlength=ignored + 1)
     folder = Path(str(chosen[0].labels)).parent
-    if not counts[:IGNORE_LABEL].any():
-        raise DataError(f"every pixel of {folder} is ignored ({IGNORE_LABEL}): nothing to learn")
-    if len(classes) > 1 and counts[IGNORE_LABEL] and not counts[1:IGNORE_LABEL].any():
+    if not counts[:ignored].any():
+        raise DataError(f"every pixel of {folder} is ignored ({ignored}): nothing to learn")
+    if len(classes) > 1 and counts[ignored] and not counts[1:ignored].any():
         raise DataError(
-            f"the label maps in {folder} hold only 0 and {IGNORE_LABEL}: {IGNORE_LABEL} is ignored, so that nothing "
+            f"the label maps in {folder} hold only 0 and {ignored}: {ignored} is ignored, so that nothing "
             f"but {classes[0]} would be learnt.\n"
             "  to do    where 255 means an object, name the greys in a classes.txt in the data folder: the lines "
             "`background 0 0 0` and `object 255 255 255`"
@@ -98,7 +99,7 @@ def summarize(dataset: Dataset, classes: Sequence[str], most: int = LABELS_READ)
         maps_read=len(chosen),
         classes=tuple(classes),
         pixels=tuple(int(count) for count in counts[: len(classes)]),
-        ignored=int(counts[IGNORE_LABEL]),
+        ignored=int(counts[ignored]),
         notes=dataset.notes,
     )
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import IGNORE_LABEL
 from ffnet_deploy.core.errors import DataError, OptionError
+from ffnet_deploy.core.label_maps import LabelMap, ignore_label, label_type
 from ffnet_deploy.core.label_sets import LabelSet, label_set, label_set_names
 from ffnet_deploy.evaluation.data_source import SPLITS, DataSource, Layout
 from ffnet_deploy.evaluation.images import image_files, read_image
@@ -72,10 +72,10 @@ class Dataset:
             raise OptionError(f"at least one image must be scored: got a limit of {count}")
         return replace(self, samples=self.samples[:count])
 
-    def read(self, sample: Sample, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """The image, uint8 (height, width, 3) BGR, and its labels, uint8 (height, width), or None.
+    def read(self, sample: Sample, classes: int) -> tuple[NDArray[np.uint8], LabelMap | None]:
+        """The image, uint8 (height, width, 3) BGR, and its labels (height, width), or None.
 
-        Labels are in 0..classes-1, or 255 where nothing is scored.
+        Labels are in 0..classes-1, or the type's largest value (255; 65535 above 255 classes) where nothing is scored.
 
         Raises:
             DataError: a file cannot be decoded, the sizes differ, or labels are out of range.
@@ -83,22 +83,22 @@ class Dataset:
         image = read_image(sample.image)
         if sample.labels is None:
             return image, None
-        labels = self.read_labels(sample)
+        labels = self.read_labels(sample, classes)
         check_size(image, labels, sample)
         check_range(labels, classes, sample.labels, self.name)
-        return image, labels
+        return image, labels.astype(label_type(classes), copy=False)
 
-    def read_labels(self, sample: Sample) -> NDArray[np.uint8]:
-        """The class labels of a labelled `sample`, uint8 (height, width), 255 ignored; their range is not checked.
+    def read_labels(self, sample: Sample, classes: int) -> LabelMap:
+        """The labels (height, width) of a labelled `sample` for a network of so many classes; no range is checked.
 
         Raises:
             DataError: its file cannot be decoded.
         """
         assert sample.labels is not None, f"{sample.image} is not labelled"
-        return (self.reader or LabelMaps(self.name))(sample.image, sample.labels, sample.name)
+        return (self.reader or LabelMaps(self.name))(sample.image, sample.labels, sample.name, classes)
 
 
-def check_size(image: NDArray[np.uint8], labels: NDArray[np.uint8], sample: Sample) -> None:
+def check_size(image: NDArray[np.uint8], labels: LabelMap, sample: Sample) -> None:
     """Raise `DataError` unless image and labels have the same height and width."""
     if image.shape[:2] != labels.shape:
         raise DataError(
@@ -109,10 +109,13 @@ def check_size(image: NDArray[np.uint8], labels: NDArray[np.uint8], sample: Samp
         )
 
 
-def check_range(labels: NDArray[np.uint8], classes: int, path: Path, dataset: str) -> None:
-    """Raise `DataError`, with the likely cause, unless all `labels` are in 0..classes-1 or 255."""
-    pixels = np.bincount(labels.ravel(), minlength=256)
-    wrong = [int(label) for label in np.flatnonzero(pixels[:IGNORE_LABEL]) if label >= classes]
+def check_range(labels: LabelMap, classes: int, path: Path, dataset: str) -> None:
+    """Raise `DataError`, with the likely cause, unless all `labels` are in 0..classes-1 or ignored."""
+    ignored = int(np.iinfo(label_type(classes)).max)
+    pixels = np.zeros(ignore_label(labels) + 1, np.int64)
+    for row in labels:
+        pixels += np.bincount(row, minlength=len(pixels))
+    wrong = [int(label) for label in np.flatnonzero(pixels) if label >= classes and label != ignored]
     if not wrong:
         return
     shift = 1 if dataset == "ade20k" else 0
@@ -120,7 +123,7 @@ def check_range(labels: NDArray[np.uint8], classes: int, path: Path, dataset: st
     more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
     raise DataError(
         f"{path} holds ids that the network's {classes} classes do not have: {shown}{more}.\n"
-        f"  expected {shift}..{classes - 1 + shift}, and {0 if shift else IGNORE_LABEL} for what is not scored\n"
+        f"  expected {shift}..{classes - 1 + shift}, and {0 if shift else ignored} for what is not scored\n"
         f"  to do    {_range_hint(wrong, classes, dataset)}"
     )
 

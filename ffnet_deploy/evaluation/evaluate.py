@@ -14,6 +14,7 @@ from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import Contract, TestProtocol
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.files import write_json
+from ffnet_deploy.core.label_maps import LabelMap
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
@@ -21,7 +22,7 @@ from ffnet_deploy.evaluation.overlays import write_overlay
 from ffnet_deploy.evaluation.protocol import PredictOptions, check_protocol, predict
 from ffnet_deploy.evaluation.scores import Scores, confusion_matrix, scores
 
-Watch = Callable[[Sample, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None], None]
+Watch = Callable[[Sample, NDArray[np.uint8], LabelMap, LabelMap | None], None]
 """Called with each sample, its image (BGR), the predicted labels, and the true ones where there are any."""
 
 

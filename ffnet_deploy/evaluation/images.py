@@ -10,12 +10,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.errors import DataError
-from ffnet_deploy.evaluation.containers import PNG_PALETTE, is_whole, png_header, png_indices_as_grey
+from ffnet_deploy.core.contract import IGNORE_LABEL
+from ffnet_deploy.core.errors import DataError, OptionError
+from ffnet_deploy.core.label_maps import LabelMap
+from ffnet_deploy.evaluation.containers import (
+    PNG_PALETTE,
+    is_lossy,
+    is_whole,
+    pixel_count,
+    png_header,
+    png_indices_as_grey,
+)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 """File name endings, in lower case, of what counts as an image in a folder."""
 
+MAX_PIXELS = 100_000_000
+"""Most pixels of an image that is decoded unless the environment says otherwise: 10,000 x 10,000, or 300 MB as BGR."""
+
+MAX_PIXELS_VARIABLE = "FFNET_MAX_PIXELS"
+"""Environment variable that raises or lowers the limit on pixels."""
+
+_LARGEST_ID = 65535
 _SILENT = 0
 """OpenCV's log level LOG_LEVEL_SILENT."""
 
@@ -27,16 +43,17 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     ``LoadImageFromFile`` (OpenCV, colour) does; unlike there, a truncated file is an error.
 
     Raises:
-        DataError: the file cannot be read, is empty, cut short, or no image.
+        DataError: the file cannot be read, is empty, cut short, too large, or no image.
     """
     return _decoded(read_whole(path, "image"), cv2.IMREAD_COLOR, path, "image").astype(np.uint8, copy=False)
 
 
-def read_label_map(path: Path) -> NDArray[np.uint8]:
-    """The class ids in `path`, uint8 (height, width), exactly as stored; of a palette PNG, the palette indices.
+def read_label_map(path: Path) -> LabelMap:
+    """The class ids in `path`, (height, width), exactly as stored; of a palette PNG, the palette indices.
 
     Raises:
-        DataError: the file cannot be read, is empty, cut short, no image, in colour, or holds ids over 255.
+        DataError: the file cannot be read, is empty, cut short, no image, in colour, too large, compressed
+            with loss, or holds ids above 65535.
     """
     ids = read_label_pixels(path)
     if ids.ndim != 2:
@@ -48,13 +65,21 @@ def read_label_map(path: Path) -> NDArray[np.uint8]:
     return ids
 
 
-def read_label_pixels(path: Path) -> NDArray[np.uint8]:
-    """The pixels of a label map as stored: ids (height, width), or colours (height, width, 3 or 4), BGR; uint8.
+def read_label_pixels(path: Path) -> LabelMap:
+    """The pixels of a label map as stored: ids (height, width), or colours (height, width, 3 or 4), BGR, uint8.
+
+    Ids are uint8, or uint16 where there are any above 255.
 
     Raises:
-        DataError: the file cannot be read, is empty, cut short, no image, or holds values over 255.
+        DataError: the file cannot be read, is empty, cut short, no image, too large, compressed with loss, or
+            holds ids above 65535 or colours of more than 8 bits.
     """
     content = read_whole(path, "label map")
+    if is_lossy(content):
+        raise DataError(
+            f"the label map {path} is compressed with loss, which changes class ids.\n"
+            "  to do    save label maps as PNG from their source; one saved as JPEG cannot be repaired"
+        )
     header = png_header(content)
     if header is not None and header.colour_type == PNG_PALETTE:
         grey = _decoded(png_indices_as_grey(content), cv2.IMREAD_UNCHANGED, path, "label map")
@@ -64,11 +89,12 @@ def read_label_pixels(path: Path) -> NDArray[np.uint8]:
         return _unscaled(pixels, header.depth)
     if pixels.dtype != np.uint8:
         integral = np.issubdtype(pixels.dtype, np.integer)
-        if not integral or pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 255:
+        if not integral or pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > _LARGEST_ID:
             raise DataError(
-                f"the label map {path} holds {pixels.dtype} values up to {pixels.max()}; expected class ids in 0..255"
+                f"the label map {path} holds {pixels.dtype} values up to {pixels.max()}; expected class ids in "
+                f"0..{_LARGEST_ID}"
             )
-    return pixels.astype(np.uint8, copy=False)
+    return pixels.astype(np.uint8 if pixels.max() <= IGNORE_LABEL else np.uint16, copy=False)
 
 
 def read_whole(path: Path, what: str) -> bytes:
@@ -86,7 +112,27 @@ def read_whole(path: Path, what: str) -> bytes:
         raise DataError(
             f"the {what} {path} is cut short or damaged ({len(content)} bytes).\n  to do    copy or download it again"
         )
+    pixels = pixel_count(content)
+    if pixels is not None and pixels > max_pixels():
+        raise DataError(
+            f"the {what} {path} has {pixels / 1e6:.0f} million pixels; at most {max_pixels() / 1e6:.0f} million are "
+            f"decoded.\n  to do    raise the limit if you trust the file: {MAX_PIXELS_VARIABLE}={pixels}"
+        )
     return content
+
+
+def max_pixels() -> int:
+    """Most pixels of an image that is decoded: `MAX_PIXELS`, or what the environment sets.
+
+    Raises:
+        OptionError: the environment's value is no positive number.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE)
+    if text is None:
+        return MAX_PIXELS
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"{MAX_PIXELS_VARIABLE} must be a positive number of pixels: got {text!r}")
+    return int(text)
 
 
 def _decoded(content: bytes, flags: int, path: Path, what: str) -> NDArray[np.generic]:

@@ -11,17 +11,20 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import IGNORE_LABEL
 from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.label_maps import LabelMap, label_type
 from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.evaluation.images import read_image, read_label_map, read_label_pixels
 
-LabelReader = Callable[[Path, Path, str], NDArray[np.uint8]]
-"""From an image file, its label file and the sample's name to class labels, uint8 (height, width), 255 ignored."""
+LabelReader = Callable[[Path, Path, str, int], LabelMap]
+"""From an image file, its label file, the sample's name and the network's number of classes to class labels (height,
+width) of `label_type`, whose largest value is ignored."""
 
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Label id of each of the 19 train ids. Source: the Cityscapes label definitions."""
 LABEL_ID_END = "_gtFine_labelIds"
 """How the names of Cityscapes files with label ids end."""
+_BAND_PIXELS = 4_000_000
 _UNNAMED_COLOURS = {(0, 0, 0), (224, 224, 192)}
 """Colours that are ignored unless a class has them: black, and the border of PASCAL VOC's objects."""
 
@@ -39,20 +42,22 @@ class LabelMaps:
     dataset: str
     classes: LabelSet | None = None
 
-    def __call__(self, image: Path, labels: Path, name: str) -> NDArray[np.uint8]:
+    def __call__(self, image: Path, labels: Path, name: str, classes: int) -> LabelMap:
         """The class labels in the file `labels`.
 
         Raises:
             DataError: it cannot be decoded, or is in colours that no class has.
         """
         if self.classes is None:
-            return class_labels(read_label_map(labels), self.dataset, labels)
+            return class_labels(read_label_map(labels), self.dataset, labels, classes)
         pixels = read_label_pixels(labels)
         if pixels.ndim == 3:
-            return labels_of_colours(pixels[..., 2::-1], self.classes, labels)
+            return labels_of_colours(pixels[..., 2::-1].astype(np.uint8), self.classes, labels, classes)
         if _has_grey_palette(self.classes):
-            return labels_of_colours(np.repeat(pixels[..., None], 3, axis=2), self.classes, labels)
-        return class_labels(pixels, self.dataset, labels)
+            return labels_of_colours(
+                np.repeat(pixels[..., None], 3, axis=2).astype(np.uint8), self.classes, labels, classes
+            )
+        return class_labels(pixels, self.dataset, labels, classes)
 
 
 def _has_grey_palette(classes: LabelSet) -> bool:
@@ -61,29 +66,34 @@ def _has_grey_palette(classes: LabelSet) -> bool:
     return len(classes.palette) > 1 and len(greys) == len(classes.palette)
 
 
-def class_labels(stored: NDArray[np.uint8], dataset: str, path: Path) -> NDArray[np.uint8]:
-    """Class labels (0.., 255 ignored) from the ids stored in the file `path` of `dataset`.
+def class_labels(stored: LabelMap, dataset: str, path: Path, classes: int) -> LabelMap:
+    """Class labels from the ids stored in the file `path` of `dataset`; their range is not checked.
 
     ADE20K counts from 1 and ignores 0; Cityscapes `labelIds` files become train ids; others are taken as they are.
+    What is not scored is 255 in the file where the network has at most 255 classes, and 65535 where it has more.
+
+    Returns:
+        Labels of `label_type(classes)`, uint16 also where the file holds ids that uint8 does not.
     """
+    ignored = int(np.iinfo(label_type(classes)).max)
+    table = np.arange(int(np.iinfo(stored.dtype).max) + 1, dtype=np.int32)
     if dataset == "ade20k":
-        return shifted_down(stored)
-    if not path.stem.endswith(LABEL_ID_END):
-        return stored
-    table = np.full(256, IGNORE_LABEL, np.uint8)
-    table[list(CITYSCAPES_LABEL_IDS)] = np.arange(len(CITYSCAPES_LABEL_IDS))
-    return table[stored]
+        table = np.where((table == 0) | (table == ignored), ignored, table - 1)
+    elif path.stem.endswith(LABEL_ID_END):
+        table[:] = ignored
+        table[list(CITYSCAPES_LABEL_IDS)] = np.arange(len(CITYSCAPES_LABEL_IDS))
+    kind = stored.dtype if ignored <= IGNORE_LABEL else label_type(classes)
+    labels: LabelMap = np.empty(stored.shape, kind)
+    step = max(_BAND_PIXELS // max(stored.shape[1], 1), 1)  # NumPy makes eight bytes of every index
+    for start in range(0, stored.shape[0], step):
+        labels[start : start + step] = table[stored[start : start + step]]
+    return labels
 
 
-def shifted_down(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Every id less one; 0 and 255 become 255 (ignored)."""
-    table = np.arange(-1, IGNORE_LABEL, dtype=np.int16) % 256
-    table[IGNORE_LABEL] = IGNORE_LABEL
-    return table.astype(np.uint8)[stored]
+def labels_of_colours(colours: NDArray[np.uint8], classes: LabelSet, path: Path, count: int) -> LabelMap:
+    """Class labels, for a network of `count` classes, of a mask `colours`, uint8 (height, width, 3), RGB.
 
-
-def labels_of_colours(colours: NDArray[np.uint8], classes: LabelSet, path: Path) -> NDArray[np.uint8]:
-    """Class labels of a mask `colours`, uint8 (height, width, 3), RGB; black that no class has is ignored.
+    Black that no class has is ignored.
 
     Raises:
         DataError: a colour is no class's.
@@ -106,7 +116,8 @@ def labels_of_colours(colours: NDArray[np.uint8], classes: LabelSet, path: Path)
             "  to do    name these classes and their colours in classes.txt, one `name r g b` a line; masks must be "
             "saved without anti-aliasing and lossy compression"
         )
-    lookup = np.array([table.get(int(value), IGNORE_LABEL) for value in found], np.uint8)
+    kind = label_type(max(count, len(table)))
+    lookup = np.array([table.get(int(value), np.iinfo(kind).max) for value in found], kind)
     return lookup[places].reshape(packed.shape)
 
 
@@ -129,7 +140,7 @@ class PanopticMaps:
 
     segments: Mapping[str, Mapping[int, int]]
 
-    def __call__(self, image: Path, labels: Path, name: str) -> NDArray[np.uint8]:
+    def __call__(self, image: Path, labels: Path, name: str, classes: int) -> LabelMap:
         """The class labels in the file `labels`.
 
         Raises:
@@ -140,11 +151,12 @@ class PanopticMaps:
             raise DataError(f"the panoptic map {labels} is not in colour; its pixels should be segment ids in RGB")
         ids = _packed(pixels[..., :3])  # BGR: blue counts 65536, red 1
         found, places = np.unique(ids, return_inverse=True)
-        classes = {0: IGNORE_LABEL, **self.segments[name]}
-        odd = [int(value) for value in found if int(value) not in classes]
+        kind = label_type(classes)
+        known = {0: int(np.iinfo(kind).max), **self.segments[name]}
+        odd = [int(value) for value in found if int(value) not in known]
         if odd:
             raise DataError(f"the panoptic map {labels} holds segment {odd[0]}, which the JSON does not list")
-        return np.array([classes[int(value)] for value in found], np.uint8)[places].reshape(ids.shape)
+        return np.array([known[int(value)] for value in found], kind)[places].reshape(ids.shape)
 
 
 @dataclass(frozen=True)
@@ -172,7 +184,7 @@ class CocoObjects:
     images: Mapping[str, CocoImage]
     background: int
 
-    def __call__(self, image: Path, labels: Path, name: str) -> NDArray[np.uint8]:
+    def __call__(self, image: Path, labels: Path, name: str, classes: int) -> LabelMap:
         """The class labels of the sample `name`.
 
         Raises:
@@ -181,7 +193,7 @@ class CocoObjects:
         """
         masks = optional("pycocotools.mask", extra="coco", purpose="reading COCO segmentations")
         height, width = self.images[name].size
-        drawn = np.full((height, width), self.background, np.uint8)
+        drawn = np.full((height, width), self.background, label_type(classes))
         objects = []
         for label, segmentation in self.images[name].objects:
             try:
@@ -217,14 +229,14 @@ class YoloPolygons:
     classes: int
     background: int
 
-    def __call__(self, image: Path, labels: Path, name: str) -> NDArray[np.uint8]:
+    def __call__(self, image: Path, labels: Path, name: str, classes: int) -> LabelMap:
         """The class labels of `image`.
 
         Raises:
             DataError: a line is no polygon, or names a class that does not exist.
         """
         height, width = read_image(image).shape[:2]
-        drawn = np.full((height, width), self.background, np.uint8)
+        drawn = np.full((height, width), self.background, label_type(classes))
         lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
         polygons = [self._polygon(line, f"{labels}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
         scaled = [(label, np.round(corners * (width, height)).astype(np.int32)) for label, corners in polygons]

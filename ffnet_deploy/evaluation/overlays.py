@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffnet_deploy.artifacts.outputs import mark_png
-from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
+from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.files import write_bytes
+from ffnet_deploy.core.label_maps import LabelMap, colour_table, ignore_label
 from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.evaluation.resampling import nearest
 
@@ -35,15 +36,13 @@ _BLEND = 0.6
 """Share of the class colour in overlays."""
 
 
-def overlay_picture(
-    image: Picture, predicted: NDArray[np.uint8], labels: NDArray[np.uint8] | None, contract: Contract
-) -> Picture:
+def overlay_picture(image: Picture, predicted: LabelMap, labels: LabelMap | None, contract: Contract) -> Picture:
     """One picture with all panels side by side, captions above and the classes present below.
 
     Args:
         image: uint8 (height, width, 3), BGR.
-        predicted: class of each pixel, uint8 (height, width).
-        labels: ground truth, uint8 (height, width), 255 ignored; None leaves out the last two panels.
+        predicted: class of each pixel, (height, width).
+        labels: ground truth, (height, width), of the same type; None leaves out the last two panels.
         contract: names and colours of the classes.
     """
     size = panel_size(image.shape[0], image.shape[1])
@@ -57,11 +56,12 @@ def overlay_picture(
         panels.append((f"differences ({share})", differences(image, predicted, labels)))
         present |= set(np.unique(labels).tolist())
     row = _captioned_row(panels)
-    legend = _legend(sorted(present - {IGNORE_LABEL}), contract, row.shape[1], unscored=IGNORE_LABEL in present)
+    ignored = ignore_label(predicted)
+    legend = _legend(sorted(present - {ignored}), contract, row.shape[1], unscored=ignored in present)
     return np.concatenate([row, legend])
 
 
-def contact_sheet(samples: Sequence[tuple[str, Picture, NDArray[np.uint8]]], classes: LabelSet) -> Picture:
+def contact_sheet(samples: Sequence[tuple[str, Picture, LabelMap]], classes: LabelSet) -> Picture:
     """One picture of all `samples` (name, image BGR, labels), tinted by class, with the classes present below."""
     tiles, present = [], set()
     height = max(round(image.shape[0] * _NARROWEST / image.shape[1]) for _, image, _ in samples)
@@ -78,7 +78,8 @@ def contact_sheet(samples: Sequence[tuple[str, Picture, NDArray[np.uint8]]], cla
     captions = names + [""] * (len(tiles) - len(names))
     cells = list(zip(captions, tiles, strict=True))
     rows = [_captioned_row(cells[at : at + columns]) for at in range(0, len(cells), columns)]
-    legend = _legend(sorted(present - {IGNORE_LABEL}), classes, rows[0].shape[1], unscored=IGNORE_LABEL in present)
+    ignored = ignore_label(samples[0][2])
+    legend = _legend(sorted(present - {ignored}), classes, rows[0].shape[1], unscored=ignored in present)
     return np.concatenate([*rows, legend])
 
 
@@ -107,20 +108,19 @@ def _fitted(image: Picture, size: tuple[int, int]) -> Picture:
     return np.asarray(cv2.resize(image, size[::-1], interpolation=method), dtype=np.uint8)
 
 
-def blended(image: Picture, labels: NDArray[np.uint8], palette: tuple[tuple[int, int, int], ...]) -> Picture:
+def blended(image: Picture, labels: LabelMap, palette: tuple[tuple[int, int, int], ...]) -> Picture:
     """`image` tinted with the colour of each pixel's class; ignored pixels darkened."""
-    table = np.full((256, 3), _UNSCORED, np.float32)
-    table[: len(palette)] = np.array(palette, np.float32)[:, ::-1]
+    table = colour_table(labels, tuple((blue, green, red) for red, green, blue in palette), _UNSCORED)
     tinted = image.astype(np.float32) * (1 - _BLEND) + table[labels] * _BLEND
     picture: Picture = tinted.round().astype(np.uint8)
     return picture
 
 
-def differences(image: Picture, predicted: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Picture:
+def differences(image: Picture, predicted: LabelMap, labels: LabelMap) -> Picture:
     """`image` in faint grey, wrong pixels red, ignored pixels hatched."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
     drawn = np.repeat((70 + 0.45 * grey)[..., None], 3, axis=2)
-    ignored = labels == IGNORE_LABEL
+    ignored = labels == ignore_label(labels)
     wrong = (predicted != labels) & ~ignored
     drawn[wrong] = 0.25 * drawn[wrong] + 0.75 * np.array(_WRONG, np.float32)
     rows, columns = np.indices(labels.shape)
@@ -129,9 +129,9 @@ def differences(image: Picture, predicted: NDArray[np.uint8], labels: NDArray[np
     return picture
 
 
-def right_share(predicted: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
+def right_share(predicted: LabelMap, labels: LabelMap) -> str:
     """The share of labelled pixels that are right, in words."""
-    scored = labels != IGNORE_LABEL
+    scored = labels != ignore_label(labels)
     if not scored.any():
         return "nothing labelled"
     return f"{100 * float((predicted == labels)[scored].mean()):.1f} % right"
@@ -176,9 +176,7 @@ def _write(canvas: Picture, text: str, at: tuple[int, int], colour: tuple[int, i
     cv2.putText(canvas, text, at, _FONT, scale, colour, 1, cv2.LINE_AA)
 
 
-def write_overlay(
-    path: Path, image: Picture, predicted: NDArray[np.uint8], labels: NDArray[np.uint8] | None, contract: Contract
-) -> None:
+def write_overlay(path: Path, image: Picture, predicted: LabelMap, labels: LabelMap | None, contract: Contract) -> None:
     """Write `overlay_picture` to the PNG file `path`, atomically.
 
     Raises:

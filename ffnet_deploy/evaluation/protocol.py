@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, OutputKind, TestProtocol, check_multiples
 from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.label_maps import LabelMap, label_type
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
 from ffnet_deploy.evaluation.resampling import banded_argmax, nearest
@@ -50,11 +51,11 @@ class Prediction:
     """The result for one image.
 
     Attributes:
-        labels: uint8 (height, width), at the image's own size.
+        labels: uint8 (uint16 above 255 classes) (height, width), at the image's own size.
         notes: how the evaluation differed from the protocol asked for; empty where it did not.
     """
 
-    labels: NDArray[np.uint8]
+    labels: LabelMap
     notes: tuple[str, ...] = ()
 
 
@@ -262,7 +263,7 @@ def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _label_pass(
     engine: Engine, image: NDArray[np.uint8], protocol: TestProtocol, options: PredictOptions, notes: _Notes
-) -> NDArray[np.uint8]:
+) -> LabelMap:
     """The label map of an artefact that gives labels itself."""
     shown = _shown_image(engine.contract, image, protocol, options.ratios[0], notes)
     boxes = _boxes((shown.shape[0], shown.shape[1]), protocol)
@@ -271,7 +272,9 @@ def _label_pass(
             f"sliding windows average scores where they overlap, and this artefact gives labels only ({len(boxes)} "
             "windows).\n  to do    export it with --output logits, or score it with --mode whole"
         )
-    labels = next(_run_windows(engine, shown, boxes, 1, notes)).astype(np.uint8, copy=False)
+    labels = next(_run_windows(engine, shown, boxes, 1, notes)).astype(
+        label_type(len(engine.contract.classes)), copy=False
+    )
     if labels.ndim != 2:
         raise ArtifactError(f"the network gives labels of shape {labels.shape} for an image; expected (height, width)")
     if labels.shape != image.shape[:2]:

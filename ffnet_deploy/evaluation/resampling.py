@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.core.label_maps import LabelMap, label_type
+
 Rows = Callable[[int, int], NDArray[np.float32]]
 """Gives the rows start..stop-1 of a map as float32 (stop - start, width, classes)."""
 
@@ -76,15 +78,15 @@ def bilinear(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
     return bilinear_rows(lambda start, stop: values[start:stop], source, size, 0, size[0])
 
 
-def banded_argmax(rows: Rows, classes: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The class of the highest score at each pixel, uint8 of `size` (height, width).
+def banded_argmax(rows: Rows, classes: int, size: tuple[int, int]) -> LabelMap:
+    """The class of the highest score at each pixel, `label_type` of `size` (height, width).
 
     Args:
         rows: gives rows of the score map at `size`; asked for a band at a time that stays in a processor's cache.
         classes: number of classes.
         size: (height, width) of the label map.
     """
-    labels = np.empty(size, np.uint8)
+    labels = np.empty(size, label_type(classes))
     step = max(_BAND_VALUES // (classes * size[1]), 1)
     for start in range(0, size[0], step):
         stop = min(start + step, size[0])
@@ -92,9 +94,9 @@ def banded_argmax(rows: Rows, classes: int, size: tuple[int, int]) -> NDArray[np
     return labels
 
 
-def nearest(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """`labels`, uint8 (height, width), resized to `size` (height, width), each pixel taking the one at its centre."""
+def nearest(labels: LabelMap, size: tuple[int, int]) -> LabelMap:
+    """`labels`, (height, width), resized to `size` (height, width), each pixel taking the one at its centre."""
     down = (np.arange(size[0]) * 2 + 1) * labels.shape[0] // (2 * size[0])
     across = (np.arange(size[1]) * 2 + 1) * labels.shape[1] // (2 * size[1])
-    resized: NDArray[np.uint8] = labels[down[:, None], across]
+    resized: LabelMap = labels[down[:, None], across]
     return resized

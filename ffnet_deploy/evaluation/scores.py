@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import IGNORE_LABEL
 from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.label_maps import LabelMap, ignore_label
 
 
-def confusion_matrix(predicted: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    """Pixels by label (row) and predicted class (column), int64 (classes, classes); label 255 is left out.
+def confusion_matrix(predicted: LabelMap, labels: LabelMap, classes: int) -> NDArray[np.int64]:
+    """Pixels by label (row) and predicted class (column), int64 (classes, classes); ignored pixels are left out.
 
     Raises:
         DataError: the maps differ in size, or hold other values than 0..classes-1.
     """
     if predicted.shape != labels.shape:
         raise DataError(f"prediction {predicted.shape} and labels {labels.shape} differ in size")
-    scored = labels != IGNORE_LABEL
-    rows, columns = labels[scored].astype(np.int64), predicted[scored]
+    scored = labels != ignore_label(labels)
+    rows, columns = labels[scored].astype(np.int64), predicted[scored].astype(np.int64)
     if rows.size and (rows.max() >= classes or columns.max() >= classes):
         raise DataError(f"labels up to {rows.max()} and predictions up to {columns.max()} for {classes} classes")
     return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)

@@ -11,7 +11,7 @@ from mmseg.models.decode_heads import UPerHead
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ffnet_deploy.core.contract import STRIDE, InputKind, Normalization, OutputKind
+from ffnet_deploy.core.contract import IGNORE_LABEL, STRIDE, InputKind, Normalization, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.export.reparameterize import reparameterize
 from ffnet_deploy.models.ffnet import FFNet
@@ -78,7 +78,9 @@ class Finish(nn.Module):
             return logits
         enlarged = _enlarge(logits, self.stride)
         if self.output_kind is OutputKind.LABELS:
-            return enlarged.argmax(1).float().to(torch.uint8)  # TensorRT 8.5 makes uint8 of floats alone
+            few = logits.shape[1] <= IGNORE_LABEL
+            # TensorRT 8.5 makes uint8 of floats alone; torch traces no uint16: `build_graph` makes it of int32
+            return enlarged.argmax(1).float().to(torch.uint8 if few else torch.int32)
         return enlarged.softmax(1)
 
 

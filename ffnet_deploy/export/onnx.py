@@ -14,6 +14,7 @@ from ffnet_deploy import artifacts
 from ffnet_deploy.artifacts import Gate
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import (
+    IGNORE_LABEL,
     INPUT_NAME,
     METADATA_KEY,
     STRIDE,
@@ -183,7 +184,16 @@ def build_graph(segmentor: Segmentor, options: ExportOptions) -> onnx.ModelProto
     graph = _trace(network.eval(), contract, options.opset)
     with quiet():
         graph = onnxslim.slim(graph)
+    if options.output is OutputKind.LABELS and len(contract.classes) > IGNORE_LABEL:
+        _make_labels_uint16(graph)
     return _stamped(graph, contract, options.opset)
+
+
+def _make_labels_uint16(graph: onnx.ModelProto) -> None:
+    """Let the Cast that gives the labels make uint16 of them, which PyTorch's exporter does not know."""
+    cast = next(node for node in graph.graph.node if graph.graph.output[0].name in node.output)
+    next(attribute for attribute in cast.attribute if attribute.name == "to").i = onnx.TensorProto.UINT16
+    graph.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.UINT16
 
 
 def _trace(network: DeployedNetwork, contract: Contract, opset: int) -> onnx.ModelProto:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import IGNORE_LABEL, Contract
+from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.label_maps import ignore_label
 from ffnet_deploy.evaluation.datasets import Sample
 from ffnet_deploy.evaluation.evaluate import Watch
 from ffnet_deploy.report.data import Gallery, GallerySample, Panel
@@ -56,14 +57,15 @@ class _Packed:
     """A label map in a hundredth of its memory."""
 
     size: tuple[int, ...]
+    dtype: str
     content: bytes
 
     @classmethod
     def of(cls, labels: Labels) -> "_Packed":
-        return cls(labels.shape, zlib.compress(labels.tobytes(), 1))
+        return cls(labels.shape, labels.dtype.str, zlib.compress(labels.tobytes(), 1))
 
     def unpacked(self) -> Labels:
-        return np.frombuffer(zlib.decompress(self.content), np.uint8).reshape(self.size)
+        return np.frombuffer(zlib.decompress(self.content), self.dtype).reshape(self.size)
 
 
 @dataclass
@@ -156,9 +158,9 @@ def _sample(name: str, views: "Views", contract: Contract, names: Sequence[str],
 
 
 def _right(predicted: Labels, truth: Labels | None) -> float | None:
-    if truth is None or not (truth != IGNORE_LABEL).any():
+    if truth is None or not (truth != ignore_label(truth)).any():
         return None
-    return _percent((predicted == truth)[truth != IGNORE_LABEL])
+    return _percent((predicted == truth)[truth != ignore_label(truth)])
 
 
 def _percent(values: NDArray[np.bool_]) -> float:

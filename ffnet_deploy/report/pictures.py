@@ -12,18 +12,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import IGNORE_LABEL
 from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.label_maps import LabelMap, colour_table, ignore_label
 from ffnet_deploy.evaluation.resampling import nearest
 
 Image = NDArray[np.uint8]
 """uint8 (height, width, 3), BGR."""
-Labels = NDArray[np.uint8]
-"""uint8 (height, width)."""
+Labels = LabelMap
+"""uint8 or uint16 (height, width)."""
 Colour = tuple[int, int, int]
 """RGB, 0..255."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_INDEXED = 256
+"""Most colours of a PNG with a palette."""
 UNSCORED: Colour = (128, 128, 128)
 """Where the ground truth says nothing."""
 
@@ -91,10 +93,10 @@ def photo_uri(image: Image, size: tuple[int, int], quality: int = 80) -> str:
 def map_uri(labels: Labels, size: tuple[int, int], palette: tuple[Colour, ...]) -> str:
     """`labels` at `size` (height, width) in the colours of `palette`, exact; other values in `UNSCORED`."""
     shown = nearest(labels, size)
-    options = [("image/png", indexed_png(shown, palette))]
+    exact = indexed_png if len(np.unique(shown)) <= _INDEXED else coloured_png
+    options = [("image/png", exact(shown, palette))]
     if _has_webp():
-        table = np.full((256, 3), UNSCORED, np.uint8)
-        table[: len(palette)] = palette
+        table = colour_table(shown, palette, UNSCORED).astype(np.uint8)
         # a quality above 100 is OpenCV's word for lossless
         options.append(("image/webp", _encoded(".webp", table[shown][..., ::-1], cv2.IMWRITE_WEBP_QUALITY, 101)))
     return _shortest(options)
@@ -111,19 +113,19 @@ def change_map(first: Labels, other: Labels, truth: Labels | None) -> Labels:
     found[before & after] = PixelChange.SAME_RIGHT
     found[before & ~after] = PixelChange.LOST
     found[after & ~before] = PixelChange.GAINED
-    return np.where(truth == IGNORE_LABEL, unscored, found)
+    return np.where(truth == ignore_label(truth), unscored, found)
 
 
 def hit_map(predicted: Labels, truth: Labels) -> Labels:
     """The `Hit` of each pixel, uint8 (height, width)."""
     scored = np.where(predicted == truth, Hit.RIGHT, Hit.WRONG)
-    return np.where(truth == IGNORE_LABEL, Hit.UNSCORED, scored).astype(np.uint8)
+    return np.where(truth == ignore_label(truth), Hit.UNSCORED, scored).astype(np.uint8)
 
 
 def indexed_png(values: Labels, palette: tuple[Colour, ...]) -> bytes:
     """A PNG of `values` whose colours are `palette`; values beyond it are `UNSCORED`. Source: PNG, third edition."""
     used = np.unique(values)
-    ranks = np.zeros(256, np.uint8)
+    ranks = np.zeros(ignore_label(values) + 1, np.uint8)
     ranks[used] = np.arange(len(used))
     colours = bytes(part for value in used for part in (palette[value] if value < len(palette) else UNSCORED))
     depth = next(bits for bits in (1, 2, 4, 8) if len(used) <= 1 << bits)
@@ -133,6 +135,12 @@ def indexed_png(values: Labels, palette: tuple[Colour, ...]) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, 3, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"PLTE", colours), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
     return PNG_SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks)
+
+
+def coloured_png(values: Labels, palette: tuple[Colour, ...]) -> bytes:
+    """A PNG of `values` in full colour, for more of them than a palette holds; otherwise as `indexed_png`."""
+    colours = colour_table(values, palette, UNSCORED).astype(np.uint8)[values]
+    return bytes(cv2.imencode(".png", colours[..., ::-1])[1])
 
 
 def _packed(values: Labels, depth: int) -> Labels:

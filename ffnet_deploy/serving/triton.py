@@ -10,6 +10,7 @@ from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import make_folder, staging_folder, storage_errors, sweep, write_bytes
+from ffnet_deploy.core.label_maps import label_type
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.onnx_file import vouch
 from ffnet_deploy.engines.onnx_metadata import read_description, tensor_shape
@@ -114,18 +115,23 @@ def _read(artifact: Path) -> _Source:
                 "  to do    build it without --strip-weights"
             )
         shapes = tuple(bundle.manifest["tensors"][key] for key in ("input", "output"))
-        return _Source(((artifact, "model.plan"),), "tensorrt", bundle.contract, _tensors(bundle.contract, shapes))
+        return _Source(
+            ((artifact, "model.plan"),), "tensorrt", bundle.contract, _tensors(bundle.contract, shapes, engine=True)
+        )
     vouch(artifact)
     contract, _ = read_description(artifact)
     shapes = tuple(tensor_shape(artifact, tensor) for tensor in (INPUT_NAME, contract.output.value))
     external = artifact.with_name(f"{artifact.name}.data")  # the graph names it, so that it keeps its name
     files = [(artifact, "model.onnx"), *([(external, external.name)] if external.is_file() else [])]
-    return _Source(tuple(files), "onnxruntime", contract, _tensors(contract, shapes))
+    return _Source(tuple(files), "onnxruntime", contract, _tensors(contract, shapes, engine=False))
 
 
-def _tensors(contract: Contract, shapes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def _tensors(contract: Contract, shapes: Sequence[Sequence[int]], engine: bool) -> tuple[Tensor, Tensor]:
     taken = "float32" if contract.input is InputKind.FLOAT else "uint8"
-    given = "uint8" if contract.output is OutputKind.LABELS else "float32"
+    given = "float32"
+    if contract.output is OutputKind.LABELS:
+        given = label_type(len(contract.classes)).name
+        given = "int32" if given == "uint16" and engine else given  # as TensorRT has no uint16
     return Tensor(INPUT_NAME, taken, tuple(shapes[0])), Tensor(contract.output.value, given, tuple(shapes[1]))
 
 

@@ -56,7 +56,7 @@ class Tensor:
 
     Attributes:
         name: of the tensor.
-        dtype: ``"float32"`` or ``"uint8"``.
+        dtype: ``"float32"``, ``"uint8"``, ``"uint16"`` or ``"int32"``.
         shape: with the batch first; -1 where a dimension is free.
     """
 
@@ -66,7 +66,9 @@ class Tensor:
 
     def text(self, batched: bool, labels: bool = False) -> str:
         """Its entry; the server adds the batch dimension by itself where it batches."""
-        kind = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}[self.dtype]
+        kind = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "uint16": "TYPE_UINT16", "int32": "TYPE_INT32"}[
+            self.dtype
+        ]
         dims = ", ".join(str(size) for size in (self.shape[1:] if batched else self.shape))
         named = f" label_filename: {quoted(LABELS_FILE)}" if labels else ""
         return f"{{ name: {quoted(self.name)} data_type: {kind} dims: [ {dims} ]{named} }}"

@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import IGNORE_LABEL
-from ffnet_deploy.core.errors import ConfigError, DataError
+from ffnet_deploy.core.errors import ConfigError, DataError, OptionError
 from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.evaluation.data_source import DataSource
 from ffnet_deploy.evaluation.data_summary import LABELS_READ, DataSummary, summarize
@@ -58,7 +58,11 @@ class FolderDataset(BaseSegDataset):  # type: ignore[misc]
         """The entry `idx` with a function that reads its labels."""
         info: dict[str, Any] = super().get_data_info(idx)
         sample = self.found.samples[info.pop("number")]
-        return {**info, "read_labels": lambda: self.found.read_labels(sample), "reduce_zero_label": False}
+        return {
+            **info,
+            "read_labels": lambda: self.found.read_labels(sample, len(self.metainfo["classes"])),
+            "reduce_zero_label": False,
+        }
 
 
 def open_split(settings: Mapping[str, Any]) -> Dataset:
@@ -95,6 +99,10 @@ class CheckLabels(BaseTransform):  # type: ignore[misc]
     """
 
     def __init__(self, classes: int):
+        if classes > IGNORE_LABEL:
+            raise OptionError(
+                f"training takes at most {IGNORE_LABEL} classes, as label {IGNORE_LABEL} is ignored: {classes}"
+            )
         self.classes = classes
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:

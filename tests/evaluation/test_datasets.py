@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.core.errors import DataError, OptionError
-from ffnet_deploy.evaluation.datasets import open_dataset, open_images
-from ffnet_deploy.evaluation.label_readers import shifted_down
+from ffnet_deploy.evaluation.datasets import check_range, open_dataset, open_images
+from ffnet_deploy.evaluation.label_readers import class_labels
 from tests.toy import label_map, picture, write_pairs
 
 
@@ -67,8 +67,12 @@ def test_real_cityscapes_label_ids_map_to_the_train_ids(shared_data: Path, tmp_p
         assert np.array_equal(mapped.read(ours, 19)[1], official.read(theirs, 19)[1])
 
 
+def moved_down(stored: np.ndarray) -> np.ndarray:
+    return class_labels(stored, "ade20k", Path("a.png"), 255)
+
+
 def test_zero_is_ignored_and_the_rest_moves_down() -> None:
-    assert shifted_down(np.array([0, 1, 150, 254, 255], np.uint8)).tolist() == [255, 0, 149, 253, 255]
+    assert moved_down(np.array([[0, 1, 150, 254, 255]], np.uint8)).tolist() == [[255, 0, 149, 253, 255]]
 
 
 def test_train_ids_are_preferred_to_label_ids(tmp_path: Path) -> None:
@@ -90,7 +94,7 @@ def test_the_meaning_of_labels_can_be_given(tmp_path: Path) -> None:
     found = open_dataset(root, "camvid", "ade20k")
     stored = cv2.imread(str(found.samples[0].labels), cv2.IMREAD_UNCHANGED)
     labels = found.read(found.samples[0], 11)[1]
-    assert np.array_equal(labels, shifted_down(stored))
+    assert np.array_equal(labels, moved_down(stored))
 
 
 def test_a_limit_takes_the_first(tmp_path: Path) -> None:
@@ -209,3 +213,22 @@ def test_images_without_labels(tmp_path: Path) -> None:
         open_images(tmp_path / "none")
     with pytest.raises(DataError, match="does not exist"):
         open_images(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("count", [256, 300, 4000])
+def test_more_classes_than_uint8_holds_are_told_apart(count: int) -> None:
+    ids = np.arange(count, dtype=np.uint16).reshape(1, -1)
+    plain = class_labels(ids, "custom", Path("a.png"), count)
+    assert plain.dtype == np.uint16 and np.array_equal(plain, ids), "255 is a class like any other"
+    shifted = class_labels(np.append(ids + 1, [[0, 65535]], axis=1).astype(np.uint16), "ade20k", Path("a.png"), count)
+    assert np.array_equal(shifted[:, :-2], ids) and shifted[0, -2:].tolist() == [65535, 65535]
+    with pytest.raises(DataError, match=rf"do not have: {count} \(1 pixels\)[\s\S]*65535 for what is not scored"):
+        check_range(np.array([[count, 65535]], np.uint16), count, Path("a.png"), "custom")
+
+
+def test_ids_above_255_for_few_classes_are_refused_by_number(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path, 1)
+    sample = open_dataset(root, "camvid").samples[0]
+    write(sample.labels, np.full((60, 90), 260, np.uint16))
+    with pytest.raises(DataError, match=r"11 classes do not have: 260 \(5400 pixels\)"):
+        open_dataset(root, "camvid").read(sample, 11)

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.evaluation.images import image_files, read_image, read_label_map
 from tests.toy import picture
 
@@ -135,13 +137,58 @@ def test_grey_and_one_bit_label_maps_are_read_as_stored(tmp_path: Path) -> None:
     assert np.array_equal(read_label_map(tmp_path / "bits.png"), ids % 2)
 
 
-def test_sixteen_bit_label_maps_must_fit_eight_bits(tmp_path: Path) -> None:
+def test_sixteen_bit_label_maps_are_read_as_stored(tmp_path: Path) -> None:
     path = tmp_path / "labels.png"
-    cv2.imwrite(str(path), np.full((4, 5), 7, np.uint16))
-    assert (read_label_map(path) == 7).all()
-    cv2.imwrite(str(path), np.full((4, 5), 700, np.uint16))
-    with pytest.raises(DataError, match="up to 700"):
-        read_label_map(path)
+    for value, kind in ((7, np.uint8), (255, np.uint8), (256, np.uint16), (65535, np.uint16)):
+        cv2.imwrite(str(path), np.full((4, 5), value, np.uint16))
+        assert (read_label_map(path) == value).all() and read_label_map(path).dtype == kind
+    cv2.imwrite(str(path.with_suffix(".tif")), np.full((4, 5), 70_000, np.int32))
+    with pytest.raises(DataError, match="up to 70000"):
+        read_label_map(path.with_suffix(".tif"))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_lossy_label_maps_are_refused_whatever_their_name(suffix: str, tmp_path: Path) -> None:
+    content = cv2.imencode(suffix, np.full((40, 50), 7, np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 80])[1].tobytes()
+    (tmp_path / "labels.png").write_bytes(content)
+    with pytest.raises(DataError, match="compressed with loss"):
+        read_label_map(tmp_path / "labels.png")
+    assert read_image(tmp_path / "labels.png").shape == (40, 50, 3)
+
+
+def test_lossless_webp_label_maps_are_not_called_lossy(tmp_path: Path) -> None:
+    content = cv2.imencode(".webp", picture(40, 50), [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
+    (tmp_path / "labels.webp").write_bytes(content)
+    with pytest.raises(DataError, match="in colour"):
+        read_label_map(tmp_path / "labels.webp")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+def test_images_with_too_many_pixels_are_refused(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"image{suffix}"
+    cv2.imwrite(str(path), picture(40, 50))
+    monkeypatch.setenv("FFNET_MAX_PIXELS", "2000")
+    assert read_image(path).shape == (40, 50, 3)
+    monkeypatch.setenv("FFNET_MAX_PIXELS", "1999")
+    for read in (read_image, read_label_map):
+        with pytest.raises(DataError, match=r"million pixels[\s\S]*FFNET_MAX_PIXELS=2000|compressed with loss"):
+            read(path)
+    monkeypatch.setenv("FFNET_MAX_PIXELS", "many")
+    with pytest.raises(OptionError, match="positive number of pixels"):
+        read_image(path)
+
+
+def test_a_small_file_of_a_billion_pixels_takes_no_memory(tmp_path: Path) -> None:
+    lines = zlib.compress(bytes(4001) * 32_000, 9)  # 32,000 x 32,000 pixels of one bit each
+    header = struct.pack(">IIBBBBB", 32_000, 32_000, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", lines), (b"IEND", b"")]
+    content = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    for read in (read_image, read_label_map):
+        with pytest.raises(DataError, match="1024 million pixels; at most 100 million"):
+            read(tmp_path / "bomb.png")
 
 
 def test_coloured_label_maps_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.engines.cuda import Cuda
-from ffnet_deploy.engines.onnx_metadata import node_at
+from ffnet_deploy.engines.onnx_metadata import node_at, with_int32_labels
 from ffnet_deploy.engines.tensorrt.diagnostics import LogMessage, explain_parser, listen, logger
 from ffnet_deploy.engines.tensorrt.variant import Variant, feature, has, is_strongly_typed, load
 
@@ -63,7 +63,8 @@ def parse_onnx(variant: Variant, path: Path, device: int | None = None) -> Parse
     network = builder.create_network(_creation_flags(trt))
     parser = trt.OnnxParser(network, logger(trt))
     with listen(trt) as messages:
-        complete = parser.parse_from_file(str(path))
+        widened = with_int32_labels(path)
+        complete = parser.parse_from_file(str(path)) if widened is None else parser.parse(widened, str(path))
     # a file that is no graph at all is "parsed" into a network of nothing
     if not complete or not network.num_layers:
         raise ArtifactError(explain_parser(variant.label, str(path), _failures(parser, path, messages)))

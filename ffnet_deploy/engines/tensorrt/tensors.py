@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ffnet_deploy.core.contract import INPUT_NAME, Contract, DimensionRange, InputKind, OutputKind
+from ffnet_deploy.core.contract import IGNORE_LABEL, INPUT_NAME, Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 
 Shape = tuple[int, ...]
 
 _DIMENSIONS = {True: ("batch", "channels", "height", "width"), False: ("batch", "height", "width", "channels")}
+_TYPES = {"float32": "FLOAT", "uint8": "UINT8", "int32": "INT32"}
 _REMEDY = "to do    build it again with ffnet-export"
 
 
@@ -88,7 +89,9 @@ def read_engine_tensors(trt: Any, engine: Any, contract: Contract, path: Path) -
         )
     planes_first = contract.input is InputKind.FLOAT
     input_type = np.dtype(np.float32 if planes_first else np.uint8)
-    output_type = np.dtype(np.uint8 if contract.output is OutputKind.LABELS else np.float32)
+    output_type: np.dtype[Any] = np.dtype(np.float32)
+    if contract.output is OutputKind.LABELS:
+        output_type = np.dtype(np.uint8 if len(contract.classes) <= IGNORE_LABEL else np.int32)  # it has no uint16
     for name, expected in ((INPUT_NAME, input_type), (outputs[0], output_type)):
         _check_tensor(trt, engine, name, expected, path)
     return EngineTensors(INPUT_NAME, outputs[0], input_type, output_type, _profiles(engine), _DIMENSIONS[planes_first])
@@ -96,7 +99,7 @@ def read_engine_tensors(trt: Any, engine: Any, contract: Contract, path: Path) -
 
 def _check_tensor(trt: Any, engine: Any, name: str, expected: np.dtype[Any], path: Path) -> None:
     found = engine.get_tensor_dtype(name)
-    if found != (trt.DataType.FLOAT if expected == np.float32 else trt.DataType.UINT8):
+    if found != getattr(trt.DataType, _TYPES[expected.name]):
         raise ArtifactError(f"tensor {name!r} of {path} is {found}; expected {expected}.\n  {_REMEDY}")
     layout = engine.get_tensor_format(name)
     if layout != trt.TensorFormat.LINEAR:
