@@ -40,6 +40,13 @@ def contract(**changes: Any) -> Contract:
     return replace(base, **changes)
 
 
+def many_classes(count: int, **changes: Any) -> Contract:
+    """A fixed 64x96 network of `count` classes of its own."""
+    names = tuple(f"class {index}" for index in range(count))
+    palette = tuple((index % 256, index // 256, 7) for index in range(count))
+    return contract(dataset="custom", classes=names, palette=palette, **{**fixed(64, 96), **changes})
+
+
 def fixed(height: int, width: int, batch: int = 1) -> dict[str, DimensionRange]:
     return {
         "batch": DimensionRange.fixed(batch),
@@ -92,6 +99,8 @@ def write_onnx(path: Path, described: Contract, metadata: bool = True) -> Path:
     from onnx import TensorProto, helper, numpy_helper
 
     float_input = described.input is InputKind.FLOAT
+    whole = TensorProto.UINT8 if len(described.classes) <= 255 else TensorProto.UINT16
+    result = whole if described.output is OutputKind.LABELS else TensorProto.FLOAT
     constants = {"kernel": weights(len(described.classes)), "scales": np.array([1, 1, STRIDE, STRIDE], np.float32)}
     nodes = [] if float_input else _normalising_nodes(described, constants)
     nodes.append(
@@ -101,13 +110,12 @@ def write_onnx(path: Path, described: Contract, metadata: bool = True) -> Path:
         nodes.append(helper.make_node("Resize", ["logits", "", "scales"], ["full"], mode="linear"))
     if described.output is OutputKind.LABELS:
         nodes.append(helper.make_node("ArgMax", ["full"], ["best"], axis=1, keepdims=0))
-        nodes.append(helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.UINT8))
+        nodes.append(helper.make_node("Cast", ["best"], ["labels"], to=result))
     if described.output is OutputKind.PROBABILITIES:
         nodes.append(helper.make_node("Softmax", ["full"], ["probabilities"], axis=1))
     batch, height, width = (_dimension(name, getattr(described, name)) for name in ("batch", "height", "width"))
     shape = [batch, 3, height, width] if float_input else [batch, height, width, 3]
     kind = TensorProto.FLOAT if float_input else TensorProto.UINT8
-    result = TensorProto.UINT8 if described.output is OutputKind.LABELS else TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
         "toy",

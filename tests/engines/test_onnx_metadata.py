@@ -7,8 +7,8 @@ import pytest
 from ffnet_deploy.core.contract import METADATA_KEY, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
-from ffnet_deploy.engines.onnx_metadata import node_at, read_description, read_metadata, tensor_shape
-from tests.toy import contract, fixed, write_onnx
+from ffnet_deploy.engines.onnx_metadata import node_at, read_description, read_metadata, tensor_shape, with_int32_labels
+from tests.toy import contract, fixed, many_classes, write_onnx
 
 onnx = pytest.importorskip("onnx")
 
@@ -37,6 +37,20 @@ def test_nodes_and_shapes_are_those_of_the_file(tmp_path: Path) -> None:
     assert tensor_shape(dynamic, "image") == (-1, 3, -1, 96)
     with pytest.raises(ArtifactError, match="has no input or output 'labels'"):
         tensor_shape(dynamic, "labels")
+
+
+def test_uint16_labels_become_int32_and_nothing_else_changes(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "toy.onnx", many_classes(300, output=OutputKind.LABELS))
+    patched = with_int32_labels(path)
+    assert patched is not None
+    model, original = onnx.load_from_string(patched), onnx.load(path)
+    cast = model.graph.node[-1]
+    assert (cast.op_type, cast.attribute[0].i) == ("Cast", onnx.TensorProto.INT32)
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.INT32
+    cast.attribute[0].i = model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.UINT16
+    assert model == original
+    for described in (contract(output=OutputKind.LABELS), contract()):
+        assert with_int32_labels(write_onnx(path, described)) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", bytes(100), b"\xff" * 50, b"PK\x03\x04" + bytes(30)])

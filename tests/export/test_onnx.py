@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from ffnet_deploy.core.contract import METADATA_KEY, Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import OptionError
@@ -137,6 +138,23 @@ def test_labels_are_the_argmax_at_input_size(
     assert found.dtype == np.uint8
     assert found.shape == (1, 96, 160)
     assert len(np.unique(expected)) > 1
+    assert (found == expected).mean() > 0.9995
+
+
+@pytest.mark.parametrize("form", ["static", "dynamic"])
+def test_labels_of_many_classes_are_uint16(form: str, tmp_path: Path) -> None:
+    (tmp_path / "many.py").write_text(
+        FAMILIES["tiny_seg"].replace("num_classes=8", "num_classes=300").replace("label_set", "_")
+    )
+    torch.manual_seed(0)
+    segmentor = open_segmentor(tmp_path / "many.py")
+    randomize(segmentor.model)
+    options = replace(STATIC if form == "static" else DYNAMIC, output=OutputKind.LABELS)
+    write_graph(build_graph(segmentor, options), tmp_path / "x.onnx")
+    batch = np.random.default_rng(2).normal(size=(1, 3, 96, 160)).astype(np.float32)
+    with OnnxRuntimeEngine(tmp_path / "x.onnx") as engine:
+        found, expected = engine.run(batch), TorchEngine(segmentor.model, engine.contract).run(batch)
+    assert found.dtype == expected.dtype == np.uint16 and found.max() > 255
     assert (found == expected).mean() > 0.9995
 
 

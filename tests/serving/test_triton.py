@@ -17,7 +17,7 @@ from ffnet_deploy.serving.triton_config import InstanceKind, TritonOptions
 from tests.core.test_files import largest_file
 from tests.engines.bundles import write_bundle
 from tests.engines.test_bundle import PLAN, content
-from tests.toy import CAMVID, contract, fixed, picture
+from tests.toy import CAMVID, contract, fixed, many_classes, picture
 from tests.toy import write_onnx as write_unshaped
 
 pytest.importorskip("tritonclient.grpc")
@@ -99,6 +99,19 @@ def test_names_with_quotes_and_accents_survive(tmp_path: Path) -> None:
     graph = write_onnx(tmp_path / "toy.onnx", described)
     config = read(write_repository(graph, tmp_path / "models").folder / "toy")
     assert json.loads(config.parameters["contract"].string_value)["classes"] == list(described.classes)
+
+
+def test_labels_of_many_classes_are_typed_as_the_backend_gives_them(tmp_path: Path) -> None:
+    graph = write_onnx(tmp_path / "toy.onnx", many_classes(300, output=OutputKind.LABELS))
+    config = read(write_repository(graph, tmp_path / "models").folder / "toy")
+    assert config.output[0].data_type == model_types().TYPE_UINT16
+    assert len((tmp_path / "models/toy/labels.txt").read_text().splitlines()) == 300
+
+
+def model_types() -> Any:
+    from tritonclient.grpc import model_config_pb2
+
+    return model_config_pb2
 
 
 def test_an_ensemble_takes_bytes_and_computes_the_same(tmp_path: Path) -> None:

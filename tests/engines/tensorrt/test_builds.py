@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from ffnet_deploy.core.contract import DimensionRange
+from ffnet_deploy.core.contract import DimensionRange, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.bundle import open_bundle
@@ -16,6 +16,7 @@ from tests.engines.tensorrt.rtx import CAPABILITIES, OPTIONS, exported, in_preci
 from tests.engines.tensorrt.slow import PUBLISHED, published
 from tests.engines.tensorrt.typed import convolutions, half, quantized, save, stamp
 from tests.tiny import FAMILIES
+from tests.toy import many_classes, write_onnx
 
 pytest.importorskip("tensorrt_rtx")
 pytest.importorskip("mmseg")
@@ -166,6 +167,12 @@ def test_what_this_tensorrt_does_not_offer_is_one_clear_error(tmp_path: Path) ->
     with pytest.raises(ArtifactError, match="lean runtime"):
         build(exported("tiny_seg", False), tmp_path, replace(OPTIONS, version_compatible=True))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.onnx", "tiny.onnx.json"]
+
+
+def test_labels_of_many_classes_are_int32_in_an_engine(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "toy.onnx", many_classes(300, output=OutputKind.LABELS))
+    bundle = make_engine(path, tmp_path / "toy.rtx.engine", OPTIONS).bundle
+    assert bundle.manifest["tensors"]["output"] == [1, 64, 96] and len(bundle.contract.classes) == 300
 
 
 def test_progress_rises_to_the_end(tmp_path: Path) -> None:
