@@ -171,7 +171,7 @@ def test_what_this_tensorrt_does_not_offer_is_one_clear_error(tmp_path: Path) ->
 
 def test_labels_of_many_classes_are_int32_in_an_engine(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "toy.onnx", many_classes(300, output=OutputKind.LABELS))
-    bundle = make_engine(path, tmp_path / "toy.rtx.engine", OPTIONS).bundle
+    bundle = build_engine(path, tmp_path / "toy.rtx.engine", OPTIONS).bundle
     assert bundle.manifest["tensors"]["output"] == [1, 64, 96] and len(bundle.contract.classes) == 300
 
 
