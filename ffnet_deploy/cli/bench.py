@@ -9,6 +9,7 @@ from typing import Annotated
 import cv2
 from cyclopts import Parameter
 
+from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.benchmark.bench import BenchOptions, bench
 from ffnet_deploy.benchmark.candidates import (
     ArtifactOptions,
@@ -40,22 +41,26 @@ from ffnet_deploy.cli.options import (
     DATA,
     ENGINE,
     EVERYDAY,
+    MAX_STREAMS,
+    MAX_THREADS,
     MEASUREMENT,
     OUTPUT,
+    check_numbers,
+    claim_report,
+    option,
     parse_choices,
     parse_numbers,
     parse_sizes,
 )
 from ffnet_deploy.core import stopping
+from ffnet_deploy.core.contract import MAX_BATCH
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.core.files import check_target
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of, gpu_index
 from ffnet_deploy.engines.torch import TorchForm
 from ffnet_deploy.evaluation.images import read_image, read_whole
 from ffnet_deploy.evaluation.packaged import packaged_scenes
 from ffnet_deploy.report import ReportData, write_report
 from ffnet_deploy.report.builder import environment, timed_candidates
-from ffnet_deploy.report.write import check_report_target
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
 app = make_app(
@@ -69,24 +74,23 @@ app = make_app(
 class CandidateFlags:
     """What is timed."""
 
-    config: Annotated[str | None, Parameter(group=EVERYDAY, metavar="NAME")] = None
+    config: Annotated[str | None, option(EVERYDAY, "NAME")] = None
     """Config name or file: time the PyTorch network too."""
-    checkpoint: Annotated[str | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    checkpoint: Annotated[str | None, option(EVERYDAY, "FILE")] = None
     """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
-    backend: Annotated[str | None, Parameter(group=EVERYDAY, metavar="LIST")] = None
+    backend: Annotated[str | None, option(EVERYDAY, "LIST")] = None
     """What runs the networks, with commas: torch, onnxruntime, openvino, trt, trt-rtx. By default what fits each."""
-    device: Annotated[str | None, Parameter(group=EVERYDAY)] = None
+    device: Annotated[str | None, option(EVERYDAY)] = None
     """Where they run: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
-    provider: Annotated[str | None, Parameter(group=ENGINE, metavar="LIST")] = None
+    provider: Annotated[str | None, option(ENGINE, "LIST")] = None
     """Execution providers of ONNX Runtime, each timed: cpu, cuda, tensorrt. By default the one of the device."""
-    torch_forms: Annotated[str, Parameter(group=ENGINE, metavar="LIST")] = "published,reparameterized"
-    """Forms of the PyTorch network: published, reparameterized, channels-last, amp, compiled; on GPUs also fp16,
-    cuda-graph and compiled-fp16."""
-    cuda_graph: Annotated[bool, Parameter(group=ENGINE, negative="--no-cuda-graph")] = True
+    torch_forms: Annotated[str, option(ENGINE, "LIST")] = "published,reparameterized"
+    """Forms of the PyTorch network: published, reparameterized, channels-last, amp, fp16, compiled, ..."""
+    cuda_graph: Annotated[bool, option(ENGINE, negative="--no-cuda-graph")] = True
     """Let TensorRT engines launch a captured CUDA graph."""
-    trust_engine: Annotated[bool, Parameter(group=ENGINE)] = False
+    trust_engine: Annotated[bool, option(ENGINE)] = False
     """Run engines that have no manifest of this toolkit. Engines are executable code."""
-    baseline: Annotated[str | None, Parameter(group=MEASUREMENT, metavar="NAME")] = None
+    baseline: Annotated[str | None, option(MEASUREMENT, "NAME")] = None
     """Part of the name of the candidate that the others are compared with. By default the first."""
     torch: Annotated[str | None, Parameter(show=False)] = None
     """Old spelling of --torch-forms."""
@@ -159,33 +163,35 @@ class CandidateFlags:
 class MeasurementFlags:
     """At what settings it is timed, and how long."""
 
-    batch: Annotated[str | None, Parameter(group=EVERYDAY, metavar="N,N")] = None
+    batch: Annotated[str | None, option(EVERYDAY, "N,N")] = None
     """Batch sizes, with commas between them. By default what each was exported for."""
-    shape: Annotated[str | None, Parameter(group=EVERYDAY, metavar="HxW,HxW")] = None
+    shape: Annotated[str | None, option(EVERYDAY, "HxW,HxW")] = None
     """Input sizes in pixels, with commas between them. By default what each was exported for."""
-    threads: Annotated[str, Parameter(group=MEASUREMENT, metavar="N,N")] = "0"
+    threads: Annotated[str, option(MEASUREMENT, "N,N")] = "0"
     """CPU threads within a call; 0 takes all cores."""
-    streams: Annotated[str, Parameter(group=MEASUREMENT, metavar="N,N")] = "1"
+    streams: Annotated[str, option(MEASUREMENT, "N,N")] = "1"
     """Numbers of calls that are in flight at the same time."""
-    clock: Annotated[str, Parameter(group=MEASUREMENT, metavar="SCOPE")] = "network"
-    """What is timed: the network alone, with its copies to and from the device (device), from a decoded image to the
-    label map (end-to-end), or from the bytes of an image file (file)."""
-    seconds: Annotated[float, Parameter(group=MEASUREMENT)] = 3.0
+    clock: Annotated[str, option(MEASUREMENT, "SCOPE")] = "network"
+    """What is timed: network (alone), device (copies too), end-to-end (image to labels), file (with decoding)."""
+    seconds: Annotated[float, option(MEASUREMENT)] = 3.0
     """Minimum time in seconds for which each candidate is timed."""
-    samples: Annotated[int, Parameter(group=MEASUREMENT)] = 50
+    samples: Annotated[int, option(MEASUREMENT)] = 50
     """Minimum number of samples per candidate."""
-    rounds: Annotated[int, Parameter(group=MEASUREMENT)] = 50
+    rounds: Annotated[int, option(MEASUREMENT)] = 50
     """Minimum number of rounds; the order of the candidates is reshuffled in each."""
-    warmup: Annotated[float, Parameter(group=MEASUREMENT, metavar="MS")] = 200.0
+    warmup: Annotated[float, option(MEASUREMENT, "MS")] = 200.0
     """Warm-up of each candidate in milliseconds."""
-    queue: Annotated[int, Parameter(group=MEASUREMENT, metavar="N")] = 1
+    queue: Annotated[int, option(MEASUREMENT, "N")] = 1
     """Number of calls that are enqueued before waiting for the last (back-to-back throughput)."""
-    image: Annotated[Path | None, Parameter(group=DATA, metavar="FILE")] = None
+    image: Annotated[Path | None, option(DATA, "FILE")] = None
     """Image to time with. By default a packaged street scene."""
-    min_agreement: Annotated[float | None, Parameter(group=MEASUREMENT, metavar="PERCENT")] = None
+    min_agreement: Annotated[float | None, option(MEASUREMENT, "PERCENT")] = None
     """Fail where fewer pixels than this have the baseline's label."""
-    profile: Annotated[bool, Parameter(group=MEASUREMENT)] = False
+    profile: Annotated[bool, option(MEASUREMENT)] = False
     """Also time each layer, and show where the time goes."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def options(self) -> BenchOptions:
         """What to measure.
@@ -195,10 +201,10 @@ class MeasurementFlags:
             DataError: the image cannot be read.
         """
         grid = Grid(
-            batches=() if self.batch is None else parse_numbers(self.batch, "--batch"),
+            batches=() if self.batch is None else parse_numbers(self.batch, "--batch", MAX_BATCH),
             sizes=() if self.shape is None else parse_sizes(self.shape, "--shape"),
-            threads=parse_numbers(self.threads, "--threads"),
-            streams=parse_numbers(self.streams, "--streams"),
+            threads=parse_numbers(self.threads, "--threads", MAX_THREADS),
+            streams=parse_numbers(self.streams, "--streams", MAX_STREAMS),
         )
         scopes = parse_choices(self.clock, TimingScope, "--clock")
         if len(scopes) != 1:
@@ -220,15 +226,15 @@ class MeasurementFlags:
 class RecordFlags:
     """Files to write, and what makes the command fail."""
 
-    json: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    json: Annotated[Path | None, option(EVERYDAY, "FILE")] = None
     """Write the run with every sample to this JSON file."""
-    html: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None
+    html: Annotated[Path | None, option(OUTPUT, "FILE")] = None
     """Write a report for the browser to this .html file."""
-    latency_budget: Annotated[float | None, Parameter(group=OUTPUT, metavar="MS")] = None
+    latency_budget: Annotated[float | None, option(OUTPUT, "MS")] = None
     """Find the best throughput whose 95th percentile of latency is within this budget."""
-    compare: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None
+    compare: Annotated[Path | None, option(OUTPUT, "FILE")] = None
     """JSON file of an earlier run to compare with."""
-    fail_over: Annotated[float | None, Parameter(group=OUTPUT, metavar="PERCENT")] = None
+    fail_over: Annotated[float | None, option(OUTPUT, "PERCENT")] = None
     """Fail where a candidate became slower than in the --compare run by more than this."""
 
     def __post_init__(self) -> None:
@@ -236,27 +242,32 @@ class RecordFlags:
             raise OptionError("--fail-over needs a run to compare with: add --compare OLD.json")
         if self.fail_over is not None and not 0 <= self.fail_over < float("inf"):
             raise OptionError(f"--fail-over takes percent from 0: got {self.fail_over}")
+        check_numbers(self)
         if self.latency_budget is not None and not 0 < self.latency_budget < float("inf"):
             raise OptionError(f"--latency-budget takes milliseconds above 0: got {self.latency_budget}")
 
-    def read_old(self) -> BenchRun | None:
-        """The run to compare with, after a check that all files could be written.
+    def claim(self, outputs: Outputs) -> None:
+        """Check that all files may be written.
 
         Raises:
-            ArtifactError: the run is missing, damaged or of another version.
-            OptionError: one file would replace another.
+            OptionError: one is an input or another output, or is there already and not the toolkit's.
             StorageError: a folder cannot be written.
         """
-        if self.json is not None:
-            check_target(self.json)
-        if self.html is not None:
-            check_report_target(self.html, (self.json,))
+        outputs.claim(self.json, Kind.BENCH)
+        claim_report(outputs, self.html, (self.json, self.compare))
+
+    def read_old(self) -> BenchRun | None:
+        """The run to compare with, where one is named.
+
+        Raises:
+            ArtifactError: it is missing, damaged or of another version.
+        """
         return None if self.compare is None else read_run(self.compare)
 
 
 @app.default
 def command(
-    *artifacts: Annotated[Path, Parameter(group=EVERYDAY, help="Exported files to time: .onnx or .engine.")],
+    *artifacts: Annotated[Path, option(EVERYDAY, help="Exported files to time: .onnx or .engine.")],
     which: Annotated[CandidateFlags, FLAT] = CandidateFlags(),
     measurement: Annotated[MeasurementFlags, FLAT] = MeasurementFlags(),
     record: Annotated[RecordFlags, FLAT] = RecordFlags(),
@@ -264,6 +275,8 @@ def command(
     """Time what is named, and hold it to what it may cost."""
     old = record.read_old()
     options = measurement.options()
+    named = (which.config and Path(which.config), which.checkpoint and Path(which.checkpoint))
+    record.claim(Outputs(*artifacts, *(path for path in named if path), measurement.image, record.compare))
     opening = which.artifact_options(artifacts)
     with progress_bar() as downloaded:
         torch = None
@@ -307,17 +320,18 @@ def all_candidates(
 
 
 def finish(run: BenchRun, artifacts: Sequence[Path], record: RecordFlags, old: BenchRun | None) -> int:
-    """Write and print `run`; the exit code tells what was wrong with it."""
+    """Write `run`, then print it; the exit code tells what was wrong with it."""
     if record.json is not None:
         write_run(record.json, run)
+    comparison = None if old is None else compare(run, old)
+    page = None if record.html is None else write_html(record.html, run, artifacts, (record.json, record.compare))
     show_run(run)
     show_profiles(run)
     show_sweep(run, record.latency_budget)
-    comparison = None if old is None else compare(run, old)
     if comparison is not None:
         show_changes(comparison)
-    if record.html is not None:
-        write_html(record.html, run, artifacts)
+    if page is not None:
+        console.print(f"report in {page}", soft_wrap=True)
     if record.json is not None:
         console.print(f"every sample is in {record.json}", soft_wrap=True)
     if run.interrupted:
@@ -329,19 +343,19 @@ def finish(run: BenchRun, artifacts: Sequence[Path], record: RecordFlags, old: B
     return ExitCode.DONE
 
 
-def write_html(path: Path, run: BenchRun, artifacts: Sequence[Path]) -> None:
-    """Write `run` as a page for the browser, with what the manifests of `artifacts` tell.
+def write_html(path: Path, run: BenchRun, artifacts: Sequence[Path], taken: Sequence[Path | None] = ()) -> Path | None:
+    """Write `run` as a page for the browser, with what the manifests of `artifacts` tell; None: nothing was timed.
 
     Raises:
         StorageError: a file cannot be written.
     """
     if not run.candidates:
-        return
+        return None
     candidates = timed_candidates(run, artifacts)
     title = f"{candidates[0].network}: {len(candidates)} candidates timed"
     data = ReportData(title, run.created, candidates, run=run, environment=environment(run), notes=run.warnings)
-    page, *_ = write_report(path, data)
-    console.print(f"report in {page}", soft_wrap=True)
+    page, *_ = write_report(path, data, taken)
+    return page
 
 
 def list_faults(run: BenchRun, comparison: RunComparison | None, fail_over: float | None) -> list[str]:

@@ -1,27 +1,42 @@
 """``ffnet-eval``: the scores of a network, or of what was exported from it, on labelled images."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
 from rich.table import Table
 
+from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.benchmark.files import read_run
 from ffnet_deploy.benchmark.record import BenchRun
-from ffnet_deploy.cli.console import FLAT, console, make_app, progress_bar, report_note, run_command
-from ffnet_deploy.cli.options import DATA, ENGINE, EVERYDAY, OUTPUT, PROTOCOL, choice, parse_sides
+from ffnet_deploy.cli.console import FLAT, ExitCode, console, make_app, progress_bar, report_note, run_command
+from ffnet_deploy.cli.options import (
+    DATA,
+    ENGINE,
+    EVERYDAY,
+    MAX_THREADS,
+    OUTPUT,
+    PROTOCOL,
+    DataFlags,
+    check_at_most,
+    check_numbers,
+    choice,
+    claim_report,
+    option,
+    parse_sides,
+)
 from ffnet_deploy.cli.source import Source
-from ffnet_deploy.core.contract import Contract, TestProtocol
+from ffnet_deploy.core import stopping
+from ffnet_deploy.core.contract import MAX_BATCH, Contract, TestProtocol
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
-from ffnet_deploy.core.files import check_target, sha256
+from ffnet_deploy.core.files import sha256
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
+from ffnet_deploy.evaluation.datasets import Dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
 from ffnet_deploy.report.builder import ReportBuilder
@@ -29,7 +44,7 @@ from ffnet_deploy.report.data import DEFAULT_MAX_DROP
 from ffnet_deploy.report.format import NOTHING, percent, points, share
 from ffnet_deploy.report.gallery import GalleryOptions
 from ffnet_deploy.report.gate import miou_drop
-from ffnet_deploy.report.write import check_report_target, write_report
+from ffnet_deploy.report.write import write_report
 
 PICTURES = Path("predictions")
 """Where pictures go when there are no labels to score by and no other folder is named."""
@@ -48,24 +63,27 @@ class Mode(str, Enum):
 class NetworkFlags:
     """The network to score, and where it runs."""
 
-    artifact: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    artifact: Annotated[Path | None, option(EVERYDAY, "FILE")] = None
     """Exported ONNX graph or engine to score."""
-    config: Annotated[str | None, Parameter(group=EVERYDAY, metavar="NAME")] = None
+    config: Annotated[str | None, option(EVERYDAY, "NAME")] = None
     """Config name, or a config file (a Python file: it is run), to score the PyTorch network."""
-    checkpoint: Annotated[str | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    checkpoint: Annotated[str | None, option(EVERYDAY, "FILE")] = None
     """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
     backend: Annotated[Backend | None, choice(Backend, EVERYDAY)] = None
     """What runs the network. By default PyTorch for a config, ONNX Runtime for a graph, TensorRT for an engine."""
-    device: Annotated[str | None, Parameter(group=ENGINE)] = None
+    device: Annotated[str | None, option(ENGINE)] = None
     """Where the network runs: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
     provider: Annotated[Provider | None, choice(Provider, ENGINE)] = None
     """Execution provider of ONNX Runtime. By default the one that fits the device."""
-    threads: Annotated[int, Parameter(group=ENGINE)] = 0
+    threads: Annotated[int, option(ENGINE)] = 0
     """CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores."""
-    trust_engine: Annotated[bool, Parameter(group=ENGINE)] = False
+    trust_engine: Annotated[bool, option(ENGINE)] = False
     """Run an engine that this toolkit did not build. Engines are executable code."""
-    engine_cache: Annotated[Path | None, Parameter(group=ENGINE, metavar="FOLDER")] = None
+    engine_cache: Annotated[Path | None, option(ENGINE, "FOLDER")] = None
     """Folder of the engines that --provider tensorrt builds. By default engines/onnxruntime."""
+
+    def __post_init__(self) -> None:
+        check_at_most([self.threads], MAX_THREADS, "--threads")
 
     def source(self) -> Source:
         """The network to score.
@@ -91,53 +109,24 @@ class NetworkFlags:
 
 
 @dataclass(frozen=True)
-class DataFlags:
-    """The images to score on."""
-
-    data: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FOLDER")] = None
-    """Folder of a labelled data set."""
-    dataset: Annotated[str | None, Parameter(group=DATA, metavar="NAME")] = None
-    """Label set of the data: ade20k, cityscapes, camvid, ... By default the network's own."""
-    split: Annotated[str, Parameter(group=DATA)] = "val"
-    """Part of the data set: train, val or test."""
-    images: Annotated[Path | None, Parameter(group=DATA, metavar="FOLDER")] = None
-    """Folder of images, or one image, to predict without labels."""
-    limit: Annotated[int | None, Parameter(group=DATA, metavar="N")] = None
-    """Score the first N images only."""
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise OptionError(f"--limit takes a number of images from 1: got {self.limit}")
-
-    def check_given(self) -> None:
-        """Raise `OptionError` unless there is one source of images."""
-        if (self.data is None) == (self.images is None):
-            raise OptionError("give either --data ROOT (labelled images) or --images DIR (to predict only)")
-
-    def open(self, engine: Engine, pictures: Path | None) -> Dataset:
-        """The labelled split, or the images but for those below `pictures`."""
-        if self.images is not None:
-            return open_images(self.images, leave_out=pictures)
-        assert self.data is not None  # `check_given` saw to it
-        return open_dataset(self.data, engine.contract.dataset, self.dataset, self.split)
-
-
-@dataclass(frozen=True)
 class ProtocolFlags:
     """How an image is shown to the network."""
 
-    multi_scale: Annotated[bool, Parameter(group=PROTOCOL)] = False
+    multi_scale: Annotated[bool, option(PROTOCOL)] = False
     """Average the predictions at the scales 0.5, 0.75, 1, 1.25, 1.5 and 1.75 (test-time augmentation)."""
-    flip: Annotated[bool, Parameter(group=PROTOCOL)] = False
+    flip: Annotated[bool, option(PROTOCOL)] = False
     """Average with the prediction of the mirrored image (test-time augmentation)."""
     mode: Annotated[Mode | None, choice(Mode, PROTOCOL)] = None
     """Show whole images or sliding windows. By default the mode that the network was published with."""
-    crop: Annotated[str | None, Parameter(group=PROTOCOL, metavar="HEIGHTxWIDTH")] = None
+    crop: Annotated[str | None, option(PROTOCOL, "HEIGHTxWIDTH")] = None
     """Size of a sliding window in pixels."""
-    stride: Annotated[str | None, Parameter(group=PROTOCOL, metavar="HEIGHTxWIDTH")] = None
+    stride: Annotated[str | None, option(PROTOCOL, "HEIGHTxWIDTH")] = None
     """Step between sliding windows in pixels. By default two thirds of the window."""
-    batch: Annotated[int, Parameter(group=PROTOCOL)] = 4
+    batch: Annotated[int, option(PROTOCOL)] = 4
     """Largest number of windows or scales that run together."""
+
+    def __post_init__(self) -> None:
+        check_at_most([self.batch], MAX_BATCH, "--batch")
 
     def options(self, own: TestProtocol, limit: int | None, pictures: Path | None) -> EvaluateOptions:
         """How to score a network whose own protocol is `own`.
@@ -159,42 +148,46 @@ class ProtocolFlags:
 
 @dataclass(frozen=True)
 class ResultFlags:
-    """What to compare with, and what to write."""
+    """How much to score, what to compare with, and what to write."""
 
-    json: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    limit: Annotated[int | None, option(DATA, "N")] = None
+    """Score the first N images only."""
+    json: Annotated[Path | None, option(EVERYDAY, "FILE")] = None
     """Write the scores to this JSON file."""
-    html: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None
+    html: Annotated[Path | None, option(OUTPUT, "FILE")] = None
     """Write a report for the browser to this .html file."""
-    save_images: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FOLDER")] = None
+    save_images: Annotated[Path | None, option(OUTPUT, "FOLDER")] = None
     """Write a picture of each image to this folder. With --images by default predictions."""
-    against: Annotated[tuple[Path, ...], Parameter(group=OUTPUT, metavar="FILE")] = ()
+    against: Annotated[tuple[Path, ...], option(OUTPUT, "FILE")] = ()
     """Another artefact to score on the same images and to compare. May be repeated."""
-    max_drop: Annotated[float | None, Parameter(group=OUTPUT, metavar="POINTS")] = None
+    max_drop: Annotated[float | None, option(OUTPUT, "POINTS")] = None
     """Fail where the mIoU of an --against artefact is lower by more points than this."""
-    bench: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None
+    bench: Annotated[Path | None, option(OUTPUT, "FILE")] = None
     """JSON file of ffnet-bench whose times the report shows too."""
-    pictures: Annotated[int, Parameter(group=OUTPUT, metavar="N")] = 12
+    pictures: Annotated[int, option(OUTPUT, "N")] = 12
     """Number of images in the report's gallery."""
 
     def __post_init__(self) -> None:
+        if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
+            raise OptionError(f"--max-drop takes points from 0: got {self.max_drop}")
+        check_numbers(self)
+        if self.limit is not None and self.limit < 1:
+            raise OptionError(f"--limit takes a number of images from 1: got {self.limit}")
         if self.bench is not None and self.html is None:
             raise OptionError("--bench goes with --html: the report shows its times")
         if self.max_drop is not None and not self.against:
             raise OptionError("--max-drop compares with another artefact: add --against FILE")
-        if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
-            raise OptionError(f"--max-drop takes points from 0: got {self.max_drop}")
 
-    def check_targets(self) -> None:
-        """Raise unless all files could be written.
+    def claim(self, outputs: Outputs, pictures: Path | None) -> None:
+        """Check that all files may be written.
 
         Raises:
-            OptionError: one would replace another.
+            OptionError: one is an input or another output, or is there already and not the toolkit's.
             StorageError: a folder cannot be written.
         """
-        if self.html is not None:
-            check_report_target(self.html, (self.json, self.bench))
-        if self.json is not None:
-            check_target(self.json)
+        outputs.claim(self.json, Kind.SCORES)
+        claim_report(outputs, self.html, (self.json, self.bench))
+        outputs.claim_folder(pictures)
 
     def read_bench(self) -> BenchRun | None:
         """The run of the benchmark, where one is named.
@@ -212,32 +205,106 @@ def command(
     data: Annotated[DataFlags, FLAT] = DataFlags(),
     protocol: Annotated[ProtocolFlags, FLAT] = ProtocolFlags(),
     result: Annotated[ResultFlags, FLAT] = ResultFlags(),
-) -> None:
-    """Score a network, and others against it."""
+) -> int:
+    """Score a network, and others against it; write what was found, then print it."""
     source = network.source()
-    data.check_given()
-    pictures = PICTURES if data.images is not None and result.save_images is None else result.save_images
+    if data.data is None and data.images is None:
+        raise OptionError("give either --data ROOT (labelled images) or --images DIR (to predict only)")
     protocol.augmentation()
-    result.check_targets()
+    pictures = PICTURES if data.images is not None and result.save_images is None else result.save_images
     run = result.read_bench()
+    result.claim(Outputs(*source.files, *result.against, result.bench, data.data, data.images, data.classes), pictures)
+    scored: list[Scored] = []
     comparison = ReportBuilder(GalleryOptions(count=result.pictures if result.html is not None else 0))
-    with source.open() as engine:
-        notes = take_its_sizes(engine, source, result.against)
-        samples = data.open(engine, pictures)
-        scoring = protocol.options(engine.contract.protocol, data.limit, pictures)
-        with progress_bar() as progress:
-            found = comparison.score(engine, samples, scoring, source.artifact, progress, notes)
-        show(found, pictures)
-        described = about(engine, source)
-    others = list(score_others(comparison, source, result.against, samples, scoring))
-    if result.json is not None:
-        write_evaluation(result.json, found, {**described, "against": others} if others else described)
-    if result.html is not None:
-        artifacts = tuple(path for path in (source.artifact, *result.against) if path is not None)
-        limit = DEFAULT_MAX_DROP if result.max_drop is None else result.max_drop
-        written = write_report(result.html, comparison.report(run=run, artifacts=artifacts, max_drop=limit))
-        console.print(f"report in {', '.join(map(str, written))}", soft_wrap=True)
+    try:
+        with source.open() as engine:
+            notes = take_its_sizes(engine, source, result.against)
+            samples = chosen_samples(data, engine.contract, pictures)
+            scoring = protocol.options(engine.contract.protocol, result.limit, pictures)
+            scored.append(score(comparison, engine, source, samples, scoring, notes))
+        for path in result.against:
+            other = beside(source, path)
+            with other.open() as engine:
+                scored.append(score(comparison, engine, other, samples, replace(scoring, save_images=None)))
+    finally:  # what is scored is kept, whatever happens to the rest
+        if scored:
+            with stopping.deferred():
+                write_scores(result.json, scored)
+    page = write_page(result, comparison, run, source)
+    show(scored, pictures)
+    if page is not None:
+        console.print(page, soft_wrap=True)
     check_drop(comparison, result.max_drop)
+    return ExitCode.SKIPPED if any(one.evaluation.skipped for one in scored) else ExitCode.DONE
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was found of one network.
+
+    Attributes:
+        evaluation: its scores.
+        about: what was scored, for the JSON file.
+        comparison: how it compares with the first, in a line; empty for the first.
+    """
+
+    evaluation: Evaluation
+    about: dict[str, Any]
+    comparison: str = ""
+
+
+def chosen_samples(data: DataFlags, contract: Contract, pictures: Path | None) -> Dataset:
+    """The labelled split, or the images but for those below `pictures`.
+
+    Raises:
+        DataError: they cannot be used, or the classes of the data are not those of `contract`.
+    """
+    labelled = data.labelled(contract.dataset, contract.classes)
+    if labelled is None:
+        assert data.images is not None  # one of the two is given
+        return open_images(data.images, leave_out=pictures)
+    for note in labelled.notes:
+        report_note(note)
+    return labelled
+
+
+def score(
+    comparison: ReportBuilder,
+    engine: Engine,
+    source: Source,
+    samples: Dataset,
+    options: EvaluateOptions,
+    notes: tuple[str, ...] = (),
+) -> Scored:
+    """Score `engine` on `samples`, as one of `comparison`."""
+    with progress_bar() as progress:
+        found = comparison.score(engine, samples, options, source.artifact, progress, notes)
+    if comparison.agreement is None:
+        return Scored(found, about(engine, source))
+    described = {**about(engine, source), "agreement": comparison.agreement}
+    return Scored(found, described, comparison_line(comparison, found))
+
+
+def write_scores(path: Path | None, scored: Sequence[Scored]) -> None:
+    """Write the first network's scores to `path`, with the others' as ``against``; nothing for None.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    first, *others = scored
+    against = [{**one.evaluation.to_dict(), **one.about} for one in others]
+    if path is not None:
+        write_evaluation(path, first.evaluation, {**first.about, "against": against} if against else first.about)
+
+
+def write_page(result: ResultFlags, comparison: ReportBuilder, run: BenchRun | None, source: Source) -> str | None:
+    """Write the report, where one is asked for, and say where it is."""
+    if result.html is None:
+        return None
+    artifacts = tuple(path for path in (source.artifact, *result.against) if path is not None)
+    limit = DEFAULT_MAX_DROP if result.max_drop is None else result.max_drop
+    report = comparison.report(run=run, artifacts=artifacts, max_drop=limit)
+    return f"report in {', '.join(map(str, write_report(result.html, report, (result.json, result.bench))))}"
 
 
 def parse_size(text: str | None, option: str) -> tuple[int, int] | None:
@@ -291,21 +358,7 @@ def _contract_of(artifact: Path) -> Contract:
     return Contract.from_json(json.dumps(described))
 
 
-def score_others(
-    comparison: ReportBuilder, source: Source, artifacts: tuple[Path, ...], dataset: Dataset, scoring: EvaluateOptions
-) -> Iterator[dict[str, Any]]:
-    """Score each further artefact on `dataset`, print how it compares, and give what the JSON file says of it."""
-    for path in artifacts:
-        beside = _beside(source, path)
-        with beside.open() as engine:
-            with progress_bar() as progress:
-                found = comparison.score(engine, dataset, replace(scoring, save_images=None), path, progress)
-            console.print(comparison_line(comparison, found), soft_wrap=True)
-            agreement = comparison.agreement
-            yield {**found.to_dict(), **about(engine, beside), "agreement": agreement}
-
-
-def _beside(source: Source, path: Path) -> Source:
+def beside(source: Source, path: Path) -> Source:
     """The source of a further artefact, with what of `source` applies to it."""
     device = source.device or ""
     if backend_of(path).runs_engines:
@@ -363,8 +416,10 @@ def about(engine: Engine, source: Source) -> dict[str, Any]:
     }
 
 
-def show(evaluation: Evaluation, save_images: Path | None) -> None:
-    """Print the scores, notes, speed and where the pictures are."""
+def show(scored: Sequence[Scored], pictures: Path | None) -> None:
+    """Print the scores of the first network, notes, speed, where the pictures are, and how the others compare."""
+    first, *others = scored
+    evaluation = first.evaluation
     if evaluation.scores is not None:
         console.print(score_table(evaluation))
         console.print(
@@ -374,8 +429,13 @@ def show(evaluation: Evaluation, save_images: Path | None) -> None:
     for note in evaluation.notes:
         report_note(note)
     console.print(f"{evaluation.images} images in {evaluation.seconds:.1f} s")
-    if save_images is not None:
-        console.print(f"pictures in {save_images}", soft_wrap=True)
+    if pictures is not None:
+        console.print(f"pictures in {pictures}", soft_wrap=True)
+    for other in others:
+        console.print(other.comparison, soft_wrap=True)
+    if evaluation.skipped:
+        listed = "".join(f"\n  {reason}" for reason in evaluation.skipped)
+        report_note(f"{len(evaluation.skipped)} images could not be read and are left out:{listed}")
 
 
 def score_table(evaluation: Evaluation) -> Table:

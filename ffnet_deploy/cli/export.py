@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter, Token
+from cyclopts import Token
 
 from ffnet_deploy.cli.console import (
     FLAT,
@@ -28,8 +28,11 @@ from ffnet_deploy.cli.options import (
     GRAPH,
     OUTPUT,
     PRECISION,
+    DataFlags,
+    check_numbers,
     choice,
     lowered,
+    option,
     parse_batch,
     parse_shape,
 )
@@ -42,7 +45,7 @@ from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.variant import Variant
-from ffnet_deploy.evaluation.datasets import open_dataset, open_images
+from ffnet_deploy.evaluation.datasets import open_images
 from ffnet_deploy.evaluation.verify import Tolerance, VerifyOptions, images_of, packaged_images, usual_tolerance
 from ffnet_deploy.export.engine import BuildResult, EngineVerification, build_engine
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
@@ -82,23 +85,23 @@ class Base(str, Enum):
 class GraphFlags:
     """The network, and the form of its graph."""
 
-    config: Annotated[str | None, Parameter(group=EVERYDAY, metavar="NAME")] = None
+    config: Annotated[str | None, option(EVERYDAY, "NAME")] = None
     """Config name, or a config file (a Python file: it is run)."""
-    checkpoint: Annotated[str | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    checkpoint: Annotated[str | None, option(EVERYDAY, "FILE")] = None
     """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
-    shape: Annotated[str | None, Parameter(group=EVERYDAY, metavar="SIZE")] = None
+    shape: Annotated[str | None, option(EVERYDAY, "SIZE")] = None
     """Input size in pixels: HEIGHTxWIDTH, or MIN:OPT:MAX of such; multiples of 32. By default as published."""
-    dynamic: Annotated[bool, Parameter(group=GRAPH)] = False
+    dynamic: Annotated[bool, option(GRAPH)] = False
     """Accept any size and batch; --shape and --batch then give typical ones."""
-    batch: Annotated[str | None, Parameter(group=GRAPH, metavar="N")] = None
+    batch: Annotated[str | None, option(GRAPH, "N")] = None
     """Batch size, or MIN:OPT:MAX. By default 1."""
-    opset: Annotated[int, Parameter(group=GRAPH)] = 20
+    opset: Annotated[int, option(GRAPH)] = 20
     """ONNX operator set, 17 to 20. TensorRT 8.5 reads 17 at most."""
     input: Annotated[InputKind, choice(InputKind, GRAPH)] = InputKind.FLOAT
     """What the graph takes: normalised float32 NCHW tensors, or uint8 NHWC images in RGB or BGR order."""
     output: Annotated[OutputKind, choice(OutputKind, GRAPH)] = OutputKind.LOGITS
     """What the graph returns: logits, the label map of their argmax, or softmax probabilities."""
-    onnx: Annotated[Path | None, Parameter(group=GRAPH, metavar="FILE")] = None
+    onnx: Annotated[Path | None, option(GRAPH, "FILE")] = None
     """Start from this exported graph. Needs no --config and no PyTorch."""
 
     def options(self, settings: "SegmentorConfig") -> "ExportOptions":
@@ -114,42 +117,32 @@ class GraphFlags:
 class VerificationFlags:
     """The images to verify on, and what the verification allows."""
 
-    data: Annotated[Path | None, Parameter(group=DATA, metavar="FOLDER")] = None
-    """Labelled data set: verify on its images and compare the mIoU too."""
-    dataset: Annotated[str | None, Parameter(group=DATA, metavar="NAME")] = None
-    """Label set of the data: ade20k, cityscapes, camvid, ... By default the network's own."""
-    split: Annotated[str, Parameter(group=DATA)] = "val"
-    """Part of the data set: train, val or test."""
-    images: Annotated[Path | None, Parameter(group=DATA, metavar="FOLDER")] = None
-    """Folder of images without labels to verify on. By default packaged street scenes."""
-    limit: Annotated[int, Parameter(group=DATA, metavar="N")] = 20
+    limit: Annotated[int, option(DATA, "N")] = 20
     """Largest number of labelled images to score."""
-    tolerance: Annotated[float, Parameter(group=PRECISION)] = 1e-4
+    tolerance: Annotated[float, option(PRECISION)] = 1e-4
     """Largest relative error of an output value of the FP32 graph."""
-    max_drop: Annotated[float | None, Parameter(group=PRECISION, metavar="POINTS")] = None
+    max_drop: Annotated[float | None, option(PRECISION, "POINTS")] = None
     """Largest fall of the mIoU of a lower precision. By default 0.05 points for FP16 and BF16, 0.3 for INT8 and FP8."""
-    min_agreement: Annotated[float | None, Parameter(group=PRECISION, metavar="PERCENT")] = None
+    min_agreement: Annotated[float | None, option(PRECISION, "PERCENT")] = None
     """Least share of pixels with the label of PyTorch. By default 99.5 for FP16 and BF16, 90 for INT8 and FP8."""
 
     def __post_init__(self) -> None:
-        if self.data is not None and self.images is not None:
-            raise OptionError("give --data (labelled) or --images, not both")
+        check_numbers(self)
         if self.limit < 1:
             raise OptionError(f"--limit takes a number of images from 1: got {self.limit}")
 
-    def options(self, settings: "SegmentorConfig") -> VerifyOptions:
+    def options(self, settings: "SegmentorConfig", data: DataFlags) -> VerifyOptions:
         """What the graph is verified on: labelled data, other images, or the packaged scenes.
 
         Raises:
             DataError: the images cannot be used.
         """
-        labelled = None
-        if self.data is not None:
-            labelled = open_dataset(self.data, settings.dataset, self.dataset, self.split).limited(self.limit)
-        source = labelled or (open_images(self.images) if self.images else None)
+        labelled = data.labelled(settings.dataset, settings.labels.classes)
+        labelled = None if labelled is None else labelled.limited(self.limit)
+        source = labelled or (open_images(data.images) if data.images else None)
         return VerifyOptions(
             images=images_of(source, _IMAGES) if source else packaged_images(2),
-            source=str(self.data or self.images or "packaged street scenes"),
+            source=str(data.data or data.images or "packaged street scenes"),
             labelled=labelled,
             tolerance=Tolerance(relative=self.tolerance),
         )
@@ -159,15 +152,15 @@ class VerificationFlags:
 class PrecisionFlags:
     """The lower precision to write besides FP32."""
 
-    fp16: Annotated[bool, Parameter(group=EVERYDAY)] = False
+    fp16: Annotated[bool, option(EVERYDAY)] = False
     """Also write a graph in half precision (FP16)."""
-    int8: Annotated[bool, Parameter(group=EVERYDAY)] = False
+    int8: Annotated[bool, option(EVERYDAY)] = False
     """Also write a graph with INT8 convolutions; needs --calib-images."""
-    bf16: Annotated[bool, Parameter(group=PRECISION)] = False
+    bf16: Annotated[bool, option(PRECISION)] = False
     """Also write a graph in bfloat16."""
-    fp8: Annotated[bool, Parameter(group=PRECISION)] = False
+    fp8: Annotated[bool, option(PRECISION)] = False
     """Also write a graph with FP8 convolutions; needs --calib-images."""
-    mixed: Annotated[bool, Parameter(group=PRECISION)] = False
+    mixed: Annotated[bool, option(PRECISION)] = False
     """Also write an INT8 graph whose most costly layers stay in a higher precision, found by a search."""
     int8_base: Annotated[Base | None, choice(Base, PRECISION)] = None
     """Type of what a quantised graph does not quantise. By default FP16."""
@@ -189,26 +182,29 @@ class PrecisionFlags:
 class CalibrationFlags:
     """What a quantised graph is calibrated on, and how its layers are chosen."""
 
-    calib_images: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FOLDER")] = None
+    calib_images: Annotated[Path | None, option(CALIBRATION, "FOLDER")] = None
     """Folder of images to calibrate on, best from the training data."""
-    calib_count: Annotated[int | None, Parameter(group=CALIBRATION, metavar="N")] = None
+    calib_count: Annotated[int | None, option(CALIBRATION, "N")] = None
     """Number of images to calibrate on. By default 64, or as many as the list names."""
-    calib_list: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FILE")] = None
+    calib_list: Annotated[Path | None, option(CALIBRATION, "FILE")] = None
     """Text file that names the images to calibrate on, one pattern a line."""
-    calib_method: Annotated[str | None, Parameter(group=CALIBRATION, metavar="NAME", converter=lowered)] = None
+    calib_method: Annotated[str | None, option(CALIBRATION, "NAME", converter=lowered)] = None
     """How the range of an activation is chosen: minmax, percentile, entropy or mse."""
-    calibrator: Annotated[str | None, Parameter(group=CALIBRATION, metavar="NAME", converter=lowered)] = None
+    calibrator: Annotated[str | None, option(CALIBRATION, "NAME", converter=lowered)] = None
     """What calibrates: native, or modelopt (NVIDIA Model Optimizer). By default native."""
-    keep: Annotated[tuple[str, ...], Parameter(group=CALIBRATION, metavar="NAME")] = ()
+    keep: Annotated[tuple[str, ...], option(CALIBRATION, "NAME")] = ()
     """Convolution, or module, that is not quantised. May be repeated."""
-    ranges: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FILE")] = None
+    ranges: Annotated[Path | None, option(CALIBRATION, "FILE")] = None
     """JSON file of calibrated ranges: read and checked if it exists, else written."""
-    search_budget: Annotated[float | None, Parameter(group=CALIBRATION, metavar="MINUTES")] = None
+    search_budget: Annotated[float | None, option(CALIBRATION, "MINUTES")] = None
     """With --mixed: end the search after this time; ranking the blocks is not counted."""
-    search_state: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FILE")] = None
+    search_state: Annotated[Path | None, option(CALIBRATION, "FILE")] = None
     """With --mixed: keep the state of the search in this file, or resume from it."""
-    layer_timings: Annotated[Path | None, Parameter(group=CALIBRATION, metavar="FILE")] = None
+    layer_timings: Annotated[Path | None, option(CALIBRATION, "FILE")] = None
     """With --mixed: JSON of ffnet-bench --profile of both engines; what INT8 slows down is not quantised."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def request(self) -> "CalibrationRequest":
         """What to calibrate on, and how."""
@@ -248,31 +244,34 @@ class EngineFlags:
 
     backend: Annotated[
         Backend | None,
-        Parameter(group=EVERYDAY, converter=_export_backend, choices=[*_EXPORT_BACKENDS, "onnx"], show_choices=False),
+        option(EVERYDAY, converter=_export_backend, choices=[*_EXPORT_BACKENDS, "onnx"], show_choices=False),
     ] = None
     """What will run the export: onnxruntime or openvino (the graph), trt or trt-rtx (an engine built from it)."""
-    compute_capability: Annotated[str | None, Parameter(group=ENGINE, metavar="LIST")] = None
+    compute_capability: Annotated[str | None, option(ENGINE, "LIST")] = None
     """GPUs that a trt-rtx engine is built for, by compute capability, as 8.6,8.9,12.0. By default the GPU at hand."""
-    workspace: Annotated[int | None, Parameter(group=ENGINE, metavar="MIB")] = None
+    workspace: Annotated[int | None, option(ENGINE, "MIB")] = None
     """Largest scratch memory of a layer in MiB. By default all that the GPU has."""
-    optimization_level: Annotated[int | None, Parameter(group=ENGINE, metavar="LEVEL")] = None
+    optimization_level: Annotated[int | None, option(ENGINE, "LEVEL")] = None
     """Builder optimisation level, 0 to 5: higher ones search longer for faster kernels."""
-    timing_cache: Annotated[str | None, Parameter(group=ENGINE, metavar="FILE")] = None
+    timing_cache: Annotated[str | None, option(ENGINE, "FILE")] = None
     """File that keeps trt's kernel times between builds, or 'off'. By default timing.cache beside the engine."""
-    version_compatible: Annotated[bool, Parameter(group=ENGINE)] = False
+    version_compatible: Annotated[bool, option(ENGINE)] = False
     """Let later TensorRT releases of the same major version load the engine."""
     hardware_compatible: Annotated[HardwareCompatibility, choice(HardwareCompatibility, ENGINE)] = (
         HardwareCompatibility.NONE
     )
     """Other GPUs that a trt engine may run on, at the cost of speed."""
-    aux_streams: Annotated[int | None, Parameter(group=ENGINE, metavar="N")] = None
+    aux_streams: Annotated[int | None, option(ENGINE, "N")] = None
     """Largest number of additional CUDA streams of one inference."""
-    refit: Annotated[bool, Parameter(group=ENGINE)] = False
+    refit: Annotated[bool, option(ENGINE)] = False
     """Let the engine's weights be replaced later."""
-    strip_weights: Annotated[bool, Parameter(group=ENGINE)] = False
+    strip_weights: Annotated[bool, option(ENGINE)] = False
     """Leave the weights out of the engine; it must be refitted before it can run."""
-    device: Annotated[str | None, Parameter(group=ENGINE)] = None
+    device: Annotated[str | None, option(ENGINE)] = None
     """GPU to build the engine on: cuda or cuda:N. By default the first."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     @property
     def builds(self) -> bool:
@@ -327,11 +326,11 @@ class EngineFlags:
 class TargetFlags:
     """Where the export goes."""
 
-    out: Annotated[Path, Parameter(group=EVERYDAY, metavar="PATH")] = OUT
+    out: Annotated[Path, option(EVERYDAY, "PATH")] = OUT
     """Folder to write to, or a file that ends in .onnx or .engine."""
-    triton: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FOLDER")] = None
+    triton: Annotated[Path | None, option(OUTPUT, "FOLDER")] = None
     """Also write a model repository for Triton Inference Server."""
-    ensemble: Annotated[bool, Parameter(group=OUTPUT)] = False
+    ensemble: Annotated[bool, option(OUTPUT)] = False
     """With --triton: add a model that takes the bytes of an image file, for graphs that do not."""
 
     def check(self, onnx: Path | None, engine: EngineFlags) -> None:
@@ -361,6 +360,7 @@ def command(
     precision: Annotated[PrecisionFlags, FLAT] = PrecisionFlags(),
     calibration: Annotated[CalibrationFlags, FLAT] = CalibrationFlags(),
     engine: Annotated[EngineFlags, FLAT] = EngineFlags(),
+    data: Annotated[DataFlags, FLAT] = DataFlags(),
     verification: Annotated[VerificationFlags, FLAT] = VerificationFlags(),
     target: Annotated[TargetFlags, FLAT] = TargetFlags(),
 ) -> None:
@@ -377,7 +377,7 @@ def command(
         )
     settings = load_settings(graph.config)
     lowering = lower_options(precision, calibration, verification, engine)
-    options, images = graph.options(settings), verification.options(settings)
+    options, images = graph.options(settings), verification.options(settings, data)
     segmentor = open_for_export(settings, graph.checkpoint)
     written = graph.onnx or write_graphs(segmentor, options, target.out, images, lowering)
     finish(written, graph, engine, target, lambda: engine_verification(segmentor, written, images, verification))

@@ -1,20 +1,35 @@
 """The panels of the help pages, and how values are read from the command line."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter, Token
 
-from ffnet_deploy.core.contract import STRIDE, DimensionRange
+from ffnet_deploy.artifacts import Kind, Outputs
+from ffnet_deploy.core.contract import MAX_BATCH, MAX_SIZE, STRIDE, DimensionRange
 from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.evaluation.data_source import DataSource
+from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
+from ffnet_deploy.report.write import report_files
 
 ANY_SIDE = (STRIDE, 4096)
 """Heights and widths, in pixels, that ``--dynamic`` accepts unless ``--shape`` says otherwise."""
 ANY_BATCH = (1, 64)
 """Batch sizes that ``--dynamic`` accepts unless ``--batch`` says otherwise."""
+
+MAX_NUMBER = 1_000_000_000
+"""Largest whole number that an option takes, unless it has a limit of its own."""
+MAX_THREADS = 1024
+"""Most CPU threads within a call."""
+MAX_STREAMS = 256
+"""Most calls in flight at a time."""
 
 EVERYDAY = Group("Everyday options", sort_key=0)
 GRAPH = Group("Graph", sort_key=1)
@@ -28,6 +43,13 @@ MEASUREMENT = Group("Measurement", sort_key=7)
 OUTPUT = Group("Output", sort_key=8)
 
 Choice = TypeVar("Choice", bound=Enum)
+
+
+def option(group: Group, metavar: str | None = None, **more: Any) -> Parameter:
+    """A parameter of the panel `group`, whose value the help shows as `metavar`."""
+    if metavar is not None and "metavar" in signature(Parameter).parameters:  # from cyclopts 5 on
+        more["metavar"] = metavar
+    return Parameter(group=group, **more)
 
 
 def choice(kind: type[Enum], group: Group) -> Parameter:
@@ -45,16 +67,40 @@ def lowered(hint: Any, tokens: Sequence[Token]) -> str:
     return tokens[0].value.lower()
 
 
-def parse_numbers(text: str, option: str) -> tuple[int, ...]:
+def check_numbers(flags: Any) -> None:
+    """Raise `OptionError` unless all numbers among the fields of the dataclass `flags` are finite and sane."""
+    for one in fields(flags):
+        value = getattr(flags, one.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionError(f"--{one.name.replace('_', '-')} takes a finite number: got {value}")
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise OptionError(f"--{one.name.replace('_', '-')} takes a number up to {MAX_NUMBER}: got {value:.3g}")
+
+
+def check_at_most(values: Iterable[int], most: int, option: str) -> None:
+    """Raise `OptionError` for a value of `option` above `most`."""
+    for value in values:
+        if value > most:
+            raise OptionError(f"{option} takes at most {most}: got {value:.3g}")
+
+
+def parse_numbers(text: str, option: str, most: int = MAX_NUMBER) -> tuple[int, ...]:
     """Whole numbers from ``"1,8"``, each once.
 
     Raises:
-        OptionError: the text is something else.
+        OptionError: the text is something else, or a number is above `most`.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
-        raise OptionError(f"{option} takes whole numbers with commas between them: got {text!r}")
-    return tuple(dict.fromkeys(int(part) for part in parts))
+        raise OptionError(f"{option} takes whole numbers with commas between them: got {text!r:.60}")
+    numbers = tuple(dict.fromkeys(_whole(part) for part in parts))
+    check_at_most(numbers, most, option)
+    return numbers
+
+
+def _whole(digits: str) -> int:
+    """The number written in decimal `digits`; no larger than a number of ten digits."""
+    return int(digits.lstrip("0")[:10] or 0)
 
 
 def parse_choices(text: str, kind: type[Choice], option: str) -> tuple[Choice, ...]:
@@ -87,9 +133,11 @@ def parse_sides(text: str, option: str) -> tuple[int, int]:
         OptionError: the text is neither.
     """
     match = re.fullmatch(r"(\d+)(?:[xX,](\d+))?", text.strip())
-    if match is None or 0 in (int(match[1]), int(match[2] or match[1])):
-        raise OptionError(f"{option} takes HEIGHTxWIDTH or one number, in pixels: got {text!r}")
-    return int(match[1]), int(match[2] or match[1])
+    sides = (0, 0) if match is None else (_whole(match[1]), _whole(match[2] or match[1]))
+    if 0 in sides:
+        raise OptionError(f"{option} takes HEIGHTxWIDTH or one number, in pixels: got {text!r:.60}")
+    check_at_most(sides, MAX_SIZE, option)
+    return sides
 
 
 def parse_shape(text: str, dynamic: bool, option: str = "--shape") -> tuple[DimensionRange, DimensionRange]:
@@ -118,14 +166,16 @@ def parse_batch(text: str, dynamic: bool, option: str = "--batch") -> DimensionR
     """
     parts = _parts(text, option)
     if not all(re.fullmatch(r"[1-9]\d*", part.strip()) for part in parts):
-        raise OptionError(f"{option} takes a number from 1, or MIN:OPT:MAX: got {text!r}")
-    return _extent([int(part) for part in parts], ANY_BATCH if dynamic else None, option)
+        raise OptionError(f"{option} takes a number from 1, or MIN:OPT:MAX: got {text!r:.60}")
+    sizes = [_whole(part.strip()) for part in parts]
+    check_at_most(sizes, MAX_BATCH, option)
+    return _extent(sizes, ANY_BATCH if dynamic else None, option)
 
 
 def _parts(text: str, option: str) -> list[str]:
     parts = text.split(":")
     if len(parts) not in (1, 3):
-        raise OptionError(f"{option} takes one size, or MIN:OPT:MAX: got {text!r}")
+        raise OptionError(f"{option} takes one size, or MIN:OPT:MAX: got {text!r:.60}")
     return parts
 
 
@@ -138,3 +188,56 @@ def _extent(values: list[int], around: tuple[int, int] | None, option: str) -> D
         return DimensionRange(min(around[0], values[0]), values[0], max(around[1], values[0]))
     except OptionError as error:
         raise OptionError(f"{option}: {error}") from error
+
+
+def claim_report(outputs: Outputs, page: Path | None, taken: Sequence[Path | None]) -> None:
+    """Claim the three files of a report at `page`, whose JSON goes out of the way of the files `taken`.
+
+    Raises:
+        OptionError, StorageError: see `Outputs.claim`; or `page` does not end in ``.html``.
+    """
+    if page is not None:
+        *_, values = report_files(page, taken)
+        outputs.claim_report(page)
+        outputs.claim(values, Kind.REPORT)
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """The images to work on, labelled or not."""
+
+    data: Annotated[Path | None, option(EVERYDAY, "PATH")] = None
+    """Labelled data set: its folder, a YOLO .yaml or a COCO .json. The layout is recognised."""
+    images: Annotated[Path | None, option(DATA, "PATH")] = None
+    """Folder of images without labels, or one image."""
+    dataset: Annotated[str | None, option(DATA, "NAME")] = None
+    """What the ids in label files mean: ade20k, cityscapes, camvid, ... By default the network's own."""
+    split: Annotated[str, option(DATA)] = "val"
+    """Part of the data set: train, val or test."""
+    images_dir: Annotated[str | None, option(DATA, "FOLDER")] = None
+    """Folder of the images below --data, where it is not recognised."""
+    masks_dir: Annotated[str | None, option(DATA, "FOLDER")] = None
+    """Folder of the masks below --data, where it is not recognised."""
+    mask_suffix: Annotated[str | None, option(DATA, "TEXT")] = None
+    """What the name of a mask adds to the name of its image, for instance _mask."""
+    classes: Annotated[Path | None, option(DATA, "FILE")] = None
+    """Classes of the data: 'name r g b' on each line. By default the list that lies with the data."""
+
+    def __post_init__(self) -> None:
+        if self.data is not None and self.images is not None:
+            raise OptionError("give either --data (labelled images) or --images, not both")
+        for name in ("images_dir", "masks_dir", "mask_suffix", "classes"):
+            if getattr(self, name) is not None and self.data is None:
+                raise OptionError(f"--{name.replace('_', '-')} describes your own data: say where it is with --data")
+
+    def labelled(self, network: str, classes: Sequence[str]) -> Dataset | None:
+        """The labelled split, for a network that predicts `classes` of the data set `network`; None without --data.
+
+        Raises:
+            OptionError: a name is unknown.
+            DataError: the data cannot be read, or its classes are not the network's.
+        """
+        if self.data is None:
+            return None
+        source = DataSource(self.data, self.images_dir, self.masks_dir, self.mask_suffix, self.classes)
+        return open_dataset(source, network, self.dataset, self.split, classes)

@@ -80,6 +80,12 @@ class Source:
             raise OptionError(f"the provider cpu runs on cpu, not {device!r}")
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What it is read from, as far as it is named by a path."""
+        named = (self.artifact, self.config and Path(self.config), self.checkpoint and Path(self.checkpoint))
+        return tuple(path for path in named if path)
+
+    @property
     def fitting_backend(self) -> Backend:
         """The backend that runs this source: by the artefact's kind, and of the two for graphs the one asked for."""
         own = backend_of(self.artifact)

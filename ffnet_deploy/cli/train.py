@@ -7,12 +7,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
 from ffnet_deploy.cli.console import FLAT, ExitCode, console, make_app, report_error, report_note, run_command
-from ffnet_deploy.cli.options import DATA, ENGINE, EVERYDAY, OUTPUT, SCHEDULE, choice
+from ffnet_deploy.cli.options import DATA, ENGINE, EVERYDAY, OUTPUT, SCHEDULE, choice, option
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
@@ -27,41 +26,41 @@ app = make_app("ffnet-train", "Train an FFNet segmentor, or fine-tune one on oth
 class TrainFlags:
     """A training run as the command line describes it."""
 
-    config: Annotated[str, Parameter(group=EVERYDAY, metavar="NAME")]
+    config: Annotated[str, option(EVERYDAY, "NAME")]
     """Config name, or a config file (a Python file: it is run)."""
-    data: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FOLDER")] = None
+    data: Annotated[Path | None, option(EVERYDAY, "FOLDER")] = None
     """Folder of the data set. By default the config's own."""
-    load: Annotated[str | None, Parameter(group=EVERYDAY, metavar="FILE")] = None
+    load: Annotated[str | None, option(EVERYDAY, "FILE")] = None
     """Weights to start from: a file, 'pretrained' (ImageNet), 'published' or 'bundled'."""
-    iterations: Annotated[int | None, Parameter(group=EVERYDAY, metavar="N")] = None
+    iterations: Annotated[int | None, option(EVERYDAY, "N")] = None
     """Number of training steps; the schedule is stretched or shortened to it."""
-    batch: Annotated[int | None, Parameter(group=EVERYDAY, metavar="N")] = None
+    batch: Annotated[int | None, option(EVERYDAY, "N")] = None
     """Images per process and step."""
-    work_dir: Annotated[Path | None, Parameter(group=EVERYDAY, metavar="FOLDER")] = None
+    work_dir: Annotated[Path | None, option(EVERYDAY, "FOLDER")] = None
     """Folder of the checkpoints and logs. By default work_dirs/CONFIG."""
-    classes: Annotated[Path | None, Parameter(group=DATA, metavar="FILE")] = None
+    classes: Annotated[Path | None, option(DATA, "FILE")] = None
     """Classes of your own data: a text file with 'name r g b' on each line."""
-    workers: Annotated[int | None, Parameter(group=DATA, metavar="N")] = None
+    workers: Annotated[int | None, option(DATA, "N")] = None
     """Processes that load images, per training process."""
-    resume: Annotated[bool, Parameter(group=SCHEDULE)] = False
+    resume: Annotated[bool, option(SCHEDULE)] = False
     """Continue from the newest intact checkpoint of the work folder."""
-    accumulate: Annotated[int, Parameter(group=SCHEDULE, metavar="N")] = 1
+    accumulate: Annotated[int, option(SCHEDULE, "N")] = 1
     """Number of steps whose gradients are summed before the weights change."""
     amp: Annotated[Precision | None, choice(Precision, SCHEDULE)] = None
     """Train with automatic mixed precision."""
-    seed: Annotated[int | None, Parameter(group=SCHEDULE, metavar="N")] = None
+    seed: Annotated[int | None, option(SCHEDULE, "N")] = None
     """Seed of weights, crops and order. By default a random one."""
-    compile: Annotated[bool, Parameter(group=SCHEDULE)] = False
+    compile: Annotated[bool, option(SCHEDULE)] = False
     """Compile the backbone with torch.compile."""
-    save_memory: Annotated[bool, Parameter(group=SCHEDULE)] = False
+    save_memory: Annotated[bool, option(SCHEDULE)] = False
     """Recompute activations in the backward pass instead of keeping them (activation checkpointing)."""
-    set: Annotated[tuple[str, ...], Parameter(group=SCHEDULE, metavar="KEY=VALUE")] = ()
+    set: Annotated[tuple[str, ...], option(SCHEDULE, "KEY=VALUE")] = ()
     """Change a key of the config. May be repeated."""
-    dry_run: Annotated[bool, Parameter(group=OUTPUT)] = False
+    dry_run: Annotated[bool, option(OUTPUT)] = False
     """Check config and data, take one step and stop."""
     backend: Annotated[Backend, choice(Backend, ENGINE)] = Backend.TORCH
     """What runs the network: training needs torch."""
-    device: Annotated[str | None, Parameter(group=ENGINE)] = None
+    device: Annotated[str | None, option(ENGINE)] = None
     """Where the network trains: cpu, cuda or cuda:N. By default the first GPU, else the CPU."""
 
     def __post_init__(self) -> None:

@@ -56,6 +56,7 @@ class Evaluation:
         predict: scales and mirroring that were used.
         dataset: what the label values meant.
         split: the part of the data set.
+        skipped: images without labels that could not be read, each with the reason.
     """
 
     scores: Scores | None
@@ -66,9 +67,13 @@ class Evaluation:
     predict: PredictOptions
     dataset: str
     split: str
+    skipped: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the keys of `Scores.to_dict`, ``images``, ``seconds``, ``notes``, ``dataset``, ``protocol``."""
+        """For JSON: ``images``, ``seconds``, ``notes``, ``dataset``, ``protocol`` and the keys of `Scores.to_dict`.
+
+        ``skipped`` is there only where images were skipped.
+        """
         return {
             **(self.scores.to_dict() if self.scores else {}),
             "images": self.images,
@@ -76,6 +81,7 @@ class Evaluation:
             "notes": list(self.notes),
             "dataset": {"name": self.dataset, "split": self.split},
             "protocol": {**asdict(self.protocol), "ratios": list(self.predict.ratios), "flip": self.predict.flip},
+            **({"skipped": list(self.skipped)} if self.skipped else {}),
         }
 
 
@@ -83,6 +89,7 @@ class Evaluation:
 class _Tally:
     confusion: NDArray[np.int64]
     notes: dict[str, None] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -94,6 +101,9 @@ def evaluate(
 ) -> Evaluation:
     """Predict every image of `dataset`, score what is labelled, and draw what is asked for.
 
+    Of several images without labels, those that cannot be read are left out and listed; a labelled one that cannot be
+    read is an error, since a score without it would be another score.
+
     Args:
         engine: runs the network.
         dataset: images, labelled or not.
@@ -103,7 +113,7 @@ def evaluate(
 
     Raises:
         OptionError: the artefact cannot run what `options` ask for, or a picture would replace something else.
-        DataError: an image or label map cannot be used, or no pixel is labelled.
+        DataError: an image or label map cannot be used, no image without labels can, or no pixel is labelled.
         StorageError: pictures cannot be written.
     """
     options = options or EvaluateOptions()
@@ -122,15 +132,18 @@ def evaluate(
         stopping.check()
         _score_one(engine, dataset, sample, protocol, options, tally, watch)
         progress(f"scoring with {engine.name}", done, len(samples))
+    if len(tally.skipped) == len(samples) > 1:
+        raise DataError(f"none of the {len(samples)} images can be read; the first:\n  {tally.skipped[0]}")
     return Evaluation(
         scores=_scores(tally, samples, contract),
-        images=len(samples),
+        images=len(samples) - len(tally.skipped),
         seconds=time.perf_counter() - begin,
         notes=tuple(tally.notes),
         protocol=protocol,
         predict=options.predict,
         dataset=dataset.name,
         split=dataset.split,
+        skipped=tuple(tally.skipped),
     )
 
 
@@ -144,7 +157,13 @@ def _score_one(
     watch: Watch | None,
 ) -> None:
     contract = engine.contract
-    image, labels = dataset.read(sample, len(contract.classes))
+    try:
+        image, labels = dataset.read(sample, len(contract.classes))
+    except DataError as error:
+        if sample.labels is not None or len(dataset) == 1:
+            raise
+        tally.skipped.append(str(error).partition("\n")[0])
+        return
     try:
         prediction = predict(engine, image, protocol, options.predict)
     except DataError as error:

@@ -2,6 +2,6 @@
 
 from ffnet_deploy.report.builder import ReportBuilder
 from ffnet_deploy.report.data import ReportData
-from ffnet_deploy.report.write import check_report_target, write_report
+from ffnet_deploy.report.write import write_report
 
-__all__ = ["ReportBuilder", "ReportData", "check_report_target", "write_report"]
+__all__ = ["ReportBuilder", "ReportData", "write_report"]

@@ -1,12 +1,14 @@
 """Writing a report: the page, and beside it the same as Markdown and as JSON."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ffnet_deploy.artifacts import Kind, is_own
 from ffnet_deploy.benchmark.files import run_to_dict
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.core.files import check_target, write_bytes
+from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.report.data import Accuracy, CandidateResults, GallerySample, ReportData
 from ffnet_deploy.report.gate import checks, verdict
 from ffnet_deploy.report.markdown import markdown
@@ -21,35 +23,33 @@ KIND = "ffnet-report"
 _SUFFIXES = (".html", ".htm")
 
 
-def report_files(path: Path) -> tuple[Path, Path, Path]:
+def report_files(path: Path, taken: Collection[Path | None] = ()) -> tuple[Path, Path, Path]:
     """The page, the Markdown and the JSON that `write_report` writes for `path`.
+
+    Args:
+        path: of the page.
+        taken: other files of the command. Where the JSON's name is one of them, or a file that is no earlier report,
+            it ends in ``.report.json``.
 
     Raises:
         OptionError: `path` does not end in ``.html``.
     """
     if path.suffix.lower() not in _SUFFIXES:
         raise OptionError(f"a report is an HTML file: give it a name that ends in .html, not {path.name!r}")
-    return path, path.with_suffix(".md"), path.with_suffix(".json")
+    values = path.with_suffix(".json")
+    others = {other.resolve() for other in taken if other is not None}
+    if values.resolve() in others or (values.exists() and not is_own(values, Kind.REPORT)):
+        values = path.with_suffix(".report.json")
+    return path, path.with_suffix(".md"), values
 
 
-def check_report_target(path: Path, taken: tuple[Path | None, ...] = ()) -> None:
-    """Raise unless a report could be written at `path` without touching the files `taken`.
-
-    Raises:
-        OptionError: the name is none for a report, or its JSON would replace one of `taken`.
-        StorageError: the folder cannot be written.
-    """
-    for file in report_files(path):
-        if file.resolve() in {other.resolve() for other in taken if other is not None}:
-            raise OptionError(
-                f"the report's own {file.name} would replace the {file.name} asked for.\n"
-                "  to do    give one of the two another name"
-            )
-        check_target(file)
-
-
-def write_report(path: Path, data: ReportData) -> tuple[Path, Path, Path]:
+def write_report(path: Path, data: ReportData, taken: Collection[Path | None] = ()) -> tuple[Path, Path, Path]:
     """Write `data` as the page `path` (``.html``), and beside it as ``.md`` and ``.json``, each atomically.
+
+    Args:
+        path: of the page.
+        data: what it shows.
+        taken: other files of the command, which the JSON does not replace (see `report_files`).
 
     Returns:
         The three paths.
@@ -58,7 +58,7 @@ def write_report(path: Path, data: ReportData) -> tuple[Path, Path, Path]:
         OptionError: `path` does not end in ``.html``.
         StorageError: a file cannot be written.
     """
-    html, text, values = report_files(path)
+    html, text, values = report_files(path, taken)
     write_bytes(html, page(data).encode())
     write_bytes(text, markdown(data).encode())
     content = json.dumps(report_to_dict(data), indent=2, ensure_ascii=False)

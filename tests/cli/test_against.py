@@ -137,7 +137,6 @@ def test_pytorch_is_shown_the_sizes_of_what_it_is_compared_with(
         (["--max-drop", "0.3"], "add --against"),
         (["--against", "absent.onnx", "--max-drop", "-1"], "points from 0"),
         (["--against", "absent.onnx"], "there is no artefact absent.onnx"),
-        (["--html", "{folder}/r.html", "--json", "{folder}/r.json"], "would replace the r.json"),
         (["--html", "{folder}/r.html", "--bench", "absent.json"], "there is no file absent.json"),
         (["--html", "{folder}/r.html", "--pictures", "-1"], "a gallery takes"),
     ],

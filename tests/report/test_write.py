@@ -7,10 +7,11 @@ import pytest
 
 from ffnet_deploy.benchmark.files import run_from_dict
 from ffnet_deploy.core.errors import OptionError, StorageError
-from ffnet_deploy.report import ReportData, check_report_target, write_report
+from ffnet_deploy.report import ReportData, write_report
 from ffnet_deploy.report.gate import checks
 from ffnet_deploy.report.markdown import markdown
 from ffnet_deploy.report.page import page
+from ffnet_deploy.report.write import report_files
 from tests.report.examples import NAMES, example
 from tests.report.reading import parse, table_rows
 
@@ -72,13 +73,12 @@ def test_names_that_utf_8_cannot_hold_do_not_stop_a_report(data: ReportData, tmp
 
 def test_only_html_files_are_reports_and_other_results_are_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"ends in \.html, not 'report.pdf'"):
-        check_report_target(tmp_path / "report.pdf")
-    with pytest.raises(OptionError, match=r"the report's own scores.json would replace"):
-        check_report_target(tmp_path / "scores.html", (None, tmp_path / "sub" / ".." / "scores.json"))
-    check_report_target(tmp_path / "report.html", (tmp_path / "scores.json",))
-    (tmp_path / "taken.md").mkdir()
-    with pytest.raises(StorageError, match="it is a folder"):
-        check_report_target(tmp_path / "taken.html")
+        report_files(tmp_path / "report.pdf")
+    taken = (None, tmp_path / "sub" / ".." / "scores.json")
+    assert report_files(tmp_path / "scores.html", taken)[2].name == "scores.report.json"
+    assert report_files(tmp_path / "report.html", taken)[2].name == "report.json"
+    (tmp_path / "report.json").write_text('{"mIoU": 1}')
+    assert report_files(tmp_path / "report.html")[2].name == "report.report.json"
 
 
 def test_a_disk_that_fills_up_leaves_no_half_a_page(
