@@ -64,8 +64,10 @@ class DataSummary:
         if not absent:
             return []
         shown = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
-        where = "any" if self.maps_read == self.pairs else f"the {self.maps_read} that were read"
-        return [f"{len(absent)} of {len(self.classes)} classes are in no label map of {self.split} ({where}): {shown}"]
+        read = f"no label map of {self.split}"
+        if self.maps_read < self.pairs:
+            read = f"none of the {self.maps_read} label maps of {self.split} that were read"
+        return [f"{len(absent)} of {len(self.classes)} classes are in {read}: {shown}"]
 
 
 def summarize(dataset: Dataset, classes: Sequence[str], most: int = LABELS_READ) -> DataSummary:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -239,9 +238,9 @@ class YoloPolygons:
         drawn = np.full((height, width), self.background, label_type(classes))
         lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
         polygons = [self._polygon(line, f"{labels}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
-        scaled = [(label, np.round(corners * (width, height)).astype(np.int32)) for label, corners in polygons]
-        for label, corners in sorted(scaled, key=lambda one: -cv2.contourArea(one[1])):
-            cv2.fillPoly(drawn, [corners], label)
+        masks = [(label, filled(corners * (width, height), height, width)) for label, corners in polygons]
+        for label, mask in sorted(masks, key=lambda one: -int(one[1].sum())):
+            drawn[mask] = label
         return drawn
 
     def _polygon(self, line: str, where: str) -> tuple[int, NDArray[np.float64]]:
@@ -262,3 +261,14 @@ class YoloPolygons:
         if not (np.isfinite(corners).all() and (corners >= -0.01).all() and (corners <= 1.01).all()):
             raise DataError(f"{where}: corners are shares of width and height in 0..1, found {corners.max():g}")
         return int(label), corners
+
+
+def filled(corners: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
+    """Pixels (height, width) whose centres lie inside the polygon `corners` (n, 2), x and y, by the even-odd rule."""
+    (x, y), (next_x, next_y) = corners.T, np.roll(corners, -1, axis=0).T
+    centres = np.arange(height) + 0.5
+    edge, row = np.nonzero((y[:, None] <= centres) != (next_y[:, None] <= centres))
+    crossing = x[edge] + (centres[row] - y[edge]) / (next_y[edge] - y[edge]) * (next_x[edge] - x[edge])
+    toggles = np.zeros((height, width + 1), np.uint8)
+    np.bitwise_xor.at(toggles, (row, np.clip(np.ceil(crossing - 0.5), 0, width).astype(int)), 1)
+    return np.bitwise_xor.accumulate(toggles, axis=1)[:, :width].astype(bool)

@@ -58,6 +58,8 @@ def find_layout(source: DataSource, split: tuple[str, ...]) -> Layout:
         names = tuple(_VOC_NAMES.split())
         voc = LabelSet(names, tuple(_voc_colour(label) for label in range(len(names))))
         return replace(layout, name="PASCAL VOC", classes=layout.classes or voc)
+    if any((root / "annotations").glob("*.json")) and (coco := coco_file(root, split)) is not None:
+        return find_coco(source, coco, split)
     pairs = [(a, b) for a in IMAGE_FOLDERS for b in MASK_FOLDERS if _has_images(root, a, split, b)]
     if pairs:
         return _find_folders(source, *pairs[0], split)

@@ -42,6 +42,13 @@ class TrainRunner(Runner):  # type: ignore[misc]
             logger.removeHandler(handler)
         return logger
 
+    def build_loops(self) -> None:
+        """Build the loops with their data sets and metrics now, so that what is wrong with them is found at once."""
+        loops: Any = self
+        loops._train_loop = self.build_train_loop(loops._train_loop)
+        if loops._val_loop is not None:
+            loops._val_loop = self.build_val_loop(loops._val_loop)
+
     def load_or_resume(self) -> None:
         """Put the start weights in, or go on from the checkpoint that the config names."""
         if self.initial is None:

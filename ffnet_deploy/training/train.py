@@ -16,7 +16,7 @@ from rich.console import Console
 
 import ffnet_deploy.models
 import ffnet_deploy.training.rates  # noqa: F401  these register what configs name
-from ffnet_deploy.core.errors import CheckpointError, ConfigError, DataError, OptionError
+from ffnet_deploy.core.errors import CheckpointError, ConfigError, DataError, FFNetDeployError, OptionError
 from ffnet_deploy.core.files import make_folder
 from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.evaluation.data_summary import DataSummary, write_contact_sheet
@@ -153,10 +153,17 @@ def build_runner(cfg: Any) -> TrainRunner:
     try:
         with quiet_building():
             runner: TrainRunner = TrainRunner.from_cfg(cfg)
+            runner.build_loops()
             return runner
+    except FFNetDeployError:
+        raise
     except (KeyError, TypeError, ValueError, AssertionError) as error:
-        reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"the training that the config describes cannot be built: {reason}") from error
+        raise _cannot_be_built(error) from error
+
+
+def _cannot_be_built(error: Exception) -> ConfigError:
+    reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+    return ConfigError(f"the training that the config describes cannot be built: {reason}")
 
 
 @contextmanager
@@ -188,6 +195,7 @@ def _pretrained(runner: TrainRunner) -> Path:
 
 def run_to_end(runner: TrainRunner, request: StopRequest) -> None:
     """Train, and turn what can go wrong on the way into errors that say what to do."""
+    begin = runner.iter
     try:
         with quiet_building():
             runner.train()
@@ -196,6 +204,10 @@ def run_to_end(runner: TrainRunner, request: StopRequest) -> None:
         save_now(runner, runner.iter)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error
+    except (DataError, ConfigError) as error:
+        raise type(error)(_without_traceback(str(error))) from error
+    except FFNetDeployError:
+        raise
     except RuntimeError as error:
         if request.signal is not None:  # the loaders' processes got the signal as well
             save_now(runner, runner.iter)
@@ -203,8 +215,10 @@ def run_to_end(runner: TrainRunner, request: StopRequest) -> None:
             raise _out_of_memory() from error
         else:
             raise
-    except (DataError, ConfigError) as error:
-        raise type(error)(_without_traceback(str(error))) from error
+    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+        if runner.iter > begin:
+            raise
+        raise _cannot_be_built(error) from error  # hooks are only complete once the run begins
 
 
 def _out_of_memory() -> TrainingError:

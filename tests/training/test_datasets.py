@@ -1,5 +1,7 @@
+import io
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from ffnet_deploy.training import datasets
 from ffnet_deploy.training.datasets import CheckLabels, ClassCrop, check_data
 from ffnet_deploy.training.options import Precision, TrainOptions, parse_override
 from ffnet_deploy.training.recipe import run_config
-from ffnet_deploy.training.train import train
-from tests.training.tiny import tiny_options
+from ffnet_deploy.training.train import dry_run, train
+from tests.training.tiny import NETWORK, tiny_options
 
 
 @pytest.fixture
@@ -156,3 +158,91 @@ def test_overrides_are_python_values_or_strings(text: str, value: object) -> Non
 def test_overrides_without_key_or_value_are_refused(text: str) -> None:
     with pytest.raises(OptionError, match="key=value"):
         parse_override(text)
+
+
+def test_a_class_list_that_lies_with_the_data_is_read(own: Path, tmp_path: Path) -> None:
+    """Four classes used to be trained as the config's eight where --classes was not given."""
+    cfg = run_config(replace(tiny_options(own, tmp_path / "run"), classes=None))
+    assert cfg.metainfo["classes"] == ("ground", "box", "sky")
+    assert cfg.model.decode_head.num_classes == 3 and "class_weight" not in cfg.model.decode_head.loss_decode
+
+
+def test_what_was_understood_of_the_data_is_told(own: Path, tmp_path: Path) -> None:
+    (own / "classes.txt").write_text("ground 90 90 90\nbox 200 40 40\nsky 90 160 220\nunicorn 1 2 3\n")
+    console = Console(record=True, file=io.StringIO(), width=200)
+    dry_run(tiny_options(own, tmp_path / "run"), console)
+    told = console.export_text()
+    labels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (own / "annotations/train").iterdir()]
+    share = 100 * np.mean(np.stack(labels) == 1)
+    for part in ("train: 8 pairs, images/train and annotations/train", f"box {share:.2f} %", "ignored 0.00 %"):
+        assert part in told, told
+    assert "1 of 4 classes are in no label map of train: unicorn" in told
+
+
+def test_binary_masks_of_0_and_255_are_not_trained_on(own: Path, tmp_path: Path) -> None:
+    for path in own.glob("annotations/*/*.png"):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(labels == 1, 255, 0).astype(np.uint8))
+    (own / "classes.txt").write_text("background 90 90 90\nbox 200 40 40\n")
+    with pytest.raises(DataError, match="only 0 and 255"):
+        checked(own, tmp_path)
+
+
+def test_tif_images_are_trained_on_as_they_are_scored(own: Path, tmp_path: Path) -> None:
+    for path in sorted((own / "images/train").iterdir()):
+        cv2.imwrite(str(path.with_suffix(".tif")), cv2.imread(str(path)))
+        path.unlink()
+    assert train(tiny_options(own, tmp_path / "run", iterations=1), Console(quiet=True)).iterations == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("custom_hooks=[dict(type=EMAHook)]", "no Python literal"),
+        ("model.backbone.depths=[1,", "no Python literal"),
+        ("train_cfg.max_iters={1: ", "no Python literal"),
+        ("optim_wrapper=open('x')", "no Python literal"),
+        ("visualizer={'type': 'X'}", "training does not use it[\\s\\S]*--logger"),
+        ("vis_backends=[dict(type='X')]", "training does not use it[\\s\\S]*--logger"),
+        ("train_pipeline=[]", "train_dataloader.dataset.pipeline"),
+        ("work_dir='elsewhere'", "--work-dir"),
+        ("test_dataloader.batch_size=3", "training does not use it"),
+        ("modle.backbone.depths=[1]", "the config has no such part[\\s\\S]*model"),
+        ("train_dataloader.dataset.data_root=/data", "--data both say where"),
+    ],
+)
+def test_overrides_that_cannot_be_read_or_have_no_effect_are_refused(
+    data: Path, tmp_path: Path, text: str, told: str
+) -> None:
+    with pytest.raises(OptionError, match=told):
+        run_config(replace(tiny_options(data, tmp_path), overrides=dict([parse_override(text)])))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"custom_hooks": [{"type": "NoSuchHook"}]},
+        {"custom_hooks": [{"type": "EMAHook", "momentun": 0.1}]},
+        {"train_cfg.no_such_option": 1},
+        {"val_dataloader.dataset.no_such_option": 1},
+    ],
+)
+def test_parts_that_cannot_be_built_fail_in_the_dry_run(data: Path, tmp_path: Path, overrides: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        dry_run(tiny_options(data, tmp_path / "run", overrides=overrides), Console(quiet=True))
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 1000])
+def test_the_last_iteration_is_validated(data: Path, tmp_path: Path, iterations: int) -> None:
+    """`val_begin` of the packaged config lies beyond short runs, which were never validated."""
+    options = TrainOptions("ffnet_seg_nano_camvid", tmp_path, data=data, iterations=iterations)
+    loop = run_config(options).train_cfg
+    assert loop.val_begin <= loop.max_iters == iterations
+    assert loop.val_interval <= iterations
+
+
+def test_a_short_run_of_a_packaged_schedule_has_a_best_checkpoint(data: Path, tmp_path: Path) -> None:
+    overrides = {key: value for key, value in NETWORK.items() if key != "train_cfg.val_begin"}
+    options = replace(tiny_options(data, tmp_path / "run", iterations=2), overrides=overrides)
+    assert train(options, Console(quiet=True)).best is not None
+    assert list((tmp_path / "run").glob("best_mIoU_iter_2.pth"))
