@@ -1,0 +1,202 @@
+"""Whether commands stop when they are asked to, and what killed ones leave: signals spread over whole runs.
+
+    python -m benchmarks.stops --data data/scenes --work /tmp/stops --stops 60 --kills 100 --json stops.json
+
+Each job (an export in FP32, FP16 and INT8, an evaluation, a benchmark, a training run, a build for TensorRT for RTX)
+runs once to its end; then it is stopped by SIGTERM and SIGINT in turn, or killed, at moments spread evenly over that
+time. A stop must end it with the documented exit code. After each stop and each kill every artefact must match its
+manifest and every JSON file be whole; after a stop nothing hidden may be left, after a kill nothing once the job ran
+again.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ffnet_deploy.artifacts import manifest_path, read_manifest
+from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.files import write_json
+from ffnet_deploy.core.stopping import exit_code
+
+CONFIG = "ffnet_seg_nano_scenes"
+STOPPED = ("export", "int8", "eval", "bench")
+"""Jobs that are stopped; all are killed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command line, the folder that it writes to, and which of its files would keep it from starting anew."""
+
+    name: str
+    command: str
+    arguments: tuple[str, ...]
+    folder: Path
+    stale: str = ""
+
+    def start(self) -> "subprocess.Popen[str]":
+        """Run it in a process of its own."""
+        for path in self.folder.glob(self.stale) if self.stale else ():
+            path.unlink()
+        program = f"from ffnet_deploy.cli.{self.command} import main; main()"
+        command = [sys.executable, "-c", program, *self.arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@dataclass
+class Tally:
+    """What came of the signals of one kind sent to one job.
+
+    Attributes:
+        job: Name of the job.
+        kind: ``"stop"`` or ``"kill"``.
+        sent: Number of signals that found the job running.
+        ended_before: Number of runs that were over before the signal.
+        right: Signals after which everything was as it should be.
+        faults: What was not, in words.
+    """
+
+    job: str
+    kind: str
+    sent: int
+    ended_before: int
+    right: int
+    faults: list[str]
+
+
+def jobs(work: Path, data: Path) -> list[Job]:
+    """All jobs, on a graph that is exported first into `work`."""
+    shape = ("--shape", "96x192", "--limit", "4")
+    source = ("--config", CONFIG, "--checkpoint", "bundled", *shape, "--data", str(data))
+    graph = work / "given" / f"{CONFIG}.onnx"
+    folders = {name: work / name for name in ("export", "fp16", "int8", "eval", "bench", "train", "rtx")}
+
+    def out(name: str) -> tuple[str, str]:
+        return ("--out", str(folders[name]))
+
+    calibrated = ("--calib-images", str(data), "--calib-count", "4", "--min-agreement", "0", "--max-drop", "100")
+    scored = ("--artifact", str(graph), "--data", str(data), "--save-images", str(folders["eval"] / "pictures"))
+    timed = (str(graph), "--config", CONFIG, "--checkpoint", "bundled", "--seconds", "0.3", "--samples", "10")
+    trained = ("--config", CONFIG, "--checkpoint", "bundled", "--data", str(data), "--iterations", "4")
+    gpu = ("--backend", "trt-rtx", "--compute-capability", "8.9")
+    return [
+        Job("export", "export", (*source, *out("export")), folders["export"]),
+        Job("fp16", "export", (*source, *out("fp16"), "--fp16"), folders["fp16"]),
+        Job("int8", "export", (*source, *out("int8"), "--int8", *calibrated), folders["int8"]),
+        Job("eval", "evaluate", (*scored, "--json", str(folders["eval"] / "scores.json")), folders["eval"]),
+        Job("bench", "bench", (*timed, "--json", str(folders["bench"] / "bench.json")), folders["bench"]),
+        Job("train", "train", (*trained, "--work-dir", str(folders["train"]), "--overwrite"), folders["train"]),
+        Job(
+            "rtx",
+            "export",
+            ("--onnx", str(graph), *gpu, "--out", str(folders["rtx"] / "net.rtx.engine")),
+            folders["rtx"],
+        ),
+    ]
+
+
+def faults_in(folder: Path, hidden: bool) -> list[str]:
+    """What must not lie in `folder`: an artefact that does not fit its manifest, half a file, something hidden."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith("."):
+            if hidden and path.parent == folder:
+                found.append(f"left behind: {path.name}")
+        elif path.suffix in (".onnx", ".engine") and ".staging" not in str(path):
+            try:
+                if manifest_path(path).exists():
+                    read_manifest(path)
+                else:
+                    found.append(f"no manifest: {path.name}")
+            except ArtifactError as error:
+                found.append(str(error).partition("\n")[0])
+        elif path.suffix == ".json" and ".staging" not in str(path):
+            try:
+                json.loads(path.read_text())
+            except ValueError:
+                found.append(f"half-written: {path.name}")
+    return found
+
+
+def run_whole(job: Job) -> float:
+    """Seconds that the whole job takes.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    began = time.monotonic()
+    process = job.start()
+    _, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{job.name} ended with {process.returncode}:\n{errors[-2000:]}")
+    return time.monotonic() - began
+
+
+def interrupt(job: Job, numbers: Sequence[signal.Signals], count: int, seconds: float, tally: Tally) -> None:
+    """Send `numbers` in turn to `count` runs of `job`, at moments spread evenly over `seconds`."""
+    for index in range(count):
+        number = numbers[index % len(numbers)]
+        moment = seconds * (index + 0.5) / count
+        process = job.start()
+        try:
+            _, errors = process.communicate(timeout=moment)
+            tally.ended_before += 1
+            continue
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+        tally.sent += 1
+        faults = faults_in(job.folder, hidden=number is not signal.SIGKILL)
+        allowed = {-number} if number is signal.SIGKILL else {exit_code(number), -number}
+        if process.returncode not in allowed:
+            faults.append(f"exit code {process.returncode} after {number.name} at {moment:.2f} s: {errors[-300:]!r}")
+        tally.right += not faults
+        tally.faults += [f"{number.name} at {moment:.2f} s: {fault}" for fault in faults]
+
+
+def main() -> None:
+    """Run all jobs, print what was found, and fail where something was not as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="labelled scenes (python -m scenes)")
+    parser.add_argument("--work", type=Path, required=True, help="new or empty folder")
+    parser.add_argument("--stops", type=int, default=60)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--jobs", help="names, separated by commas; by default all")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    chosen = [
+        job for job in jobs(options.work, options.data) if not options.jobs or job.name in options.jobs.split(",")
+    ]
+    source = jobs(options.work, options.data)[0]
+    run_whole(Job("given", "export", (*source.arguments[:-1], str(options.work / "given")), options.work / "given"))
+    stopped, found = [job for job in chosen if job.name in STOPPED], []
+    for job in chosen:
+        seconds = run_whole(job)
+        print(f"{job.name}: {seconds:.1f} s", flush=True)
+        stops, kills = Tally(job.name, "stop", 0, 0, 0, []), Tally(job.name, "kill", 0, 0, 0, [])
+        if job in stopped:
+            interrupt(job, (signal.SIGTERM, signal.SIGINT), options.stops // len(stopped), seconds, stops)
+        interrupt(job, (signal.SIGKILL,), -(-options.kills // len(chosen)), seconds, kills)
+        if kills.sent:
+            run_whole(job)
+            kills.faults += [f"after the next run: {fault}" for fault in faults_in(job.folder, hidden=True)]
+        for tally in (stops, kills):
+            if tally.sent:
+                print(f"  {tally.kind}: {tally.right} of {tally.sent}, {tally.ended_before} ended before", flush=True)
+                print("".join(f"    {fault}\n" for fault in tally.faults), end="", flush=True)
+                found.append(tally)
+        if options.json:
+            write_json(options.json, [asdict(tally) for tally in found])
+    for kind in ("stop", "kill"):
+        rows = [tally for tally in found if tally.kind == kind]
+        print(f"{kind}: {sum(row.right for row in rows)} of {sum(row.sent for row in rows)}")
+    sys.exit(any(tally.faults for tally in found))
+
+
+if __name__ == "__main__":
+    main()
