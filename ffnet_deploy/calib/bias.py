@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.calib.channel_groups import own_bias
 from ffnet_deploy.calib.collect import Images, collect
+from ffnet_deploy.calib.options import CalibrationOptions
 from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.calib.qdq import rounded, rounded_weight, scale_of
 from ffnet_deploy.core.precision import Precision
@@ -119,7 +120,7 @@ def mean_errors(
     model: onnx.ModelProto,
     plan: Plan,
     thresholds: Mapping[str, float],
-    precision: Precision,
+    options: CalibrationOptions,
     images: Images,
     progress: Progress = no_progress,
 ) -> Shifts:
@@ -129,20 +130,22 @@ def mean_errors(
         model: unquantised.
         plan: of this model.
         thresholds: of the tensors that the plan quantises.
-        precision: INT8 or FP8.
+        options: how the network is quantised.
         images: network inputs.
         progress: told of the images done.
     """
     readers: dict[str, list[Conv]] = {}
     for conv in plan.convs:
         readers.setdefault(conv.input, []).append(conv)
+    precision = options.precision
     sums = {name: TapSums(convs, scale_of(thresholds[name], precision), precision) for name, convs in readers.items()}
     collect(model, sums, images, "measuring the error of biases", progress)
     graph, shifts = GraphIndex(model), {}
     for conv in plan.convs:
         weight = graph.array(conv.weight)
         exact, quantised = sums[conv.input].means(conv)
-        error = _response(conv, weight, exact) - _response(conv, rounded_weight(weight, precision), quantised)
+        seen = rounded_weight(weight, precision, options.hardware)
+        error = _response(conv, weight, exact) - _response(conv, seen, quantised)
         shifts[conv.name] = error
     return shifts
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.core.precision import Precision
+from ffnet_deploy.core.precision import Hardware, Precision
 
 
 class Method(str, Enum):
@@ -41,6 +41,8 @@ class CalibrationOptions:
         precision: INT8, or FP8 (E4M3).
         keep: convolutions that stay unquantised: names of their nodes, or of modules that they are in.
         calibrator: whose arithmetic chooses thresholds.
+        hardware: what is to compute the graph. For CPUs weights are scaled so that no 16-bit sum saturates, and what
+            reads a concatenation stays unquantised.
     """
 
     method: Method = Method.MSE
@@ -50,10 +52,13 @@ class CalibrationOptions:
     precision: Precision = Precision.INT8
     keep: tuple[str, ...] = ()
     calibrator: Calibrator = Calibrator.NATIVE
+    hardware: Hardware = Hardware.TRT
 
     def __post_init__(self) -> None:
         if not self.precision.is_quantized:
             raise OptionError(f"calibration is for int8 or fp8, not {self.precision.value}")
+        if self.hardware is Hardware.CPU and self.precision is not Precision.INT8:
+            raise OptionError(f"CPUs compute quantised graphs in int8, not in {self.precision.value}")
         if not 50 < self.percentile <= 100:
             raise OptionError(f"a percentile lies above 50 and up to 100: got {self.percentile}")
         if self.calibrator is Calibrator.MODELOPT and self.method is Method.MSE:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from ffnet_deploy.core.errors import ArtifactError, OptionError
-from ffnet_deploy.precision.graph_index import QUANTIZERS, Conv, GraphIndex, Use
-
-_LEFT_OUT = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators that TensorRT could quantise; those that are not convolutions with constant weights stay as they are."""
+from ffnet_deploy.core.precision import Hardware
+from ffnet_deploy.precision.graph_index import LINEAR, QUANTIZERS, RESIZE_MATRIX, Conv, GraphIndex, Use
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,9 @@ class Plan:
 
     Attributes:
         convs: quantised on input and weights, in graph order.
-        kept: convolutions that stay unquantised on request.
+        kept: convolutions that stay unquantised, on request or for the hardware's sake.
         uses: by tensor, the inputs of nodes that read it through its Q/DQ pair: of convolutions, and of residual sums.
-        left: by name of node, why it is not quantised although it multiplies.
+        left: by name of node, why it is not quantised although it multiplies, where nobody asked for that.
     """
 
     convs: tuple[Conv, ...]
@@ -32,8 +30,8 @@ class Plan:
     left: Mapping[str, str]
 
 
-def make_plan(graph: GraphIndex, keep: tuple[str, ...] = ()) -> Plan:
-    """The plan for `graph`, leaving out the convolutions that `keep` names.
+def make_plan(graph: GraphIndex, keep: tuple[str, ...] = (), hardware: Hardware = Hardware.TRT) -> Plan:
+    """The plan for `graph`, leaving out the convolutions that `keep` names, or that `hardware` computes wrong.
 
     Raises:
         ArtifactError: the graph is quantised already, or nothing in it can be.
@@ -41,7 +39,16 @@ def make_plan(graph: GraphIndex, keep: tuple[str, ...] = ()) -> Plan:
     """
     check_unquantized(graph)
     check_kept_names(graph, keep)
-    kept = tuple(conv for conv in graph.convs if is_named(conv.name, keep))
+    names = {conv.name for conv in graph.convs}
+    left = {
+        node.name: f"{node.op_type}: only convolutions over two dimensions with constant weights are quantised"
+        for node in graph.nodes
+        if node.op_type in LINEAR and node.name not in names and not _resizes(node)
+    }
+    if hardware is Hardware.CPU:
+        reason = "OpenVINO computes what reads a quantised concatenation with several times the noise: --rewrite auto"
+        left |= {conv.name: reason for conv in graph.convs if _reads_concat(graph, conv)}
+    kept = tuple(conv for conv in graph.convs if is_named(conv.name, keep) or conv.name in left)
     names = {conv.name for conv in kept}
     convs = tuple(conv for conv in graph.convs if conv.name not in names)
     if not convs:
@@ -51,7 +58,7 @@ def make_plan(graph: GraphIndex, keep: tuple[str, ...] = ()) -> Plan:
         uses.setdefault(conv.input, []).append(Use(conv.node, 0))
     for tensor, use in _residual_branches(graph, names):
         uses.setdefault(tensor, []).append(use)
-    return Plan(convs, kept, {name: tuple(found) for name, found in uses.items()}, _left(graph))
+    return Plan(convs, kept, {name: tuple(found) for name, found in uses.items()}, left)
 
 
 def check_unquantized(graph: GraphIndex) -> None:
@@ -102,17 +109,19 @@ def _residual_branches(graph: GraphIndex, kept: set[str]) -> list[tuple[str, Use
 
 
 def _is_quantizable_branch(graph: GraphIndex, node: NodeProto, position: int) -> bool:
-    """Not a resize's result: Q/DQ after it would keep it from fusing with what follows."""
+    """Not a resize's result, nor that of a product with a resize matrix: Q/DQ after these would keep them from fusing.
+
+    A rewritten resize is exact, and its rows are short: to quantise what it makes would only add noise.
+    """
     producer = graph.producers.get(node.input[position])
-    return producer is not None and producer.op_type != "Resize"
+    return producer is not None and producer.op_type not in ("Resize", "MatMul")
 
 
-def _left(graph: GraphIndex) -> dict[str, str]:
-    quantizable = {conv.name for conv in graph.convs}
-    left = {}
-    for node in graph.nodes:
-        if node.op_type in _LEFT_OUT and node.name not in quantizable:
-            left[node.name] = (
-                f"{node.op_type}: only convolutions over two dimensions with constant weights are quantised"
-            )
-    return left
+def _resizes(node: NodeProto) -> bool:
+    """Whether a matrix product enlarges a map: exact, and never quantised."""
+    return node.op_type == "MatMul" and any(name.endswith(RESIZE_MATRIX) for name in node.input)
+
+
+def _reads_concat(graph: GraphIndex, conv: Conv) -> bool:
+    producer = graph.producers.get(conv.input)
+    return producer is not None and producer.op_type == "Concat"

@@ -10,8 +10,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ffnet_deploy.calib.plan import Plan
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.core.precision import Precision
-from ffnet_deploy.precision.graph_index import Conv, GraphIndex, drop_unused_initializers
+from ffnet_deploy.core.precision import Hardware, Precision
+from ffnet_deploy.precision.graph_index import GraphIndex, drop_unused_initializers
 
 FP8_OPSET = 19
 """The operator set that brought FP8 to QuantizeLinear."""
@@ -28,14 +28,32 @@ def scale_of(limit: Any, precision: Precision) -> NDArray[np.float32]:
     return np.asarray(scales, np.float32)
 
 
-def weight_scales(weight: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
-    """Symmetric scales (out,) of a weight (out, in / groups, kernel height, kernel width)."""
-    return scale_of(np.abs(weight).reshape(weight.shape[0], -1).max(axis=1), precision)
+def weight_scales(
+    weight: NDArray[np.float32], precision: Precision, hardware: Hardware = Hardware.TRT
+) -> NDArray[np.float32]:
+    """Symmetric scales (out,) of a weight (out, in / groups, kernel height, kernel width).
+
+    Without VNNI, CPUs multiply bytes by ``vpmaddubsw``: it adds the products of two neighbouring input channels in 16
+    bits and saturates. An unsigned activation is at most 255, so nothing saturates while the weights of a pair that
+    have the same sign sum to at most 128 steps. That is what the scales for CPUs see to: they grow only for outputs
+    whose loudest weights are neighbours, where 7-bit weights would double all of them.
+    Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, PMADDUBSW.
+    """
+    limits = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1)
+    if hardware is Hardware.CPU and weight.shape[1] > 1:
+        even = np.pad(weight, ((0, 0), (0, weight.shape[1] % 2), (0, 0), (0, 0)))
+        pairs = even.reshape(weight.shape[0], -1, 2, *weight.shape[2:])
+        sums = np.maximum(np.maximum(pairs, 0).sum(axis=2), np.maximum(-pairs, 0).sum(axis=2))
+        # rounding adds up to half a step to each of the two: 127 steps become 128 at most
+        limits = np.maximum(limits, sums.reshape(weight.shape[0], -1).max(axis=1))
+    return scale_of(limits, precision)
 
 
-def rounded_weight(weight: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+def rounded_weight(
+    weight: NDArray[np.float32], precision: Precision, hardware: Hardware = Hardware.TRT
+) -> NDArray[np.float32]:
     """The weight as the quantised convolution sees it."""
-    return rounded(weight, weight_scales(weight, precision).reshape(-1, 1, 1, 1), precision)
+    return rounded(weight, weight_scales(weight, precision, hardware).reshape(-1, 1, 1, 1), precision)
 
 
 def rounded(values: NDArray[np.float32], scales: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
@@ -56,7 +74,13 @@ def check_operator_set(graph: GraphIndex, precision: Precision) -> None:
         raise OptionError(f"FP8 needs operator set {FP8_OPSET}, and this graph has {graph.opset}: export with opset 20")
 
 
-def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], precision: Precision) -> None:
+def insert(
+    model: onnx.ModelProto,
+    plan: Plan,
+    thresholds: Mapping[str, float],
+    precision: Precision,
+    hardware: Hardware = Hardware.TRT,
+) -> None:
     """Put Q/DQ of `plan` into `model`, the graph that the plan was made for.
 
     Args:
@@ -64,6 +88,7 @@ def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], 
         plan: of this model.
         thresholds: clipping threshold of each tensor that the plan quantises.
         precision: INT8 or FP8.
+        hardware: what is to compute the graph.
 
     Raises:
         OptionError: FP8 in an operator set that has none.
@@ -82,7 +107,11 @@ def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], 
         else:
             before.setdefault(producer.name, []).extend(pair)
     for conv in plan.convs:
-        first += _quantized_weight(model, graph, conv, precision)
+        scales = weight_scales(graph.array(conv.weight), precision, hardware)
+        # weights that convolutions share get a pair for each: a builder folds them all the same
+        pair, result = quantize_pair(model, conv.weight, scales, precision, f"{conv.name}/weight")
+        conv.node.input[1] = result
+        first += pair
     nodes = [*first]
     for node in graph.nodes:
         nodes.append(node)
@@ -91,14 +120,6 @@ def insert(model: onnx.ModelProto, plan: Plan, thresholds: Mapping[str, float], 
     del model.graph.node[:]
     model.graph.node.extend(ordered)
     drop_unused_initializers(model)
-
-
-def _quantized_weight(model: onnx.ModelProto, graph: GraphIndex, conv: Conv, precision: Precision) -> list[NodeProto]:
-    scales = weight_scales(graph.array(conv.weight), precision)
-    # weights that convolutions share get a pair for each: a builder folds them all the same
-    pair, result = quantize_pair(model, conv.weight, scales, precision, f"{conv.name}/weight")
-    conv.node.input[1] = result
-    return pair
 
 
 def quantize_pair(

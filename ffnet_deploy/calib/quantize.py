@@ -16,7 +16,7 @@ from ffnet_deploy.calib.qdq import check_operator_set, insert
 from ffnet_deploy.calib.ranges import Calibration, key_of, method_name, rounded
 from ffnet_deploy.calib.thresholds import threshold
 from ffnet_deploy.core.errors import ArtifactError, DataError
-from ffnet_deploy.core.precision import PRECISION_KEY, PrecisionRecord
+from ffnet_deploy.core.precision import PRECISION_KEY, Hardware, Precision, PrecisionRecord
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.precision.graph_index import Conv, GraphIndex
 
@@ -69,7 +69,7 @@ def check_quantizable(model: onnx.ModelProto, options: CalibrationOptions) -> No
     """Raise `ArtifactError` or `OptionError` where `apply` would, whatever is measured."""
     graph = GraphIndex(_copy(model))
     check_operator_set(graph, options.precision)
-    make_plan(graph, options.keep)
+    make_plan(graph, options.keep, options.hardware)
 
 
 def calibrate(
@@ -125,7 +125,7 @@ def measure(
     shifts = {}
     if options.correct_bias:
         plan = make_plan(GraphIndex(observed.work))
-        shifts = mean_errors(observed.work, plan, thresholds, options.precision, images, progress)
+        shifts = mean_errors(observed.work, plan, thresholds, options, images, progress)
     return rounded(
         Calibration(
             key=key_of(observed.model, images, options),
@@ -149,15 +149,16 @@ def apply(model: onnx.ModelProto, ranges: Calibration, options: CalibrationOptio
     work = _copy(model)
     make_plan(GraphIndex(work), options.keep)
     equalize(work, ranges.factors)
-    plan = make_plan(GraphIndex(work), options.keep)
+    plan = make_plan(GraphIndex(work), options.keep, options.hardware)
     unknown = [name for name in plan.uses if name not in ranges.thresholds]
     if unknown:
         raise ArtifactError(f"the ranges are of another graph: they lack {len(unknown)} tensors ({unknown[0]}, ...)")
     report = _report(plan, ranges, options)
     if ranges.shifts:
         correct_biases(work, plan.convs, ranges.shifts)
-    insert(work, plan, ranges.thresholds, options.precision)
-    record = PrecisionRecord(options.precision, quantized=tuple(conv.name for conv in plan.convs))
+    insert(work, plan, ranges.thresholds, options.precision, options.hardware)
+    quantized = tuple(conv.name for conv in plan.convs)
+    record = PrecisionRecord(options.precision, quantized=quantized, hardware=options.hardware)
     work.metadata_props.add(key=PRECISION_KEY, value=record.to_json())
     return Quantized(work, record, ranges, report)
 
@@ -193,9 +194,20 @@ def _equalize(work: onnx.ModelProto, images: Images, progress: Progress) -> Fact
     return factors
 
 
+def _hosts(plan: Plan, options: CalibrationOptions) -> list[str]:
+    """Runtimes and processors that compute the graph as the simulation does."""
+    if options.precision is not Precision.INT8:
+        return ["TensorRT 10 and newer, on GPUs with FP8"]
+    cpus = ["ONNX Runtime on x86-64"]
+    if options.hardware is Hardware.CPU:
+        return ["OpenVINO on x86-64 from AVX2 on", *cpus, "TensorRT", "TensorRT for RTX"]
+    return ["TensorRT", "TensorRT for RTX", *cpus, "OpenVINO on x86-64 with VNNI"]
+
+
 def _report(plan: Plan, ranges: Calibration, options: CalibrationOptions) -> dict[str, Any]:
     return {
         "method": method_name(options),
+        "hosts": _hosts(plan, options),
         "images": ranges.images,
         "convolutions": {"quantized": len(plan.convs), "kept": [conv.name for conv in plan.kept]},
         "mac_share_percent": round(mac_share(plan.convs, plan.kept, ranges.shapes), 3),

@@ -18,6 +18,7 @@ from ffnet_deploy.core.contract import METADATA_KEY
 from ffnet_deploy.core.decoding import DecodingError, decode, decode_file
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.files import write_json
+from ffnet_deploy.core.precision import Hardware
 
 FORMAT = 1
 _DIGITS = 9
@@ -135,6 +136,7 @@ def method_name(options: CalibrationOptions) -> str:
     parts += [options.precision.value, f"calibrator {options.calibrator.value}"]
     parts += ["equalised"] if options.equalize else []
     parts += ["biases corrected"] if options.correct_bias else []
+    parts += ["for cpu"] if options.hardware is Hardware.CPU else []
     return ", ".join(parts)
 
 

@@ -4,10 +4,10 @@ It travels in the graph's metadata, so that an engine can be checked against wha
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 
-from ffnet_deploy.core.decoding import DecodingError, decode
+from ffnet_deploy.core.decoding import ADDED, DecodingError, decode
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 
 PRECISION_KEY = "ffnet_deploy_precision"
@@ -45,6 +45,15 @@ class Target(str, Enum):
         return Precision.INT8 if self is Target.MIXED else Precision(self.value)
 
 
+class Hardware(str, Enum):
+    """What computes a quantised graph as it is meant: Q/DQ nodes and weight scales differ."""
+
+    TRT = "trt"
+    """TensorRT, and TensorRT for RTX."""
+    CPU = "cpu"
+    """OpenVINO and ONNX Runtime on every x86-64 processor from AVX2 on, with VNNI or AMX or without."""
+
+
 @dataclass(frozen=True)
 class PrecisionRecord:
     """What a graph's types and Q/DQ nodes ask for.
@@ -55,12 +64,14 @@ class PrecisionRecord:
             quantised.
         quantized: names of the convolution nodes with Q/DQ on input and weights, in graph order.
         float32: names of the nodes kept in FP32 on purpose, in graph order.
+        hardware: What computes the quantised graph as it is meant.
     """
 
     precision: Precision = Precision.FP32
     base: Precision = Precision.FP32
     quantized: tuple[str, ...] = ()
     float32: tuple[str, ...] = ()
+    hardware: Hardware = field(default=Hardware.TRT, metadata=ADDED)
 
     def __post_init__(self) -> None:
         if self.base.is_quantized:
@@ -69,8 +80,11 @@ class PrecisionRecord:
             raise OptionError(f"a graph of {self.precision.value} has no quantised layers and no other base type")
 
     def to_json(self) -> str:
-        """The record as JSON text, the same text for the same record."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The record as JSON text, the same text for the same record; the usual hardware is not written."""
+        content = asdict(self)
+        if self.hardware is Hardware.TRT:
+            del content["hardware"]
+        return json.dumps(content, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "PrecisionRecord":

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.contract import INPUT_NAME
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.precision import Hardware
 from ffnet_deploy.engines.engine import check_batch
 from ffnet_deploy.engines.onnx_file import check_file, check_tensors, vouch
 from ffnet_deploy.engines.onnx_metadata import read_description
 
-_OWN_KERNELS = (
-    "OpenVINO moves quantisation about to use its own INT8 kernels, and may end far from what the graph says: 2026.4 "
-    "was seen to get the head's first convolution wrong. Compare its scores with those of ONNX Runtime"
+_FOR_TENSORRT = (
+    "this INT8 graph was made for TensorRT. OpenVINO saturates its 8-bit weights on processors without VNNI, and "
+    "computes a quantised concatenation with several times the noise: export with --int8 --target cpu"
 )
 
 
@@ -72,8 +73,8 @@ class OpenVinoEngine:
         _check_device(core, options.device)
         model = _read_model(core, path)
         self.contract, self.precision = read_description(path)
-        if self.precision.precision.is_quantized:
-            self.notes = (*self.notes, _OWN_KERNELS)
+        if self.precision.precision.is_quantized and self.precision.hardware is not Hardware.CPU:
+            self.notes = (*self.notes, _FOR_TENSORRT)
         check_tensors(_names(model.inputs), _names(model.outputs), self.contract, path)
         self._compiled: Any = _compile(core, model, path, options)
         self._requests = local()

@@ -20,6 +20,8 @@ LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that sum products of inputs and weights."""
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 """Operators that mark a graph as quantised."""
+RESIZE_MATRIX = "resize_matrix"
+"""Last part of the names of constants that hold the weights of an interpolation; these are never quantised."""
 _COUNTING = frozenset({"Shape", "Size", "ArgMax", "ArgMin"})
 """Operators whose results count or number things: they carry no rounded features on."""
 _ALWAYS_FLOAT = {"Resize": frozenset({1, 2})}

@@ -35,7 +35,7 @@ def test_the_shift_of_a_pointwise_layer_is_the_mean_error(opset: int) -> None:
     fc1 = next(conv for conv in plan.convs if conv.name == "/stage0/channel_mixer/fc1/Conv")
     collect(model, {fc1.input: kept}, shown, "looking")
     thresholds = dict.fromkeys(plan.uses, 0.6)
-    shifts = mean_errors(model, plan, thresholds, Precision.INT8, shown)
+    shifts = mean_errors(model, plan, thresholds, CalibrationOptions(), shown)
     x = np.concatenate(kept.values)
     step = float(scale_of(0.6, Precision.INT8))
     clipped = np.clip(np.round(x / step), -128, 127) * step

@@ -1,12 +1,19 @@
 import pytest
 
 from ffnet_deploy.core.errors import ArtifactError, OptionError
-from ffnet_deploy.core.precision import Precision, PrecisionRecord
+from ffnet_deploy.core.precision import Hardware, Precision, PrecisionRecord
 
 
 def test_record_survives_the_metadata():
     record = PrecisionRecord(Precision.INT8, Precision.FP16, ("/stem/Conv",), ("/head/Softmax",))
     assert PrecisionRecord.from_json(record.to_json()) == record
+
+
+def test_hardware_is_written_where_it_is_not_the_usual_one():
+    usual = PrecisionRecord(Precision.INT8, Precision.FP32, ("/stem/Conv",))
+    assert "hardware" not in usual.to_json(), "files of older versions are the same to the byte"
+    cpu = PrecisionRecord(Precision.INT8, Precision.FP32, ("/stem/Conv",), hardware=Hardware.CPU)
+    assert PrecisionRecord.from_json(cpu.to_json()) == cpu
 
 
 @pytest.mark.parametrize(

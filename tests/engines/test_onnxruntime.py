@@ -55,7 +55,7 @@ def test_optimisation_can_be_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "0 bytes"), (b"not a graph at all", "cannot be loaded"), (None, "there is no artefact")],
+    [(b"", "0 bytes"), (b"not a graph at all", "is no ONNX graph"), (None, "there is no artefact")],
 )
 def test_what_is_no_graph_is_one_error(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "broken.onnx"
@@ -132,26 +132,28 @@ def test_fixed_sizes_and_types_are_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "asked", "optimised"),
+    ("record", "entry"),
     [
-        (Precision.FP32, None, True),
-        (Precision.INT8, None, False),
-        (Precision.INT8, True, True),
-        (Precision.FP32, False, False),
+        (PrecisionRecord(), None),
+        (PrecisionRecord(Precision.INT8, Precision.FP32), "session.x64quantprecision"),
+        (PrecisionRecord(Precision.INT8, Precision.FP16), "session.disable_quant_qdq"),
     ],
 )
-def test_quantised_graphs_run_as_written_unless_told_otherwise(
-    tmp_path: Path, precision: Precision, asked: bool | None, optimised: bool
+@pytest.mark.parametrize("optimize", [None, False])
+def test_quantised_graphs_get_the_settings_that_make_them_right(
+    tmp_path: Path, record: PrecisionRecord, entry: str | None, optimize: bool | None
 ) -> None:
     path = write_onnx(tmp_path / "toy.onnx", contract())
     model = onnx.load(path)
-    record = PrecisionRecord(precision, Precision.FP32)
     onnx.helper.set_model_props(model, {METADATA_KEY: contract().to_json(), PRECISION_KEY: record.to_json()})
     onnx.save(model, path)
-    with OnnxRuntimeEngine(path, OnnxRuntimeOptions(optimize=asked, check_manifest=False)) as engine:
+    with OnnxRuntimeEngine(path, OnnxRuntimeOptions(optimize=optimize, check_manifest=False)) as engine:
         assert engine.precision == record
-        level = engine._session.get_session_options().graph_optimization_level
-        assert level.name == ("ORT_ENABLE_ALL" if optimised else "ORT_DISABLE_ALL")
+        settings = engine._session.get_session_options()
+        level = "ORT_DISABLE_ALL" if optimize is False else "ORT_ENABLE_ALL"
+        assert settings.graph_optimization_level.name == level
+        if entry is not None:
+            assert settings.get_session_config_entry(entry) == "1"
 
 
 def test_a_graph_that_fails_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -135,14 +135,16 @@ def test_ffnet_eval_runs_graphs_with_it(path: Path) -> None:
         Source(Backend.OPENVINO, path.with_suffix(".engine"))
 
 
-def test_quantised_graphs_come_with_a_warning(path: Path) -> None:
+@pytest.mark.parametrize("hardware", ["trt", "cpu"])
+def test_quantised_graphs_for_tensorrt_come_with_a_warning(path: Path, hardware: str) -> None:
     import onnx
 
-    from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
+    from ffnet_deploy.core.precision import PRECISION_KEY, Hardware, Precision, PrecisionRecord
 
     model = onnx.load(path)
     entry = model.metadata_props.add()
-    entry.key, entry.value = PRECISION_KEY, PrecisionRecord(Precision.INT8, quantized=("conv",)).to_json()
+    record = PrecisionRecord(Precision.INT8, quantized=("conv",), hardware=Hardware(hardware))
+    entry.key, entry.value = PRECISION_KEY, record.to_json()
     onnx.save(model, path)
     with OpenVinoEngine(path, OpenVinoOptions(check_manifest=False)) as engine:
-        assert "its own INT8 kernels" in engine.notes[0]
+        assert any("--target cpu" in note for note in engine.notes) is (hardware == "trt")
