@@ -42,7 +42,8 @@ class Segmentor:
     def notes(self) -> tuple[str, ...]:
         """What was assumed of the config and left out of the checkpoint, in words."""
         weights = self.report.notes() if self.report else ["the weights are random: predictions mean nothing"]
-        return (*self.config.assumptions, *weights)
+        read = self.checkpoint.notes if self.checkpoint else ()
+        return (*self.config.assumptions, *read, *weights)
 
     def contract(self, **choices: Any) -> Contract:
         """What an artefact of this segmentor takes and gives; `choices` are further fields of `Contract`."""

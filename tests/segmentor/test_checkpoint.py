@@ -22,8 +22,7 @@ from torch import Tensor  # noqa: E402
 
 from ffnet_deploy.core.errors import CheckpointError  # noqa: E402
 from ffnet_deploy.core.files import sha256  # noqa: E402
-from ffnet_deploy.segmentor.checkpoint import read_checkpoint  # noqa: E402
-from ffnet_deploy.segmentor.pickles import fetched_names  # noqa: E402
+from ffnet_deploy.segmentor.checkpoint import fetched_names, read_checkpoint, read_training_state  # noqa: E402
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
@@ -299,8 +298,11 @@ def test_files_without_tensors_say_what_they_hold(tmp_path: Path, content: Any, 
         torch.zeros(4, dtype=torch.complex64),
         torch.eye(4).to_sparse(),
         torch.zeros(4, device="meta"),
+        torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+        torch.zeros(1).expand(1 << 40),
+        torch.zeros(9).as_strided((3, 5), (2, 1)),
     ],
-    ids=["float8", "complex", "sparse", "meta"],
+    ids=["float8", "complex", "sparse", "meta", "nested", "expanded", "overlapping"],
 )
 def test_tensors_that_are_no_plain_floats_are_refused_by_name(tmp_path: Path, tensor: torch.Tensor) -> None:
     torch.save({"state_dict": {"backbone.odd": tensor}}, tmp_path / "odd.pth")
@@ -318,3 +320,42 @@ def test_a_hostile_log_history_changes_nothing_outside(tmp_path: Path) -> None:
         torch.save(content, tmp_path / "hostile.pth")
     read_checkpoint(tmp_path / "hostile.pth")
     assert HistoryBuffer._statistics_methods == before
+
+
+def test_an_expanded_tensor_anywhere_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    state = {"state": {0: {"exp_avg": torch.zeros(1).expand(1 << 31)}}}
+    path = save(tmp_path / "a.pth", {"state_dict": tensors(), "optimizer": state})
+    assert path.stat().st_size < 10_000
+    for read in (read_checkpoint, read_training_state):
+        with pytest.raises(CheckpointError, match=r"optimizer\.state\.0\.exp_avg is a view that repeats its 4 bytes"):
+            read(path)
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", pickle.dumps({"state_dict": {}}, 2))
+        archive.writestr("bomb/version", "3")
+        archive.writestr("bomb/data/0", bytes(64 << 20))
+    assert (tmp_path / "bomb.pth").stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match=r"would unpack to 671\d+[\s\S]*does not compress"):
+        read_checkpoint(tmp_path / "bomb.pth")
+
+
+def test_a_huge_pickle_beside_the_tensors_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02" + b"}" * (65 << 20) + b".")
+    with pytest.raises(CheckpointError, match=r"beside its tensors it has 681\d+ bytes"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_averaged_weights_are_used_where_there_are_no_others_and_said(tmp_path: Path) -> None:
+    other = {name: value + 1 for name, value in tensors().items()}
+    only = read_checkpoint(save(tmp_path / "only.pth", {"state_dict_ema": other, "epoch": 3}))
+    assert same(only.tensors, other) and "state_dict_ema are used" in only.notes[0]
+    both = read_checkpoint(save(tmp_path / "both.pth", {"state_dict": tensors(), "state_dict_ema": other}))
+    assert same(both.tensors, tensors()) and both.notes == ()
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.pth", tensors())
+    assert same(read_checkpoint(str(path)).tensors, tensors()) and read_checkpoint(str(path)).path == path
