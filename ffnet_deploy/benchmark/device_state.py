@@ -13,6 +13,7 @@ from ffnet_deploy.benchmark.record import CpuState, DeviceState, GpuState
 from ffnet_deploy.core.errors import MissingPackageError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.version import __version__
+from ffnet_deploy.engines.cuda import has_nvidia_driver
 
 _PACKAGES = (
     "numpy",
@@ -105,7 +106,7 @@ def _values(lines: list[str], key: str) -> Iterator[str]:
 
 
 def _gpus() -> tuple[tuple[GpuState, ...], tuple[str, ...]]:
-    if not _driver_is_there():
+    if not has_nvidia_driver():
         return (), ()
     try:
         nvml = optional("pynvml", extra="tensorrt", purpose="reading the state of a GPU")
@@ -122,14 +123,6 @@ def _gpus() -> tuple[tuple[GpuState, ...], tuple[str, ...]]:
         return (), (f"the state of the GPU is unknown: {error}",)
     finally:
         nvml.nvmlShutdown()
-
-
-def _driver_is_there() -> bool:
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists() or _is_jetson()
-
-
-def _is_jetson() -> bool:
-    return Path("/etc/nv_tegra_release").exists()
 
 
 def _gpu(nvml: ModuleType, index: int, driver: str) -> GpuState:

@@ -215,7 +215,8 @@ def command(
     run = result.read_bench()
     result.claim(Outputs(*source.files, *result.against, result.bench, data.data, data.images, data.classes), pictures)
     scored: list[Scored] = []
-    comparison = ReportBuilder(GalleryOptions(count=result.pictures if result.html is not None else 0))
+    gallery = GalleryOptions(count=result.pictures if result.html is not None else 0)
+    comparison = ReportBuilder(gallery, compares=bool(result.against))
     try:
         with source.open() as engine:
             notes = take_its_sizes(engine, source, result.against)

@@ -17,7 +17,7 @@ from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.cuda import NoDeviceError
-from ffnet_deploy.training.options import Precision, TrainOptions, parse_override
+from ffnet_deploy.training.options import AmpType, TrainOptions, parse_override
 
 app = make_app("ffnet-train", "Train an FFNet segmentor, or fine-tune one on other data.")
 
@@ -46,7 +46,7 @@ class TrainFlags:
     """Continue from the newest intact checkpoint of the work folder."""
     accumulate: Annotated[int, option(SCHEDULE, "N")] = 1
     """Number of steps whose gradients are summed before the weights change."""
-    amp: Annotated[Precision | None, choice(Precision, SCHEDULE)] = None
+    amp: Annotated[AmpType | None, choice(AmpType, SCHEDULE)] = None
     """Train with automatic mixed precision."""
     seed: Annotated[int | None, option(SCHEDULE, "N")] = None
     """Seed of weights, crops and order. By default a random one."""

@@ -16,8 +16,8 @@ Handle: TypeAlias = Any
 
 _OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 _REMEDY = "to do    run this on a machine with an NVIDIA GPU and its driver; `nvidia-smi` there lists the GPU"
-_DRIVER = Path("/proc/driver/nvidia/version")
-"""There only while NVIDIA's driver is loaded."""
+_DRIVER_MARKS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/etc/nv_tegra_release"))
+"""Files of which one exists where NVIDIA's driver is loaded; the last one on a Jetson."""
 _MIB = 1 << 20
 
 
@@ -58,6 +58,11 @@ class CudaDevice:
     runtime_version: int | None
 
 
+def has_nvidia_driver() -> bool:
+    """Whether NVIDIA's driver is loaded, as far as the system's files tell."""
+    return any(mark.exists() for mark in _DRIVER_MARKS)
+
+
 def load_runtime() -> ModuleType:
     """The runtime module of cuda-bindings, or of the cuda-python before it.
 
@@ -83,7 +88,7 @@ def find_device(index: int = 0) -> CudaDevice:
     try:
         api = load_runtime()
     except MissingPackageError as error:
-        raise (UnusableDeviceError if _DRIVER.exists() else NoDeviceError)(str(error)) from error
+        raise (UnusableDeviceError if has_nvidia_driver() else NoDeviceError)(str(error)) from error
     driver, runtime = _version(api, "cudaDriverGetVersion"), _version(api, "cudaRuntimeGetVersion")
     count = _device_count(api, driver, runtime)
     if not 0 <= index < count:

@@ -9,11 +9,11 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from ffnet_deploy.models.blocks import FFBlock
-from ffnet_deploy.models.ffnet import DownSample as ClassificationDownSample
+from ffnet_deploy.models.ffnet import DownSample
 from ffnet_deploy.models.ffnet_head import HeadBlock
-from ffnet_deploy.models.ffnet_seg import DownSample as SegDownSample
+from ffnet_deploy.models.ffnet_seg import SegDownSample
 
-_BLOCKS = (FFBlock, HeadBlock, ClassificationDownSample, SegDownSample, ConvModule)
+_BLOCKS = (FFBlock, HeadBlock, DownSample, SegDownSample, ConvModule)
 _PARTS = ("backbone.patch_embed", "decode_head.squeeze", "decode_head.align")
 
 

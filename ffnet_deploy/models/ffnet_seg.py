@@ -17,7 +17,7 @@ from ffnet_deploy.models.blocks import (
 )
 
 
-class DownSample(nn.Module):
+class SegDownSample(nn.Module):
     """Halves height and width: `ConvBN` 3x3 stride 2 to twice the outputs, GELU, `ConvBN` 1x1."""
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -82,7 +82,7 @@ class FFNetSeg(nn.Module):
         self.stages = nn.ModuleList()
         rates = drop_path_rates(depths, drop_path_rate)
         for stage, channels in enumerate(dims):
-            down = [DownSample(dims[stage - 1], channels)] if stage else []
+            down = [SegDownSample(dims[stage - 1], channels)] if stage else []
             blocks = [
                 seg_block(channels, token_kernels[stage], ratio, rate, layer_scale_init_value) for rate in rates[stage]
             ]

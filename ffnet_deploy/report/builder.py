@@ -19,7 +19,7 @@ from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from ffnet_deploy.report.data import DEFAULT_MAX_DROP, Accuracy, CandidateResults, Gallery, ReportData
-from ffnet_deploy.report.gallery import Collector, GalleryOptions
+from ffnet_deploy.report.gallery import GalleryOptions, PredictionCollector
 from ffnet_deploy.report.gate import asked_of
 
 _RUNTIME = re.compile(r"[A-Za-z ]*")
@@ -203,14 +203,16 @@ class ReportBuilder:
     """Engines scored one after the other; the first is what the others are compared with.
 
     Attributes:
-        gallery: how many pictures to keep, and how large.
-        candidates: what was found so far.
+        gallery: Number and size of the pictures to keep.
+        compares: Whether further engines follow the first; what it predicts is kept for them.
+        candidates: Results so far.
     """
 
     gallery: GalleryOptions = field(default_factory=GalleryOptions)
+    compares: bool = True
     candidates: list[CandidateResults] = field(default_factory=list)
     _contracts: list[Contract] = field(default_factory=list)
-    _collector: Collector | None = None
+    _collector: PredictionCollector | None = None
 
     @property
     def agreement(self) -> float | None:
@@ -243,7 +245,7 @@ class ReportBuilder:
         check_one_set([*self._contracts, engine.contract])
         if self._collector is None:
             names = [sample.name for sample in dataset.limited(options.limit).samples]
-            self._collector = Collector(names, self.gallery)
+            self._collector = PredictionCollector(names, self.gallery, self.compares)
         found = evaluate(engine, dataset, options, progress, self._collector.next_candidate())
         found = replace(found, notes=(*engine.notes, *notes, *found.notes))
         number = len(self.candidates)

@@ -83,15 +83,17 @@ class _Count:
     pixels: int = 0
 
 
-class Collector:
+class PredictionCollector:
     """Keeps what a report needs of every prediction: agreement over all images, pictures of a few.
 
     Args:
         names: of the samples, in order.
         options: how many samples and how large.
+        compares: whether further candidates follow the first; label maps of all its images are kept for them.
     """
 
-    def __init__(self, names: Sequence[str], options: GalleryOptions | None = None) -> None:
+    def __init__(self, names: Sequence[str], options: GalleryOptions | None = None, compares: bool = True) -> None:
+        self._compares = compares
         self.options = options or GalleryOptions()
         self._names = tuple(names)
         self._chosen: dict[str, _Seen | None] = dict.fromkeys(evenly_spaced(self._names, self.options.count))
@@ -104,6 +106,8 @@ class Collector:
         return self._watch
 
     def _watch(self, source: Sample, image: Image, predicted: Labels, truth: Labels | None) -> None:
+        if not self._compares and source.name not in self._chosen:
+            return
         packed = _Packed.of(predicted)
         if len(self._counts) == 1:
             self._first[source.name] = packed

@@ -14,7 +14,7 @@ _BARE = re.compile(r"[\w./:~+@=,-]*")
 """Values that are taken as strings without quotes: names and paths."""
 
 
-class Precision(str, Enum):
+class AmpType(str, Enum):
     """Number format of the forward pass under automatic mixed precision."""
 
     FP16 = "fp16"
@@ -59,7 +59,7 @@ class TrainOptions:
     batch: int | None = None
     workers: int | None = None
     accumulate: int = 1
-    amp: Precision | None = None
+    amp: AmpType | None = None
     seed: int | None = None
     compile: bool = False
     save_memory: bool = False

@@ -14,7 +14,7 @@ from ffnet_deploy.core.errors import ConfigError, OptionError
 from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.segmentor.config import SegmentorConfig, load_config
 from ffnet_deploy.training.datasets import open_split
-from ffnet_deploy.training.options import Precision, TrainOptions
+from ffnet_deploy.training.options import AmpType, TrainOptions
 from ffnet_deploy.training.saving import BACKEND, newest_intact
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -50,7 +50,7 @@ INSTEAD = {
     "vis_backends": "--logger",
 }
 """What has an effect in place of keys that a run does not use."""
-_DTYPES = {Precision.FP16: "float16", Precision.BF16: "bfloat16"}
+_DTYPES = {AmpType.FP16: "float16", AmpType.BF16: "bfloat16"}
 
 
 def run_config(options: TrainOptions) -> Any:
@@ -196,7 +196,7 @@ def describe_schedule(cfg: Any, options: TrainOptions) -> None:
             raise OptionError("--amp needs a CUDA GPU; leave it out to train in float32")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.dtype = _DTYPES[options.amp]
-        if options.amp is Precision.FP16:
+        if options.amp is AmpType.FP16:
             cfg.optim_wrapper.loss_scale = "dynamic"
 
 

@@ -259,7 +259,7 @@ def test_end_to_end_holds_decoding_and_argmax() -> None:
     assert run.measurements[0].summary.minimum > alone.measurements[0].summary.minimum
 
 
-def test_a_real_artefact_races_itself_on_both_runtimes(tmp_path: Path) -> None:
+def test_a_real_artefact_is_compared_with_itself_on_both_runtimes(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     path = write_onnx(tmp_path / "toy.onnx", contract())
     both = ArtifactOptions(runtimes=(Runtime.ONNXRUNTIME, Runtime.OPENVINO))

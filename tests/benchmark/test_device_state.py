@@ -69,7 +69,7 @@ def nvml(**answers: Any) -> SimpleNamespace:
 
 @pytest.fixture
 def with_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_state, "_driver_is_there", lambda: True)
+    monkeypatch.setattr(device_state, "has_nvidia_driver", lambda: True)
 
 
 def test_a_gpu_is_described(with_driver: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def test_other_refusals_keep_cudas_reason(monkeypatch: pytest.MonkeyPatch, call:
 def test_missing_bindings_name_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime", "cuda.cudart"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(cuda, "_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(cuda, "_DRIVER_MARKS", (tmp_path / "version",))
     with pytest.raises(NoDeviceError, match=r"ffnet-deploy\[tensorrt\]") as caught:
         find_device()
     assert type(caught.value) is NoDeviceError

@@ -26,7 +26,7 @@ from ffnet_deploy.benchmark.record import (
 )
 from ffnet_deploy.evaluation.scores import confusion_matrix, scores
 from ffnet_deploy.report import data as report
-from ffnet_deploy.report.gallery import Collector, GalleryOptions
+from ffnet_deploy.report.gallery import GalleryOptions, PredictionCollector
 from tests.toy import CAMVID, contract, label_map, picture
 
 BLOCKS = ("stem", "stage 1 token mixer", "stage 1 channel mixer", "stage 2 token mixer", "head", "upsample")
@@ -173,7 +173,7 @@ def manifest(index: int) -> dict[str, Any]:
 
 def example(count: int = 3, size: tuple[int, int] = (120, 160), options: GalleryOptions | None = None) -> Any:
     """A whole report of three candidates on `count` images."""
-    collector = Collector([f"scene_{number}" for number in range(count)], options)
+    collector = PredictionCollector([f"scene_{number}" for number in range(count)], options)
     confusion = np.zeros((3, len(CAMVID.classes), len(CAMVID.classes)), np.int64)
     images = [maps(number, size) for number in range(count)]
     for index in range(3):

@@ -3,7 +3,7 @@ import pytest
 
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.report.data import Gallery
-from ffnet_deploy.report.gallery import Collector, GalleryOptions, evenly_spaced
+from ffnet_deploy.report.gallery import GalleryOptions, PredictionCollector, evenly_spaced
 from ffnet_deploy.report.pictures import CHANGES, PixelChange
 from tests.report.examples import NAMES, example, maps, source
 from tests.report.test_pictures import decoded
@@ -13,7 +13,7 @@ SIZE = (60, 90)
 
 
 def collected(count: int, candidates: int = 3, labelled: bool = True, options: GalleryOptions | None = None) -> Gallery:
-    collector = Collector([f"scene_{number}" for number in range(count)], options)
+    collector = PredictionCollector([f"scene_{number}" for number in range(count)], options)
     for index in range(candidates):
         watch = collector.next_candidate()
         for number in range(count):
@@ -48,7 +48,7 @@ def test_panels_hold_what_was_predicted() -> None:
 
 
 def test_agreement_counts_every_pixel_of_every_image_shown_or_not() -> None:
-    collector = Collector(["scene_0", "scene_1", "scene_2"], GalleryOptions(count=1))
+    collector = PredictionCollector(["scene_0", "scene_1", "scene_2"], GalleryOptions(count=1))
     same = pixels = 0
     for index in range(2):
         watch = collector.next_candidate()

@@ -13,7 +13,7 @@ from rich.console import Console
 from ffnet_deploy.core.errors import ConfigError, DataError, OptionError
 from ffnet_deploy.training import datasets
 from ffnet_deploy.training.datasets import CheckLabels, ClassCrop, check_data
-from ffnet_deploy.training.options import Precision, TrainOptions, parse_override
+from ffnet_deploy.training.options import AmpType, TrainOptions, parse_override
 from ffnet_deploy.training.recipe import run_config
 from ffnet_deploy.training.train import dry_run, train
 from tests.training.tiny import NETWORK, tiny_options
@@ -114,14 +114,14 @@ def test_bad_options_are_refused(changes: dict[str, Any]) -> None:
 def test_mixed_precision_without_gpu_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(OptionError, match="needs a CUDA GPU"):
-        run_config(tiny_options(data, tmp_path, amp=Precision.BF16))
+        run_config(tiny_options(data, tmp_path, amp=AmpType.BF16))
 
 
 def test_mixed_precision_and_accumulation_reach_the_optimiser(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    wrapper = run_config(tiny_options(data, tmp_path, amp=Precision.FP16, accumulate=4)).optim_wrapper
+    wrapper = run_config(tiny_options(data, tmp_path, amp=AmpType.FP16, accumulate=4)).optim_wrapper
     assert (wrapper.type, wrapper.dtype, wrapper.loss_scale) == ("AmpOptimWrapper", "float16", "dynamic")
     assert wrapper.accumulative_counts == 4
 
