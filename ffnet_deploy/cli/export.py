@@ -101,16 +101,25 @@ class GraphFlags:
     """What the graph takes: normalised float32 NCHW tensors, or uint8 NHWC images in RGB or BGR order."""
     output: Annotated[OutputKind, choice(OutputKind, GRAPH)] = OutputKind.LOGITS
     """What the graph returns: logits, the label map of their argmax, or softmax probabilities."""
+    rewrite: Annotated[str, option(GRAPH, "NAMES", converter=lowered)] = "auto"
+    """Forms of the decoder with fewer operations and the same result: auto (by measurement for the backend), none, or
+    names with commas between them: squeeze-first, taps-first, matrix-resize, phase-labels, border-labels."""
     onnx: Annotated[Path | None, option(GRAPH, "FILE")] = None
     """Start from this exported graph. Needs no --config and no PyTorch."""
 
-    def options(self, settings: "SegmentorConfig") -> "ExportOptions":
-        """The boundary and form of the graph of the config `settings`."""
+    def options(self, settings: "SegmentorConfig", backend: Backend) -> "ExportOptions":
+        """The boundary and form of the graph of the config `settings`, rewritten for `backend`; says how."""
         from ffnet_deploy.export.onnx import ExportOptions
+        from ffnet_deploy.export.rewrites.choice import Use, choose
 
         height, width = parse_shape(self.shape or default_shape(settings.protocol), self.dynamic)
         batch = parse_batch(self.batch or "1", self.dynamic)
-        return ExportOptions(height, width, batch, self.opset, self.input, self.output)
+        decoder = str(settings.cfg.model.decode_head.type)
+        choice = choose(self.rewrite, Use(backend, settings.name, decoder, self.output, (height.opt, width.opt)))
+        console.print(
+            f"rewrites: {', '.join(name.value for name in choice.rewrites) or 'none'} ({choice.reason})", soft_wrap=True
+        )
+        return ExportOptions(height, width, batch, self.opset, self.input, self.output, choice.rewrites)
 
 
 @dataclass(frozen=True)
@@ -377,7 +386,9 @@ def command(
         )
     settings = load_settings(graph.config)
     lowering = lower_options(precision, calibration, verification, engine)
-    options, images = graph.options(settings), verification.options(settings, data)
+    # graphs of a lower precision are for TensorRT, plain ones for the engine that runs files ending in .onnx
+    backend = engine.backend or (Backend.ONNXRUNTIME if precision.target is None else Backend.TENSORRT)
+    options, images = graph.options(settings, backend), verification.options(settings, data)
     segmentor = open_for_export(settings, graph.checkpoint)
     written = graph.onnx or write_graphs(segmentor, options, target.out, images, lowering)
     finish(written, graph, engine, target, lambda: engine_verification(segmentor, written, images, verification))

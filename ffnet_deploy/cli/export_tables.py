@@ -21,6 +21,11 @@ def show_exported(exported: "Exported") -> None:
     console.print(verification_table(exported))
     worst = max(exported.blocks, key=lambda block: block.relative)
     console.print(f"re-parameterisation: {len(exported.blocks)} blocks, worst {worst.relative:.1e} ({worst.name})")
+    for one in exported.rewrites:
+        console.print(
+            f"{one.name.value}: {one.macs_before / 1e9:.1f} -> {one.macs_after / 1e9:.1f} G multiply-adds, "
+            f"error {one.float64_error:.0e} in float64, {one.float32_error:.0e} in float32"
+        )
     if exported.verification.miou is not None:
         before, after = exported.verification.miou
         console.print(

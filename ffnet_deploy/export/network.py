@@ -78,10 +78,15 @@ class Finish(nn.Module):
             return logits
         enlarged = _enlarge(logits, self.stride)
         if self.output_kind is OutputKind.LABELS:
-            few = logits.shape[1] <= IGNORE_LABEL
-            # TensorRT 8.5 makes uint8 of floats alone; torch traces no uint16: `build_graph` makes it of int32
-            return enlarged.argmax(1).float().to(torch.uint8 if few else torch.int32)
+            return (
+                enlarged.argmax(1).float().to(label_type(logits.shape[1]))
+            )  # TensorRT 8.5 makes uint8 of floats alone
         return enlarged.softmax(1)
+
+
+def label_type(classes: int) -> torch.dtype:
+    """Type of the label maps of a network: torch traces no uint16, which the graph gets in the place of int32."""
+    return torch.uint8 if classes <= IGNORE_LABEL else torch.int32
 
 
 class DeployedUPerHead(nn.Module):

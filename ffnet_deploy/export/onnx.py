@@ -36,6 +36,7 @@ from ffnet_deploy.export.equivalence import BlockError, compare_blocks
 from ffnet_deploy.export.network import DeployedNetwork
 from ffnet_deploy.export.onnx_file import write_graph
 from ffnet_deploy.export.reparameterize import reparameterize
+from ffnet_deploy.export.rewrites import LABEL_FORMS, AppliedRewrite, Rewrite, rewrite
 from ffnet_deploy.segmentor.load import Segmentor
 
 NEWEST_OPSET = 20
@@ -46,6 +47,8 @@ _IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9}
 """ONNX file format of the release that introduced each operator set."""
 _BLOCKS_SIZE = (128, 160)
 """Input (height, width) in pixels of the block-by-block comparison."""
+REWRITE_TOLERANCE = 1e-12
+"""Largest relative error of a rewrite in float64; of label maps the largest share of pixels."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class ExportOptions:
         opset: operator set, 17 to 20.
         input: what the graph takes.
         output: what it gives.
+        rewrites: changes that leave its result as it is, where they find something to replace; at most one of those
+            that make label maps.
     """
 
     height: DimensionRange = DimensionRange(512, 512, 512)  # noqa: RUF009  frozen
@@ -67,12 +72,16 @@ class ExportOptions:
     opset: int = NEWEST_OPSET
     input: InputKind = InputKind.FLOAT
     output: OutputKind = OutputKind.LOGITS
+    rewrites: tuple[Rewrite, ...] = ()
 
     def __post_init__(self) -> None:
         check_multiples("height", self.height)
         check_multiples("width", self.width)
         if self.opset not in _IR_VERSIONS:
             raise OptionError(f"opset must be {OLDEST_OPSET} to {NEWEST_OPSET}: got {self.opset}")
+        forms = [name.value for name in self.rewrites if name in LABEL_FORMS]
+        if len(forms) > 1:
+            raise OptionError(f"{' and '.join(forms)} both make label maps: choose one")
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class Exported:
         manifest: of the JSON file beside it.
         contract: what the graph takes and gives.
         blocks: difference that re-parameterisation made, block by block.
+        rewrites: what was rewritten, with its proof.
         verification: of the written file against the segmentor as published.
     """
 
@@ -91,6 +101,7 @@ class Exported:
     manifest: Path
     contract: Contract
     blocks: tuple[BlockError, ...]
+    rewrites: tuple[AppliedRewrite, ...]
     verification: Verification
 
 
@@ -129,7 +140,8 @@ def export_onnx(
         stopping.check()
 
         progress("tracing and simplifying")
-        files = write_graph(build_graph(segmentor, options), draft.path)
+        network, rewrites = build_network(segmentor, options, x)
+        files = write_graph(trace_network(network, contract_of(segmentor, options), options.opset), draft.path)
         stopping.check()
 
         progress("verifying")
@@ -147,6 +159,11 @@ def export_onnx(
             for block in blocks
             if not block.relative <= tolerance.relative
         ]
+        failures += [
+            f"{one.name.value}: relative error {one.float64_error:.1e} > {REWRITE_TOLERANCE:.0e} in float64"
+            for one in rewrites
+            if not one.float64_error <= REWRITE_TOLERANCE
+        ]
         content = {
             "contract": asdict(contract),
             "opset": options.opset,
@@ -155,6 +172,7 @@ def export_onnx(
                 "worst": worst.name,
                 "worst_relative": worst.relative,
             },
+            "rewrites": [{**asdict(one), "name": one.name.value} for one in rewrites],
             "verification": {"images": verification.source, **result.to_dict()},
         }
         gate = Gate(
@@ -163,7 +181,7 @@ def export_onnx(
             "report it with that folder; to accept the difference, raise --tolerance",
         )
         manifest = artifacts.publish(draft, "onnx", content, gate, files)
-    return Exported(draft.target, manifest, contract, tuple(blocks), result)
+    return Exported(draft.target, manifest, contract, tuple(blocks), rewrites, result)
 
 
 def contract_of(segmentor: Segmentor, options: ExportOptions) -> Contract:
@@ -179,14 +197,29 @@ def build_graph(segmentor: Segmentor, options: ExportOptions) -> onnx.ModelProto
     Raises:
         OptionError: the options do not fit the segmentor.
     """
-    contract = contract_of(segmentor, options)
-    network = DeployedNetwork(segmentor.model, segmentor.config.normalization, options.input, options.output)
-    graph = _trace(network.eval(), contract, options.opset)
+    noise = torch.randn(1, 3, *_BLOCKS_SIZE, generator=torch.Generator().manual_seed(0))
+    network, _ = build_network(segmentor, options, noise)
+    return trace_network(network, contract_of(segmentor, options), options.opset)
+
+
+def build_network(
+    segmentor: Segmentor, options: ExportOptions, x: torch.Tensor
+) -> tuple[DeployedNetwork, tuple[AppliedRewrite, ...]]:
+    """What is traced for `options`, and how it was rewritten, proved on normalised images `x` (batch, 3, H, W)."""
+    network = DeployedNetwork(segmentor.model, segmentor.config.normalization, options.input, options.output).eval()
+    if not options.rewrites:
+        return network, ()
+    return rewrite(network, options.rewrites, options.height, options.width, x)
+
+
+def trace_network(network: DeployedNetwork, contract: Contract, opset: int) -> onnx.ModelProto:
+    """The graph of `network`: traced, simplified, and stamped with its contract."""
+    graph = _trace(network, contract, opset)
     with quiet():
         graph = onnxslim.slim(graph)
-    if options.output is OutputKind.LABELS and len(contract.classes) > IGNORE_LABEL:
+    if contract.output is OutputKind.LABELS and len(contract.classes) > IGNORE_LABEL:
         _make_labels_uint16(graph)
-    return _stamped(graph, contract, options.opset)
+    return _stamped(graph, contract, opset)
 
 
 def _make_labels_uint16(graph: onnx.ModelProto) -> None:

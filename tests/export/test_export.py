@@ -30,7 +30,7 @@ def prebuilt(monkeypatch: pytest.MonkeyPatch, graph_of: GraphOf) -> Callable[[on
     """Makes the pipeline write the graph it is called with; at first the right one of tiny_seg."""
 
     def install(graph: onnx.ModelProto) -> None:
-        monkeypatch.setattr(makers, "build_graph", lambda segmentor, options: graph)
+        monkeypatch.setattr(makers, "trace_network", lambda network, contract, opset: graph)
 
     install(graph_of("tiny_seg", OPTIONS))
     return install

@@ -15,6 +15,7 @@ from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
 from ffnet_deploy.export.onnx_file import write_graph
+from ffnet_deploy.export.rewrites import LABEL_FORMS, Rewrite
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.segmentor.load import Segmentor, open_segmentor
 from tests.conftest import GraphOf
@@ -25,6 +26,7 @@ DYNAMIC = ExportOptions(SIDES, SIDES, DimensionRange(1, 1, 8))
 STATIC = ExportOptions(DimensionRange.fixed(96), DimensionRange.fixed(160))
 UNEVEN = [(32, 32), (96, 160), (224, 352), (32, 416), (160, 64)]
 """Sizes whose thirty-seconds are not multiples of 6, the finest pooling grid."""
+REWRITES = (Rewrite.SQUEEZE_FIRST, Rewrite.TAPS_FIRST, Rewrite.MATRIX_RESIZE)
 PUBLISHED = [
     "upernet_ffnet_2_512_160k_ade20k",
     "upernet_ffnet_3_512_160k_ade20k",
@@ -97,6 +99,58 @@ def test_published_networks_are_exact(name: str, form: str, opset: int, tmp_path
     error = worst_error(segmentor, build_graph(segmentor, replace(options, opset=opset)), sizes, tmp_path)
     print(f"{name}, {form}, opset {opset}: {error:.1e}")
     assert error < 1e-4
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+@pytest.mark.parametrize("form", ["static", "dynamic"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rewritten_graph_is_exact(
+    name: str, form: str, opset: int, tiny: dict[str, Segmentor], graph_of: GraphOf, tmp_path: Path
+) -> None:
+    options, sizes = (STATIC, [(96, 160)]) if form == "static" else (DYNAMIC, UNEVEN)
+    graph = graph_of(name, replace(options, opset=opset, rewrites=REWRITES))
+    assert "Resize" not in {node.op_type for node in graph.graph.node}
+    assert worst_error(tiny[name], graph, sizes, tmp_path) < 1e-5
+
+
+def test_matrices_can_be_told_by_name(graph_of: GraphOf) -> None:
+    """Whoever quantises weights leaves these alone."""
+    graph = graph_of("tiny_upernet", replace(STATIC, rewrites=REWRITES)).graph
+    products = [node for node in graph.node if node.op_type == "MatMul" and "upsampler" in node.name]
+    assert len(products) == 2 * (4 + 3 + 3), "pyramid, top-down path, fusion"
+    assert all(any(name.endswith(".resize_matrix") for name in node.input) for node in products)
+
+
+@pytest.mark.parametrize("form", LABEL_FORMS)
+def test_rewritten_labels_are_those_of_pytorch(
+    form: Rewrite, tiny: dict[str, Segmentor], graph_of: GraphOf, tmp_path: Path
+) -> None:
+    graph = graph_of("tiny_seg", replace(DYNAMIC, output=OutputKind.LABELS, rewrites=(form,)))
+    path = tmp_path / "labels.onnx"
+    write_graph(graph, path)
+    rng = np.random.default_rng(0)
+    with OnnxRuntimeEngine(path) as engine, TorchEngine(tiny["tiny_seg"].model, engine.contract) as reference:
+        for height, width in UNEVEN[:3]:
+            batch = rng.normal(size=(1, 3, height, width)).astype(np.float32)
+            assert (engine.run(batch) == reference.run(batch)).mean() > 0.9999
+
+
+def test_two_forms_of_labels_are_refused() -> None:
+    with pytest.raises(OptionError, match="phase-labels and border-labels both make label maps"):
+        ExportOptions(rewrites=tuple(LABEL_FORMS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [17, 20])
+@pytest.mark.parametrize("form", ["static", "dynamic"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_networks_rewritten_are_exact(name: str, form: str, opset: int, tmp_path: Path) -> None:
+    options, sizes = (STATIC, [(96, 160)]) if form == "static" else (DYNAMIC, UNEVEN)
+    segmentor = random_segmentor(name)
+    graph = build_graph(segmentor, replace(options, opset=opset, rewrites=REWRITES))
+    error = worst_error(segmentor, graph, sizes, tmp_path)
+    print(f"{name}, {form}, opset {opset}, rewritten: {error:.1e}")
+    assert error <= 1e-5
 
 
 @pytest.mark.parametrize("name", FAMILIES)

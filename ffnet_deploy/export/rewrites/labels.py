@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ffnet_deploy.core.contract import OutputKind
-from ffnet_deploy.export.network import Finish
+from ffnet_deploy.export.network import Finish, label_type
 from ffnet_deploy.export.rewrites.matrices import MATRIX_NAME
 
 
@@ -33,7 +33,7 @@ class PhaseLabels(nn.Module):
         self.stride = stride
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Logits (batch, classes, h, w) to uint8 labels (batch, h * stride, w * stride)."""
+        """Logits (batch, classes, h, w) to labels (batch, h * stride, w * stride)."""
         padded = functional.pad(logits, (1, 1, 1, 1), mode="replicate")
         top, down = padded[:, :, :-1], padded[:, :, 1:] - padded[:, :, :-1]
         labels = []
@@ -41,7 +41,7 @@ class PhaseLabels(nn.Module):
             row = top + vertical * down
             left, right = row[..., :-1], row[..., 1:] - row[..., :-1]
             labels += [(left + horizontal * right).argmax(1) for horizontal in phases(self.stride)]
-        return placed(torch.stack(labels, dim=1).to(logits.dtype), self.stride)
+        return placed(torch.stack(labels, dim=1).to(logits.dtype), self.stride, logits.shape[1])
 
     def multiply_adds(self, classes: int, height: int, width: int) -> int:
         """Of matrix products, at most, for labels of height x width pixels: none, it only adds and scales."""
@@ -65,7 +65,7 @@ class BorderLabels(nn.Module):
         self.register_buffer(MATRIX_NAME, torch.tensor(corners))  # multiples of 1 / (4 stride^2): exact
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Logits (batch, classes, h, w) to uint8 labels (batch, h * stride, w * stride)."""
+        """Logits (batch, classes, h, w) to labels (batch, h * stride, w * stride)."""
         corners = functional.pad(logits, (1, 1, 1, 1), mode="replicate")
         batch, classes, height, width = corners.shape
         labels = corners.argmax(1)
@@ -82,7 +82,7 @@ class BorderLabels(nn.Module):
         cell = (image * (height - 1) + row) * (width - 1) + column
         filled = cells.index_put((cell,), inside)
         by_phase = filled.reshape(batch, height - 1, width - 1, self.stride**2).permute(0, 3, 1, 2)
-        return placed(by_phase, self.stride)
+        return placed(by_phase, self.stride, classes)
 
     def multiply_adds(self, classes: int, height: int, width: int) -> int:
         """Of matrix products, at most, for labels of height x width pixels: a border crosses every cell."""
@@ -94,11 +94,11 @@ def phases(stride: int) -> list[float]:
     return [(index + 0.5) / stride for index in range(stride)]
 
 
-def placed(by_phase: Tensor, stride: int) -> Tensor:
-    """uint8 labels (batch, h * stride, w * stride) from those of each phase (batch, stride ** 2, h + 1, w + 1)."""
+def placed(by_phase: Tensor, stride: int, classes: int) -> Tensor:
+    """Labels (batch, h * stride, w * stride) from those of each phase, floats (batch, stride ** 2, h + 1, w + 1)."""
     half = stride // 2
     pixels = functional.pixel_shuffle(by_phase, stride)[:, 0, half:-half, half:-half]
-    return pixels.to(torch.uint8)
+    return pixels.to(label_type(classes))
 
 
 def makes_even_labels(finish: Finish) -> bool:
