@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from ffnet_deploy.benchmark.record import OutputCheck
 from ffnet_deploy.core.contract import Contract, OutputKind
 from ffnet_deploy.core.label_maps import LabelMap, label_type
-from ffnet_deploy.evaluation.resampling import banded_argmax, bilinear_rows, nearest
+from ffnet_deploy.evaluation.finishing import finish
+from ffnet_deploy.evaluation.resampling import nearest
+from ffnet_deploy.evaluation.windows import whole_map
 
 LEAST_AGREEMENT: Mapping[str, float] = {"fp32": 99.5, "fp16": 99.0, "bf16": 97.0, "int8": 90.0, "fp8": 90.0}
 """Pixels, in percent, that must have the baseline's label, by precision. Far wider than what an export is held to: it
@@ -19,17 +21,7 @@ def label_maps(output: NDArray[np.generic], contract: Contract, size: tuple[int,
     """The class of every pixel at `size` (height, width), as (batch, height, width), from a network's output."""
     if contract.output is OutputKind.LABELS:
         return np.stack([nearest(one.astype(label_type(len(contract.classes)), copy=False), size) for one in output])
-    maps = (np.moveaxis(one, 0, -1).astype(np.float32, order="C") for one in output)
-    return np.stack([_largest(scores, size) for scores in maps])
-
-
-def _largest(scores: NDArray[np.float32], size: tuple[int, int]) -> LabelMap:
-    source = (scores.shape[0], scores.shape[1])
-
-    def rows(start: int, stop: int) -> NDArray[np.float32]:
-        return bilinear_rows(lambda first, last: scores[first:last], source, size, start, stop)
-
-    return banded_argmax(rows, scores.shape[2], size)
+    return np.stack([finish([whole_map(one.astype(np.float32, copy=False), size)], size) for one in output])
 
 
 def check_output(

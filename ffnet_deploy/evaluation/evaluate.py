@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffnet_deploy.artifacts import Kind, Outputs
-from ffnet_deploy.core import stopping
-from ffnet_deploy.core.contract import Contract, TestProtocol
+from ffnet_deploy.core.contract import TestProtocol
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.label_maps import LabelMap
@@ -19,7 +18,8 @@ from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
 from ffnet_deploy.evaluation.overlays import write_overlay
-from ffnet_deploy.evaluation.protocol import PredictOptions, check_protocol, predict
+from ffnet_deploy.evaluation.pipeline import StageClock, predict_stream
+from ffnet_deploy.evaluation.protocol import Prediction, PredictOptions, check_protocol
 from ffnet_deploy.evaluation.scores import Scores, confusion_matrix, scores
 
 Watch = Callable[[Sample, NDArray[np.uint8], LabelMap, LabelMap | None], None]
@@ -57,6 +57,7 @@ class Evaluation:
         dataset: what the label values meant.
         split: the part of the data set.
         skipped: images without labels that could not be read, each with the reason.
+        clock: where the time went.
     """
 
     scores: Scores | None
@@ -68,28 +69,20 @@ class Evaluation:
     dataset: str
     split: str
     skipped: tuple[str, ...] = ()
+    clock: StageClock = field(default_factory=StageClock)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``images``, ``seconds``, ``notes``, ``dataset``, ``protocol`` and the keys of `Scores.to_dict`.
-
-        ``skipped`` is there only where images were skipped.
-        """
+        """For JSON: `Scores.to_dict`, ``images``, ``seconds``, ``stages``, ``notes``, ``dataset``, ``protocol``."""
         return {
             **(self.scores.to_dict() if self.scores else {}),
             "images": self.images,
             "seconds": round(self.seconds, 3),
+            "stages": self.clock.to_dict(),
             "notes": list(self.notes),
             "dataset": {"name": self.dataset, "split": self.split},
             "protocol": {**asdict(self.protocol), "ratios": list(self.predict.ratios), "flip": self.predict.flip},
             **({"skipped": list(self.skipped)} if self.skipped else {}),
         }
-
-
-@dataclass
-class _Tally:
-    confusion: NDArray[np.int64]
-    notes: dict[str, None] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -109,7 +102,7 @@ def evaluate(
         dataset: images, labelled or not.
         options: how to score; None for the artefact's own protocol.
         progress: told of the images done.
-        watch: shown every prediction.
+        watch: shown every prediction, in another thread than the caller's.
 
     Raises:
         OptionError: the artefact cannot run what `options` ask for, or a picture would replace something else.
@@ -126,61 +119,47 @@ def evaluate(
         outputs.claim_folder(options.save_images)
         for sample in samples:
             outputs.claim(options.save_images / f"{sample.name}.png", Kind.PICTURE)
-    tally = _Tally(np.zeros((len(contract.classes),) * 2, np.int64))
+    confusion = np.zeros((len(contract.classes),) * 2, np.int64)
+    notes: dict[str, None] = {}
+    skipped: list[str] = []
+    clock = StageClock()
+
+    def read(sample: Sample) -> tuple[NDArray[np.uint8], LabelMap | None]:
+        return dataset.read(sample, len(contract.classes))
+
+    def handle(sample: Sample, image: NDArray[np.uint8], labels: LabelMap | None, prediction: Prediction) -> None:
+        notes.update(dict.fromkeys(prediction.notes))
+        if labels is not None:
+            confusion[...] += confusion_matrix(prediction.labels, labels, len(contract.classes))
+        if options.save_images is not None:
+            write_overlay(options.save_images / f"{sample.name}.png", image, prediction.labels, labels, contract)
+        if watch is not None:
+            watch(sample, image, prediction.labels, labels)
+
+    # a score without one of its labelled images would be another score
+    alone = any(sample.labels is not None for sample in samples) or len(samples) == 1
+    skip = None if alone else lambda error: skipped.append(str(error).partition("\n")[0])
     begin = time.perf_counter()
-    for done, sample in enumerate(samples, 1):
-        stopping.check()
-        _score_one(engine, dataset, sample, protocol, options, tally, watch)
-        progress(f"scoring with {engine.name}", done, len(samples))
-    if len(tally.skipped) == len(samples) > 1:
-        raise DataError(f"none of the {len(samples)} images can be read; the first:\n  {tally.skipped[0]}")
+    stream = predict_stream(
+        engine, samples, read, handle, protocol, options.predict, clock, skip, lambda sample: str(sample.image)
+    )
+    for done, _ in enumerate(stream, 1):
+        progress(f"scoring with {engine.name}", done + len(skipped), len(samples))
+    if skipped and len(skipped) == len(samples):
+        raise DataError(f"none of the {len(samples)} images can be read; the first:\n  {skipped[0]}")
+    labelled = any(sample.labels is not None for sample in samples)
     return Evaluation(
-        scores=_scores(tally, samples, contract),
-        images=len(samples) - len(tally.skipped),
+        scores=scores(confusion, contract.classes) if labelled else None,
+        images=len(samples) - len(skipped),
         seconds=time.perf_counter() - begin,
-        notes=tuple(tally.notes),
+        notes=tuple(notes),
         protocol=protocol,
         predict=options.predict,
         dataset=dataset.name,
         split=dataset.split,
-        skipped=tuple(tally.skipped),
+        skipped=tuple(skipped),
+        clock=clock,
     )
-
-
-def _score_one(
-    engine: Engine,
-    dataset: Dataset,
-    sample: Sample,
-    protocol: TestProtocol,
-    options: EvaluateOptions,
-    tally: _Tally,
-    watch: Watch | None,
-) -> None:
-    contract = engine.contract
-    try:
-        image, labels = dataset.read(sample, len(contract.classes))
-    except DataError as error:
-        if sample.labels is not None or len(dataset) == 1:
-            raise
-        tally.skipped.append(str(error).partition("\n")[0])
-        return
-    try:
-        prediction = predict(engine, image, protocol, options.predict)
-    except DataError as error:
-        raise DataError(f"{sample.image}: {error}") from error
-    tally.notes.update(dict.fromkeys(prediction.notes))
-    if labels is not None:
-        tally.confusion += confusion_matrix(prediction.labels, labels, len(contract.classes))
-    if options.save_images is not None:
-        write_overlay(options.save_images / f"{sample.name}.png", image, prediction.labels, labels, contract)
-    if watch is not None:
-        watch(sample, image, prediction.labels, labels)
-
-
-def _scores(tally: _Tally, samples: tuple[Sample, ...], contract: Contract) -> Scores | None:
-    if all(sample.labels is None for sample in samples):
-        return None
-    return scores(tally.confusion, contract.classes)
 
 
 def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """From an image to its label map on any engine: whole or in windows, at one scale or several, as the papers score."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,14 @@ from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, OutputK
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.label_maps import LabelMap, label_type
 from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.evaluation.finishing import finish
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
-from ffnet_deploy.evaluation.resampling import banded_argmax, nearest
+from ffnet_deploy.evaluation.resampling import nearest
 from ffnet_deploy.evaluation.windows import Box, ScoredWindow, ScoreMap, window_boxes
 
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Ratios of multi-scale evaluation, as published."""
+
 _NOT_FINITE = "the network's output holds NaN or infinity for some images: its precision does not hold its values"
 
 
@@ -91,17 +93,9 @@ def predict(
     """
     protocol, options = protocol or engine.contract.protocol, options or PredictOptions()
     check_protocol(engine.contract, protocol, options)
-    notes, size = _Notes(), (image.shape[0], image.shape[1])
-    if engine.contract.output is OutputKind.LABELS:
-        labels = _label_pass(engine, image, protocol, options, notes)
-    else:
-        passes = list(_tta_passes(engine, image, protocol, options, notes))
-        softmax = engine.contract.output is OutputKind.LOGITS and len(passes) > 1
-        if engine.contract.output is OutputKind.PROBABILITIES:
-            notes.add("probabilities were enlarged in the place of logits, which the published protocol enlarges")
-        rows = partial(_mean_scores, passes, size, softmax)
-        labels = banded_argmax(rows, passes[0].windows[0].scores.shape[2], size)
-    return Prediction(labels, tuple(notes.texts))
+    prepared = prepare(engine.contract, image, protocol, options)
+    (outputs,) = run_network(engine, [prepared], options.batch)
+    return finish_image(engine.contract, prepared, outputs)
 
 
 def check_protocol(contract: Contract, protocol: TestProtocol, options: PredictOptions) -> None:
@@ -136,14 +130,111 @@ def _size(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _tta_passes(
-    engine: Engine, image: NDArray[np.uint8], protocol: TestProtocol, options: PredictOptions, notes: _Notes
-) -> Iterator[ScoreMap]:
+@dataclass(frozen=True)
+class View:
+    """One pass of the network over an image: at one scale, mirrored or not.
+
+    Attributes:
+        size: (height, width) of the image shown to the network.
+        boxes: Windows that cover it.
+        crops: What the network sees of each window, uint8 (height, width, 3) BGR; all of one size.
+        mirrored: Whether the image was mirrored.
+    """
+
+    size: tuple[int, int]
+    boxes: tuple[Box, ...]
+    crops: tuple[NDArray[np.uint8], ...]
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image ready for the network.
+
+    Attributes:
+        size: (height, width) of the image itself.
+        views: The passes over it, in the order in which they are averaged.
+        notes: How they differ from the protocol asked for.
+    """
+
+    size: tuple[int, int]
+    views: tuple[View, ...]
+    notes: tuple[str, ...] = ()
+
+
+def prepare(contract: Contract, image: NDArray[np.uint8], protocol: TestProtocol, options: PredictOptions) -> Prepared:
+    """Resize `image`, uint8 (height, width, 3) BGR, and cut it into the windows that the network sees.
+
+    Raises:
+        OptionError: the artefact cannot run what `protocol` asks for.
+        DataError: the image is too narrow to be resized.
+    """
+    notes, views = _Notes(), []
     for ratio in options.ratios:
-        shown = _shown_image(engine.contract, image, protocol, ratio, notes)
-        yield _score_map(engine, shown, protocol, options.batch, False, notes)
-        if options.flip:
-            yield _score_map(engine, shown[:, ::-1], protocol, options.batch, True, notes)
+        shown = _shown_image(contract, image, protocol, ratio, notes)
+        size = (shown.shape[0], shown.shape[1])
+        boxes = _boxes(size, protocol)
+        if contract.output is OutputKind.LABELS and len(boxes) > 1:
+            raise OptionError(
+                f"sliding windows average scores where they overlap, and this artefact gives labels only ({len(boxes)} "
+                "windows).\n  to do    export it with --output logits, or score it with --mode whole"
+            )
+        accepted = _accepted_size(contract, boxes[0].size)
+        if accepted != boxes[0].size:
+            notes.add(
+                f"windows smaller than the artefact's input ({contract.height}x{contract.width}) were stretched to it"
+            )
+        for mirrored in (False, True) if options.flip else (False,):
+            seen = shown[:, ::-1] if mirrored else shown
+            crops = [seen[box.top : box.bottom, box.left : box.right] for box in boxes]
+            if accepted != boxes[0].size:
+                crops = [resize_image(np.ascontiguousarray(crop), accepted) for crop in crops]
+            views.append(View(size, tuple(boxes), tuple(crops), mirrored))
+    return Prepared((image.shape[0], image.shape[1]), tuple(views), tuple(notes.texts))
+
+
+def run_network(engine: Engine, images: Sequence[Prepared], batch: int) -> list[list[NDArray[np.generic]]]:
+    """The network's output for each window of each image, image by image, in the order of views and windows.
+
+    Windows of equal size run together, `batch` at most, also those of different images.
+    """
+    contract = engine.contract
+    crops = [crop for image in images for view in image.views for crop in view.crops]
+    together = min(max(batch, contract.batch.min), contract.batch.max)
+    outputs: list[NDArray[np.generic]] = []
+    for _, alike in groupby(crops, lambda crop: crop.shape):
+        group = list(alike)
+        for first in range(0, len(group), together):
+            part = group[first : first + together]
+            # artefacts of a fixed batch are fed the last image again where there are too few
+            filled = part + part[-1:] * (contract.batch.min - len(part))
+            outputs.extend(engine.run(network_input(np.stack(filled), contract))[: len(part)])
+    remaining = iter(outputs)
+    return [[next(remaining) for view in image.views for _ in view.crops] for image in images]
+
+
+def finish_image(contract: Contract, image: Prepared, outputs: Sequence[NDArray[np.generic]]) -> Prediction:
+    """The label map of an image from the network's output for each of its windows.
+
+    Raises:
+        ArtifactError: the network's output is not what the artefact's description says.
+    """
+    notes = _Notes(dict.fromkeys(image.notes))
+    if contract.output is OutputKind.LABELS:
+        return Prediction(_own_labels(contract, outputs[0], image.size, notes), tuple(notes.texts))
+    if contract.output is OutputKind.PROBABILITIES:
+        notes.add("probabilities were enlarged in the place of logits, which the published protocol enlarges")
+    remaining = iter(outputs)
+    maps = [
+        ScoreMap(
+            view.size,
+            tuple(ScoredWindow(box, _scores(next(remaining), contract, notes)) for box in view.boxes),
+            view.mirrored,
+        )
+        for view in image.views
+    ]
+    softmax = contract.output is OutputKind.LOGITS and len(maps) > 1
+    return Prediction(finish(maps, image.size, softmax), tuple(notes.texts))
 
 
 def _shown_image(
@@ -191,92 +282,30 @@ def _accepted_side(name: str, sizes: DimensionRange, side: int) -> int:
     )
 
 
-def _score_map(
-    engine: Engine, shown: NDArray[np.uint8], protocol: TestProtocol, batch: int, mirrored: bool, notes: _Notes
-) -> ScoreMap:
-    size = (shown.shape[0], shown.shape[1])
-    boxes = _boxes(size, protocol)
-    scores = [_scores(output, engine.contract, notes) for output in _run_windows(engine, shown, boxes, batch, notes)]
-    windows = tuple(ScoredWindow(box, score) for box, score in zip(boxes, scores, strict=True))
-    return ScoreMap(size, windows, mirrored)
-
-
 def _boxes(size: tuple[int, int], protocol: TestProtocol) -> list[Box]:
     if protocol.mode == "slide" and protocol.crop is not None and protocol.stride is not None:
         return window_boxes(size, protocol.crop, protocol.stride)
     return [Box(0, 0, *size)]
 
 
-def _run_windows(
-    engine: Engine, shown: NDArray[np.uint8], boxes: list[Box], batch: int, notes: _Notes
-) -> Iterator[NDArray[np.generic]]:
-    """The network's output for each box of `shown`, batched; boxes are all of one size."""
-    contract = engine.contract
-    crops = [shown[box.top : box.bottom, box.left : box.right] for box in boxes]
-    accepted = _accepted_size(contract, boxes[0].size)
-    if accepted != boxes[0].size:
-        notes.add(
-            f"windows smaller than the artefact's input ({contract.height}x{contract.width}) were stretched to it"
-        )
-        crops = [resize_image(np.ascontiguousarray(crop), accepted) for crop in crops]
-    together = min(max(batch, contract.batch.min), contract.batch.max)
-    for first in range(0, len(crops), together):
-        part = crops[first : first + together]
-        # artefacts of a fixed batch are fed the last image again where there are too few
-        filled = part + part[-1:] * (contract.batch.min - len(part))
-        yield from engine.run(network_input(np.stack(filled), contract))[: len(part)]
-
-
 def _scores(output: NDArray[np.generic], contract: Contract, notes: _Notes) -> NDArray[np.float32]:
-    """One image's output (classes, height, width) as contiguous float32 (height, width, classes)."""
+    """One image's output (classes, height, width) as float32."""
     if output.ndim != 3 or output.shape[0] != len(contract.classes):
         raise ArtifactError(
             f"the network gives {contract.output.value} of shape {output.shape} for an image; expected "
             f"({len(contract.classes)}, height, width).\n  to do    export it again with ffnet-export"
         )
-    scores = np.ascontiguousarray(np.moveaxis(output, 0, -1), dtype=np.float32)
+    scores = np.asarray(output, dtype=np.float32)
     if not np.isfinite(scores).all():
         notes.add(_NOT_FINITE)
     return scores
 
 
-def _mean_scores(
-    passes: list[ScoreMap], size: tuple[int, int], softmax: bool, start: int, stop: int
-) -> NDArray[np.float32]:
-    total: NDArray[np.float32] | None = None
-    for one in passes:
-        band = one.resized_rows(size, start, stop)
-        if softmax:
-            band = _softmax(band)
-        total = band if total is None else total + band
-    assert total is not None
-    return total / np.float32(len(passes)) if len(passes) > 1 else total
-
-
-def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Softmax over the last axis."""
-    raised: NDArray[np.float32] = scores - scores.max(axis=-1, keepdims=True)
-    np.exp(raised, out=raised)
-    raised /= raised.sum(axis=-1, keepdims=True)
-    return raised
-
-
-def _label_pass(
-    engine: Engine, image: NDArray[np.uint8], protocol: TestProtocol, options: PredictOptions, notes: _Notes
-) -> LabelMap:
+def _own_labels(contract: Contract, output: NDArray[np.generic], size: tuple[int, int], notes: _Notes) -> LabelMap:
     """The label map of an artefact that gives labels itself."""
-    shown = _shown_image(engine.contract, image, protocol, options.ratios[0], notes)
-    boxes = _boxes((shown.shape[0], shown.shape[1]), protocol)
-    if len(boxes) > 1:
-        raise OptionError(
-            f"sliding windows average scores where they overlap, and this artefact gives labels only ({len(boxes)} "
-            "windows).\n  to do    export it with --output logits, or score it with --mode whole"
-        )
-    labels = next(_run_windows(engine, shown, boxes, 1, notes)).astype(
-        label_type(len(engine.contract.classes)), copy=False
-    )
+    labels = output.astype(label_type(len(contract.classes)), copy=False)
     if labels.ndim != 2:
         raise ArtifactError(f"the network gives labels of shape {labels.shape} for an image; expected (height, width)")
-    if labels.shape != image.shape[:2]:
+    if labels.shape != size:
         notes.add("label maps were resized to the images; the published protocol enlarges logits before comparing them")
-    return nearest(labels, (image.shape[0], image.shape[1]))
+    return nearest(labels, size)

@@ -7,14 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.label_maps import LabelMap, label_type
+from ffnet_deploy.core.label_maps import LabelMap
 
 Rows = Callable[[int, int], NDArray[np.float32]]
 """Gives the rows start..stop-1 of a map as float32 (stop - start, width, classes)."""
-
-
-_BAND_VALUES = 500_000
-"""Scores of a band: 2 MB of float32."""
 
 
 class Taps(NamedTuple):
@@ -78,24 +74,8 @@ def bilinear(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
     return bilinear_rows(lambda start, stop: values[start:stop], source, size, 0, size[0])
 
 
-def banded_argmax(rows: Rows, classes: int, size: tuple[int, int]) -> LabelMap:
-    """The class of the highest score at each pixel, `label_type` of `size` (height, width).
-
-    Args:
-        rows: gives rows of the score map at `size`; asked for a band at a time that stays in a processor's cache.
-        classes: number of classes.
-        size: (height, width) of the label map.
-    """
-    labels = np.empty(size, label_type(classes))
-    step = max(_BAND_VALUES // (classes * size[1]), 1)
-    for start in range(0, size[0], step):
-        stop = min(start + step, size[0])
-        labels[start:stop] = rows(start, stop).argmax(axis=-1)
-    return labels
-
-
 def nearest(labels: LabelMap, size: tuple[int, int]) -> LabelMap:
-    """`labels`, (height, width), resized to `size` (height, width), each pixel taking the one at its centre."""
+    """`labels` (height, width), resized to `size` (height, width), each pixel taking the one at its centre."""
     down = (np.arange(size[0]) * 2 + 1) * labels.shape[0] // (2 * size[0])
     across = (np.arange(size[1]) * 2 + 1) * labels.shape[1] // (2 * size[1])
     resized: LabelMap = labels[down[:, None], across]

@@ -1,6 +1,7 @@
 """Sliding windows over an image, and score maps put together from them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,15 +57,19 @@ class ScoredWindow:
 
     Attributes:
         box: where it lies in the image shown to the network.
-        scores: float32 (height, width, classes) at the network's output size.
+        scores: float32 (classes, height, width) at the network's output size.
     """
 
     box: Box
     scores: NDArray[np.float32]
 
+    @cached_property
+    def _classes_last(self) -> NDArray[np.float32]:
+        return np.ascontiguousarray(np.moveaxis(self.scores, 0, -1))
+
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows start..stop-1 of the window, its scores resized to its size: (stop - start, width, classes)."""
-        scores = self.scores
+        scores = self._classes_last
         source = (scores.shape[0], scores.shape[1])
         return bilinear_rows(lambda first, last: scores[first:last], source, self.box.size, start, stop)
 
@@ -89,7 +94,7 @@ class ScoreMap:
         return band[:, ::-1] if self.mirrored else band
 
     def _averaged(self, start: int, stop: int) -> NDArray[np.float32]:
-        classes = self.windows[0].scores.shape[2]
+        classes = self.windows[0].scores.shape[0]
         total = np.zeros((stop - start, self.size[1], classes), np.float32)
         count = np.zeros((stop - start, self.size[1], 1), np.float32)
         for window in self.windows:
@@ -104,3 +109,8 @@ class ScoreMap:
     def resized_rows(self, target: tuple[int, int], start: int, stop: int) -> NDArray[np.float32]:
         """Rows start..stop-1 of the map bilinearly resized to `target` (height, width)."""
         return bilinear_rows(self.rows, self.size, target, start, stop)
+
+
+def whole_map(scores: NDArray[np.float32], size: tuple[int, int]) -> ScoreMap:
+    """The map of one window that shows a whole image of `size` (height, width); scores (classes, height, width)."""
+    return ScoreMap(size, (ScoredWindow(Box(0, 0, *size), scores),))

@@ -148,7 +148,7 @@ def test_labels_do_not_depend_on_the_bands(
     size: tuple[int, int], options: PredictOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = predict(ToyEngine(contract()), picture(*size), options=options).labels
-    monkeypatch.setattr("ffnet_deploy.evaluation.resampling._BAND_VALUES", 11 * size[1] * 5)
+    monkeypatch.setattr("ffnet_deploy.evaluation.finishing.BAND_VALUES", 11 * size[1] * 5)
     assert np.array_equal(predict(ToyEngine(contract()), picture(*size), options=options).labels, whole)
 
 

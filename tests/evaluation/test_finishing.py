@@ -1,0 +1,76 @@
+"""The pruned way to a label map gives what computing every score of every pixel gives."""
+
+import numpy as np
+import pytest
+
+from ffnet_deploy.evaluation.finishing import banded_label_map, composed_taps, finish, pruned_label_map
+from ffnet_deploy.evaluation.resampling import bilinear
+from ffnet_deploy.evaluation.windows import Box, ScoredWindow, ScoreMap, whole_map
+
+SIZES = [
+    # source, shown to the network, image
+    ((16, 24), (64, 96), (60, 91)),
+    ((16, 24), (64, 96), (64, 96)),
+    ((16, 24), (64, 96), (200, 333)),
+    ((16, 24), (64, 96), (23, 31)),
+    ((64, 96), (64, 96), (40, 50)),
+    ((8, 8), (256, 256), (255, 257)),
+    ((1, 5), (32, 160), (30, 170)),
+]
+
+
+def smooth_scores(classes: int, size: tuple[int, int], seed: int) -> np.ndarray:
+    """Scores with regions, as those of a network, and pixels where several classes are close."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(size=(max(size[0] // 4, 1), max(size[1] // 4, 1), classes)).astype(np.float32)
+    scores = bilinear(coarse, size) + 0.1 * rng.normal(size=(*size, classes)).astype(np.float32)
+    return np.ascontiguousarray(np.moveaxis(scores, -1, 0))
+
+
+@pytest.mark.parametrize(("source", "shown", "image"), SIZES)
+@pytest.mark.parametrize("classes", [1, 2, 19, 150])
+def test_pruned_labels_equal_banded_ones(
+    source: tuple[int, int], shown: tuple[int, int], image: tuple[int, int], classes: int
+) -> None:
+    for seed in range(3):
+        scored = whole_map(smooth_scores(classes, source, seed), shown)
+        for one in (scored, ScoreMap(scored.size, scored.windows, mirrored=True)):
+            expected = banded_label_map([one], image)
+            differing = int((pruned_label_map(one, image) != expected).sum())
+            assert differing <= 1e-5 * expected.size, f"{differing} of {expected.size} pixels"
+
+
+def test_noise_without_any_region_is_labelled_the_same() -> None:
+    scores = np.random.default_rng(0).normal(size=(40, 20, 30)).astype(np.float32)
+    scored = whole_map(scores, (80, 120))
+    assert np.array_equal(pruned_label_map(scored, (77, 131)), banded_label_map([scored], (77, 131)))
+
+
+def test_of_equal_scores_the_first_class_wins_in_both_ways() -> None:
+    scored = whole_map(np.zeros((5, 4, 4), np.float32), (16, 16))
+    assert not pruned_label_map(scored, (15, 17)).any() and not banded_label_map([scored], (15, 17)).any()
+
+
+def test_labels_above_255_classes_are_16_bit() -> None:
+    scores = np.zeros((300, 4, 4), np.float32)
+    scores[280] = 1
+    labels = finish([whole_map(scores, (16, 16))], (16, 16))
+    assert labels.dtype == np.uint16 and (labels == 280).all()
+
+
+def test_composed_taps_are_convex_and_equal_two_resizes() -> None:
+    taps = composed_taps((24, 96, 91))
+    assert (taps.weights >= 0).all() and np.allclose(taps.weights.sum(axis=1), 1, atol=1e-6)
+    line = np.random.default_rng(0).normal(size=(1, 24, 1)).astype(np.float32)
+    twice = bilinear(bilinear(line, (1, 96)), (1, 91))[0, :, 0]
+    reach = taps.weights.shape[1]
+    once = (line[0, taps.first[:, None] + np.arange(reach), 0] * taps.weights).sum(axis=1)
+    assert np.abs(once - twice).max() < 1e-6
+
+
+def test_several_windows_are_averaged() -> None:
+    left = ScoredWindow(Box(0, 0, 8, 8), smooth_scores(3, (2, 2), 0))
+    right = ScoredWindow(Box(0, 4, 8, 8), smooth_scores(3, (2, 2), 1))
+    scored = ScoreMap((8, 12), (left, right))
+    expected = scored.rows(0, 8).argmax(axis=-1)
+    assert np.array_equal(finish([scored], (8, 12)), expected)
