@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -17,7 +19,7 @@ from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.cuda import NoDeviceError
-from ffnet_deploy.training.options import AmpType, TrainOptions, parse_override
+from ffnet_deploy.training.options import AmpType, ClassWeights, Logger, TrainOptions, parse_override
 
 app = make_app("ffnet-train", "Train an FFNet segmentor, or fine-tune one on other data.")
 
@@ -28,8 +30,8 @@ class TrainFlags:
 
     config: Annotated[str, option(EVERYDAY, "NAME")]
     """Config name, or a config file (a Python file: it is run)."""
-    data: Annotated[Path | None, option(EVERYDAY, "FOLDER")] = None
-    """Folder of the data set. By default the config's own."""
+    data: Annotated[Path | None, option(EVERYDAY, "PATH")] = None
+    """Data set: its folder, a YOLO .yaml or a COCO .json. The layout is recognised. By default the config's own."""
     load: Annotated[str | None, option(EVERYDAY, "FILE")] = None
     """Weights to start from: a file, 'pretrained' (ImageNet), 'published' or 'bundled'."""
     iterations: Annotated[int | None, option(EVERYDAY, "N")] = None
@@ -38,16 +40,32 @@ class TrainFlags:
     """Images per process and step."""
     work_dir: Annotated[Path | None, option(EVERYDAY, "FOLDER")] = None
     """Folder of the checkpoints and logs. By default work_dirs/CONFIG."""
+    name: Annotated[str | None, option(EVERYDAY, "NAME")] = None
+    """Name of the trained network: of its work folder, config and exports. By default the config's."""
     classes: Annotated[Path | None, option(DATA, "FILE")] = None
-    """Classes of your own data: a text file with 'name r g b' on each line."""
+    """Classes of your own data: 'name r g b' on each line of a file. By default the list that lies with the data."""
+    images_dir: Annotated[str | None, option(DATA, "FOLDER")] = None
+    """Folder of the images below --data, where it is not recognised."""
+    masks_dir: Annotated[str | None, option(DATA, "FOLDER")] = None
+    """Folder of the masks below --data, where it is not recognised."""
+    mask_suffix: Annotated[str | None, option(DATA, "TEXT")] = None
+    """What the name of a mask adds to the name of its image, for instance _mask."""
     workers: Annotated[int | None, option(DATA, "N")] = None
     """Processes that load images, per training process."""
     resume: Annotated[bool, option(SCHEDULE)] = False
     """Continue from the newest intact checkpoint of the work folder."""
     accumulate: Annotated[int, option(SCHEDULE, "N")] = 1
     """Number of steps whose gradients are summed before the weights change."""
+    effective_batch: Annotated[int | None, option(SCHEDULE, "N")] = None
+    """Images that change the weights once: gradients of several steps are summed until there are so many."""
+    class_weights: Annotated[ClassWeights | None, choice(ClassWeights, SCHEDULE)] = None
+    """Weigh classes in the loss by the inverse of their share of the training pixels, capped at 10."""
+    patience: Annotated[int | None, option(SCHEDULE, "N")] = None
+    """End the run when N validations in a row have not raised the best mIoU."""
+    ema: Annotated[bool, option(SCHEDULE)] = False
+    """Validate and save an exponential moving average of the weights."""
     amp: Annotated[AmpType | None, choice(AmpType, SCHEDULE)] = None
-    """Train with automatic mixed precision."""
+    """Train with automatic mixed precision. bf16 also works on CPUs."""
     seed: Annotated[int | None, option(SCHEDULE, "N")] = None
     """Seed of weights, crops and order. By default a random one."""
     compile: Annotated[bool, option(SCHEDULE)] = False
@@ -56,8 +74,10 @@ class TrainFlags:
     """Recompute activations in the backward pass instead of keeping them (activation checkpointing)."""
     set: Annotated[tuple[str, ...], option(SCHEDULE, "KEY=VALUE")] = ()
     """Change a key of the config. May be repeated."""
+    logger: Annotated[tuple[Logger, ...], option(OUTPUT)] = ()
+    """Record the run there too; may be repeated. By default tensorboard, where it is installed."""
     dry_run: Annotated[bool, option(OUTPUT)] = False
-    """Check config and data, take one step and stop."""
+    """Check config and data, take one step, draw eight samples with their labels on a contact sheet, and stop."""
     backend: Annotated[Backend, choice(Backend, ENGINE)] = Backend.TORCH
     """What runs the network: training needs torch."""
     device: Annotated[str | None, option(ENGINE)] = None
@@ -75,19 +95,28 @@ class TrainFlags:
         """
         return TrainOptions(
             config=self.config,
-            work_dir=self.work_dir or Path("work_dirs") / Path(self.config).stem,
+            work_dir=self.work_dir or Path("work_dirs") / (self.name or Path(self.config).stem),
             data=self.data,
             classes=self.classes,
+            images_dir=self.images_dir,
+            masks_dir=self.masks_dir,
+            mask_suffix=self.mask_suffix,
             load=self.load,
             resume=self.resume,
             iterations=self.iterations,
             batch=self.batch,
             workers=self.workers,
             accumulate=self.accumulate,
+            effective_batch=self.effective_batch,
+            class_weights=self.class_weights,
+            patience=self.patience,
+            ema=self.ema,
             amp=self.amp,
             seed=self.seed,
             compile=self.compile,
             save_memory=self.save_memory,
+            name=self.name,
+            loggers=self.logger,
             overrides=dict(parse_override(text) for text in self.set),
         )
 
@@ -133,15 +162,38 @@ def own_console() -> Console:
 
 
 def run(options: TrainOptions) -> int:
-    """Train, and tell how it ended."""
-    result = load_training().train(options, own_console())
+    """Train, and tell how it ended and what comes next."""
+    result, tell = load_training().train(options, own_console()), own_console().print
+    for note in result.notes:
+        tell(note, soft_wrap=True, markup=False)
     if result.best is not None:
-        own_console().print(f"best mIoU {result.best:.2f}")
-    own_console().print(f"checkpoints in {result.work_dir}", soft_wrap=True)
+        tell(f"best mIoU {result.best:.2f}")
+    tell(f"checkpoints in {result.work_dir}", soft_wrap=True, markup=False)
+    if Logger.TENSORBOARD in options.loggers or (not options.loggers and find_spec("tensorboard")):
+        tell(f"records: tensorboard --logdir {shlex.quote(str(result.work_dir))}", soft_wrap=True, markup=False)
     if result.stopped:
         report_note(f"stopped after {result.iterations} iterations; everything is saved: go on with --resume")
         return ExitCode.STOPPED
+    tell("next:")
+    for line in next_commands(options, result.config, result.checkpoint):
+        tell(f"  {line}", soft_wrap=True, markup=False)
     return ExitCode.DONE
+
+
+def next_commands(options: TrainOptions, config: Path, checkpoint: Path) -> list[str]:
+    """Commands that export, score and report what was trained, ready to paste."""
+    source = ["--config", str(config), "--checkpoint", str(checkpoint)]
+    data = ["--data", str(options.data)] if options.data is not None else ["--data", "DATA"]
+    for name in ("images_dir", "masks_dir", "mask_suffix", "classes"):
+        if (value := getattr(options, name)) is not None:
+            data += [f"--{name.replace('_', '-')}", str(value)]
+    artifact = f"export/{config.stem}.onnx"
+    commands = [
+        ["ffnet-export", *source, *data],
+        ["ffnet-eval", "--artifact", artifact, *data],
+        ["ffnet-eval", *source, "--against", artifact, *data, "--html", f"{config.stem}.html"],
+    ]
+    return [shlex.join(command) for command in commands]
 
 
 def show_dry_run(options: TrainOptions) -> int:
@@ -151,9 +203,10 @@ def show_dry_run(options: TrainOptions) -> int:
     for rate, decay, tensors in found.groups:
         table.add_row(f"{rate:.3g}", f"{decay:g}", str(tensors))
     console.print(table)
-    console.print("  ".join(f"{split}: {pairs} pairs" for split, pairs in found.pairs.items()))
     console.print(f"{found.parameters / 1e6:.2f} M parameters, loss {found.loss:.4f} before the first step")
     console.print(f"one step took {found.seconds:.2f} s and {found.memory_mib} MiB")
+    if found.contact_sheet is not None:
+        console.print(f"samples with their labels: {found.contact_sheet}", soft_wrap=True, markup=False)
     if not found.loss < float("inf"):
         report_error("the loss is not finite")
         return ExitCode.FAILED

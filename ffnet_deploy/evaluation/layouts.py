@@ -74,6 +74,19 @@ def find_layout(source: DataSource, split: tuple[str, ...]) -> Layout:
     raise DataError(f"{root} is not laid out as a data set; {LAYOUTS}{_hint(root)}")
 
 
+def is_data_set(path: Path) -> bool:
+    """Whether `path` has the folders or files of a labelled data set; a folder of images and masks mixed has not."""
+    if path.is_file():
+        return path.suffix.lower() in (".yaml", ".yml", ".json")
+    names = [path / name for name in ("", *SPLITS)]
+    pairs = [("leftImg8bit", "gtFine"), *((a, b) for a in IMAGE_FOLDERS for b in MASK_FOLDERS)]
+    if any((folder / a).is_dir() and (folder / b).is_dir() for folder in names for a, b in pairs):
+        return True
+    return coco_file(path, SPLITS["train"]) is not None or any(
+        {"names", "train"} <= read_yaml(one).keys() for one in sorted(path.glob("*.yaml"))
+    )
+
+
 def _find_in_file(source: DataSource, path: Path, split: tuple[str, ...]) -> Layout:
     if path.suffix.lower() in (".yaml", ".yml"):
         return find_yolo(source, path, split)

@@ -29,6 +29,7 @@ from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.precision import PrecisionRecord, Target
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
+from ffnet_deploy.evaluation.layouts import is_data_set
 
 _SEARCHED_FALL = 0.5
 """Share of the fall of mIoU that a search may use up: other images, on which the graph is verified, may lose more."""
@@ -199,7 +200,7 @@ def calibration_images(request: CalibrationRequest, contract: Contract) -> Calib
 
 
 def _dataset(folder: Path, contract: Contract) -> Dataset:
-    if (folder / "leftImg8bit").is_dir() or ((folder / "images").is_dir() and (folder / "annotations").is_dir()):
+    if is_data_set(folder):
         return open_dataset(folder, contract.dataset, split="train")
     return open_images(folder)
 

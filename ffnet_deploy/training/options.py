@@ -21,6 +21,20 @@ class AmpType(str, Enum):
     BF16 = "bf16"
 
 
+class ClassWeights(str, Enum):
+    """How classes are weighed in the loss."""
+
+    AUTO = "auto"
+
+
+class Logger(str, Enum):
+    """Where scalars and sample pictures of a run are recorded, besides its folder."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """A training run.
@@ -39,11 +53,18 @@ class TrainOptions:
         batch: images per process and step, in place of the config's number.
         workers: processes that load images, per training process.
         accumulate: steps whose gradients are summed before the weights change.
-        amp: automatic mixed precision; None: float32.
+        effective_batch: images, of all processes and accumulated steps, that change the weights once; None: as `batch`
+            and `accumulate` say.
+        amp: automatic mixed precision; None: float32. CPUs compute bfloat16 alone.
         seed: of weights, crops and order; None: by chance.
         compile: compile the backbone with torch.compile.
         save_memory: compute activations again in the backward pass in place of keeping them.
         overrides: config keys with dots, and their new values.
+        name: of the network, its config and its exports; None: that of the config.
+        class_weights: weights of the classes in the loss, from their shares of the training pixels; None: the config's.
+        patience: validations without a better mIoU after which the run ends; None: it goes on to its last iteration.
+        ema: validate and save an exponential moving average of the weights.
+        loggers: where the run is recorded besides its folder; empty: TensorBoard, where it is installed.
     """
 
     config: str
@@ -59,17 +80,31 @@ class TrainOptions:
     batch: int | None = None
     workers: int | None = None
     accumulate: int = 1
+    effective_batch: int | None = None
     amp: AmpType | None = None
     seed: int | None = None
     compile: bool = False
     save_memory: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    class_weights: ClassWeights | None = None
+    patience: int | None = None
+    ema: bool = False
+    loggers: tuple[Logger, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("iterations", 1), ("batch", 1), ("workers", 0), ("accumulate", 1), ("seed", 0)):
+        least = {"workers": 0, "seed": 0}
+        for name in ("iterations", "batch", "workers", "accumulate", "effective_batch", "seed", "patience"):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise OptionError(f"--{name} takes a number from {least}: got {value}")
+            if value is not None and value < least.get(name, 1):
+                option = f"--{name.replace('_', '-')}"
+                raise OptionError(f"{option} takes a number from {least.get(name, 1)}: got {value}")
+        if self.effective_batch is not None and self.accumulate > 1:
+            raise OptionError("--effective-batch says how many steps are accumulated: leave out --accumulate")
+        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise OptionError(
+                f"--name takes letters, digits, _, - and dots, as files are named after it: got {self.name!r}"
+            )
         if self.resume and self.load:
             raise OptionError("--resume goes on with its own weights: leave out --load, or start anew without --resume")
         for name in ("classes", "images_dir", "masks_dir", "mask_suffix"):

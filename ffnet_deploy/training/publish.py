@@ -1,7 +1,4 @@
-"""From a finished run to files that can be given away: float16 safetensors, and a card that says how they came about.
-
-``python -m ffnet_deploy.training.publish WORK_DIR OUT.safetensors --data ROOT --command "ffnet-train ..."``
-"""
+"""From a finished run to files that can be given away: float16 safetensors, and a card that tells their origin."""
 
 import json
 import re
@@ -9,27 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
-
-from ffnet_deploy.cli.console import console, make_app, progress_bar, run_command
 from ffnet_deploy.core.errors import CheckpointError
-from ffnet_deploy.core.files import atomic_path, sha256, write_bytes
+from ffnet_deploy.core.files import atomic_path, sha256
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.segmentor.checkpoint import read_checkpoint
-from ffnet_deploy.segmentor.config import config_names, find_config, load_config
 from ffnet_deploy.training.saving import best_in
 
 SHOWN_LINES = 24
 """Lines of the log that a card shows, spread evenly over the run."""
 _TIME = re.compile(r"^(\d{4}/)?\d{2}/\d{2} \d{2}:\d{2}:\d{2}")
-
-app = make_app(
-    "ffnet_deploy.training.publish",
-    "Write the best checkpoint of a run as float16 safetensors, score that file, and write its model card.",
-    "WORK_DIR OUT",
-)
 
 
 @dataclass(frozen=True)
@@ -163,42 +151,11 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def score(config: str, checkpoint: Path, data: Path, split: str) -> Any:
-    """The `Evaluation` of `checkpoint` on the images of `data`."""
+def score(config: str, checkpoint: Path, data: Path, split: str, progress: Progress = no_progress) -> Any:
+    """The `Evaluation` of `checkpoint` on the images of `data`; `progress` is told of the images done."""
     from ffnet_deploy.engines.torch import TorchEngine
     from ffnet_deploy.evaluation.datasets import open_dataset
     from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
 
     engine = TorchEngine.from_config(config, checkpoint)
-    with progress_bar() as progress:
-        return evaluate(engine, open_dataset(data, engine.contract.dataset, None, split), EvaluateOptions(), progress)
-
-
-@app.default
-def command(
-    work_dir: Annotated[Path, Parameter(help="Folder of the finished run.")],
-    out: Annotated[Path, Parameter(help="File to write; its card goes beside it.")],
-    /,
-    *,
-    data: Annotated[Path, Parameter(help="Folder of the data set to score on.")],
-    config: Annotated[str | None, Parameter(help="Config; by default the one named like OUT.")] = None,
-    split: Annotated[str, Parameter(help="Part of the data set.")] = "val",
-    command_line: Annotated[str, Parameter(name="--command", help="That trained the network.")] = "",
-    about_data: Annotated[str, Parameter(help="What it was trained on.")] = "",
-    terms: Annotated[str, Parameter(help="Of the weights' use.")] = "",
-    machine: Annotated[str, Parameter(help="It was trained on.")] = "",
-    notes: Annotated[str, Parameter(help="What else one must know.")] = "",
-) -> None:
-    """Write the best checkpoint of a run as float16 safetensors, score that file, and write its model card."""
-    name = config or out.stem
-    load_config(find_config(name) if name in config_names() else name)
-    metadata = publish(work_dir, out)
-    evaluation = score(name, out, data, split)
-    card = Card(command_line, about_data, terms, machine, notes)
-    text = card_text(Path(name).stem, out, work_dir, card, evaluation, metadata)
-    write_bytes(out.with_suffix(".md"), text.encode())
-    console.print(f"mIoU {evaluation.scores.mean_iou:.2f}; {out} and its card are written", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    run_command(app)
+    return evaluate(engine, open_dataset(data, engine.contract.dataset, None, split), EvaluateOptions(), progress)

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 from uuid import uuid4
@@ -12,9 +13,10 @@ from mmseg.registry import DATASETS
 from ffnet_deploy.core.contract import IGNORE_LABEL
 from ffnet_deploy.core.errors import ConfigError, OptionError
 from ffnet_deploy.core.label_sets import LabelSet
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.segmentor.config import SegmentorConfig, load_config
 from ffnet_deploy.training.datasets import open_split
-from ffnet_deploy.training.options import AmpType, TrainOptions
+from ffnet_deploy.training.options import AmpType, Logger, TrainOptions
 from ffnet_deploy.training.saving import BACKEND, newest_intact
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -50,7 +52,8 @@ INSTEAD = {
     "vis_backends": "--logger",
 }
 """What has an effect in place of keys that a run does not use."""
-_DTYPES = {AmpType.FP16: "float16", AmpType.BF16: "bfloat16"}
+MOST_WEIGHT = 10.0
+"""Limit of `--class-weights auto`: a class that is nearly absent would otherwise decide the loss alone."""
 
 
 def run_config(options: TrainOptions) -> Any:
@@ -79,7 +82,9 @@ def run_config(options: TrainOptions) -> Any:
         newest_intact(options.work_dir)  # before the data is looked at
     describe_data(cfg, options, source)
     describe_schedule(cfg, options)
-    describe_run(cfg, options, source.name)
+    name = options.name or source.name
+    object.__setattr__(cfg, "_filename", f"{name}.py")  # what mmengine saves the config as
+    describe_run(cfg, options, name)
     return cfg
 
 
@@ -175,29 +180,80 @@ def _read_ourselves(dataset: Any, split: str, network: str, options: TrainOption
 def use_own_classes(cfg: Any, labels: LabelSet) -> None:
     """Fit the heads of `cfg` to the classes `labels`; weights that the recipe gives its own classes go."""
     cfg.label_set, cfg.dataset_type = "custom", "FolderDataset"
-    for name in ("decode_head", "auxiliary_head"):
-        head = cfg.model.get(name)
-        if head:
-            head.num_classes = len(labels.classes)
-            if head.loss_decode.pop("class_weight", None):
-                head.loss_decode.avg_non_ignore = True
+    for head in heads(cfg):
+        head.num_classes = len(labels.classes)
+        if head.loss_decode.pop("class_weight", None):
+            head.loss_decode.avg_non_ignore = True
 
 
 def describe_schedule(cfg: Any, options: TrainOptions) -> None:
     """Fit the schedule of `cfg` to the number of iterations, and its optimiser to precision and accumulation."""
     if options.iterations is not None:
         shorten(cfg, options.iterations)
+    loop, hooks = cfg.train_cfg, list(cfg.get("custom_hooks", []))
     # the last iteration is validated, whatever the config says of earlier ones
-    cfg.train_cfg.val_begin = max(min(cfg.train_cfg.get("val_begin", 1), cfg.train_cfg.max_iters), 1)
-    if options.accumulate > 1:
-        cfg.optim_wrapper.accumulative_counts = options.accumulate
-    if options.amp is not None:
+    loop.val_begin = max(min(loop.get("val_begin", 1), loop.max_iters), 1)
+    if options.ema and not any(hook["type"] == "EMAHook" for hook in hooks):
+        # the average spans a twentieth of the run, and begins once the first quarter is done
+        average = {"momentum": min(20 / loop.max_iters, 0.1), "begin_iter": loop.max_iters // 4}
+        hooks.append({"type": "EMAHook", "update_buffers": True, "priority": "NORMAL", **average})
+    if options.patience is not None:
+        stopping = {"monitor": "mIoU", "rule": "greater", "min_delta": 1e-6, "patience": options.patience}
+        hooks.append({"type": "EarlyStoppingHook", **stopping})
+    cfg.custom_hooks = hooks
+    accumulate = accumulated_steps(cfg.train_dataloader.batch_size, options)
+    if accumulate > 1:
+        cfg.optim_wrapper.accumulative_counts = accumulate
+    if options.amp is AmpType.BF16:
+        cfg.optim_wrapper.type = "Bfloat16OptimWrapper"
+    elif options.amp is AmpType.FP16:
         if not torch.cuda.is_available():
-            raise OptionError("--amp needs a CUDA GPU; leave it out to train in float32")
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.dtype = _DTYPES[options.amp]
-        if options.amp is AmpType.FP16:
-            cfg.optim_wrapper.loss_scale = "dynamic"
+            raise OptionError("--amp fp16 needs a CUDA GPU; CPUs train with --amp bf16, or in float32 without --amp")
+        cfg.optim_wrapper.update(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
+
+
+def accumulated_steps(batch: int, options: TrainOptions) -> int:
+    """Steps of `batch` images a process that are accumulated before the weights change.
+
+    Raises:
+        OptionError: `options.effective_batch` is no multiple of the images of one step.
+    """
+    if options.effective_batch is None:
+        return options.accumulate
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if is_distributed() else 1
+    images = batch * processes
+    if options.effective_batch % images:
+        below = max(options.effective_batch // images, 1) * images
+        raise OptionError(
+            f"--effective-batch {options.effective_batch} is no multiple of the {images} images of a step "
+            f"({batch} in each of {processes} processes); the nearest are {below} and {below + images}"
+        )
+    return options.effective_batch // images
+
+
+def weigh_classes(cfg: Any, pixels: Sequence[int]) -> tuple[float, ...]:
+    """Weigh the classes in the losses of `cfg` by the inverse of their share of the training pixels.
+
+    Weights are at most `MOST_WEIGHT` times that of an average pixel, whose weight is 1; classes without pixels weigh 1.
+
+    Args:
+        cfg: of the run.
+        pixels: number of training pixels of each class.
+    """
+    total = max(sum(pixels), 1)
+    shares = [count / total for count in pixels]
+    weights = [min(1 / (len(shares) * share), MOST_WEIGHT) if share else 1.0 for share in shares]
+    mean = sum(share * weight for share, weight in zip(shares, weights, strict=True)) or 1.0
+    weights = [round(weight / mean, 4) for weight in weights]
+    for head in heads(cfg):
+        # mmseg averages over the weights of the labelled pixels, as long as avg_non_ignore is False
+        head.loss_decode.update(class_weight=weights, avg_non_ignore=False)
+    return tuple(weights)
+
+
+def heads(cfg: Any) -> list[Any]:
+    """The settings of the heads of the network that `cfg` describes."""
+    return [cfg.model[name] for name in ("decode_head", "auxiliary_head") if cfg.model.get(name)]
 
 
 def shorten(cfg: Any, iterations: int) -> None:
@@ -228,7 +284,7 @@ def describe_run(cfg: Any, options: TrainOptions, name: str) -> None:
         describe_processes(cfg)
     cfg.default_hooks.checkpoint.backend_args = {"backend": BACKEND}
     cfg.torch_compile, cfg.save_memory = options.compile, options.save_memory
-    cfg.visualizer = {"type": "SegLocalVisualizer", "vis_backends": _records()}
+    cfg.visualizer = {"type": "SegLocalVisualizer", "vis_backends": _records(options, name)}
     if options.resume:
         cfg.resume, cfg.load_from = True, str(newest_intact(options.work_dir)[0])
     elif cfg.get("resume"):  # the saved config of a resumed run: this one is another
@@ -244,6 +300,19 @@ def describe_processes(cfg: Any) -> None:
         cfg.model_wrapper_cfg["device_ids"] = None
 
 
-def _records() -> list[dict[str, Any]]:
-    names = ["LocalVisBackend"] + (["TensorboardVisBackend"] if find_spec("tensorboard") else [])
-    return [{"type": name} for name in names]
+def _records(options: TrainOptions, name: str) -> list[dict[str, Any]]:
+    """Settings of what records the run: its folder always, and the loggers asked for.
+
+    Raises:
+        MissingPackageError: a logger is not installed.
+    """
+    loggers = options.loggers or ((Logger.TENSORBOARD,) if find_spec("tensorboard") else ())
+    for logger in loggers:
+        extra = "train" if logger is Logger.TENSORBOARD else logger.value
+        optional(logger.value, extra=extra, purpose=f"--logger {logger.value}")
+    settings: dict[Logger, dict[str, Any]] = {
+        Logger.TENSORBOARD: {"type": "TensorboardVisBackend"},
+        Logger.WANDB: {"type": "WandbVisBackend", "init_kwargs": {"project": "ffnet-deploy", "name": name}},
+        Logger.MLFLOW: {"type": "MLflowVisBackend", "exp_name": "ffnet-deploy", "run_name": name},
+    }
+    return [{"type": "LocalVisBackend"}, *(settings[logger] for logger in loggers)]

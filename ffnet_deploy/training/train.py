@@ -4,7 +4,7 @@ import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,8 @@ from mmengine.hooks import Hook
 from rich.console import Console
 
 import ffnet_deploy.models
-import ffnet_deploy.training.rates  # noqa: F401  these register what configs name
+import ffnet_deploy.training.optimizer  # noqa: F401  these register what configs name
+from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.core.errors import CheckpointError, ConfigError, DataError, FFNetDeployError, OptionError
 from ffnet_deploy.core.files import make_folder
 from ffnet_deploy.core.label_sets import LabelSet
@@ -36,9 +37,9 @@ from ffnet_deploy.training.hooks import (
 )
 from ffnet_deploy.training.network import InitialWeights, fit_weights
 from ffnet_deploy.training.options import TrainOptions
-from ffnet_deploy.training.recipe import is_distributed, run_config
+from ffnet_deploy.training.recipe import is_distributed, run_config, weigh_classes
 from ffnet_deploy.training.runner import RandomStateHook, TrainRunner
-from ffnet_deploy.training.saving import checkpoints_in, newest_intact
+from ffnet_deploy.training.saving import best_in, checkpoints_in, newest_intact
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,18 @@ class Training:
         iterations: done in all.
         stopped: by a signal, before the end.
         best: validation mIoU in percent of the best checkpoint; None: not validated.
+        config: the whole config of the run.
+        checkpoint: the best checkpoint by validation, or the last one.
+        notes: what else is to be known of it, in words.
     """
 
     work_dir: Path
     iterations: int
     stopped: bool
     best: float | None
+    config: Path = Path()
+    checkpoint: Path = Path()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,14 +102,17 @@ def train(options: TrainOptions, console: Console) -> Training:
             "  to do    go on with it by --resume, or give another --work-dir"
         )
     cfg = run_config(options)
-    tell_data(check_data(cfg), console)
+    data = check_data(cfg)
+    tell_data(data, console)
+    if options.class_weights is not None:
+        tell_weights(weigh_classes(cfg, data["train"].pixels), data["train"], console)
     make_folder(options.work_dir)
     if options.resume:
         tell_resume(options.work_dir, console)
     request = StopRequest()
     with processes():
         runner = build_runner(cfg)
-        runner.initial = initial_weights(options.load, runner, console)
+        runner.initial = initial_weights(options, runner, console)
         live = LiveLineHook(console, interval=runner.cfg.default_hooks.logger.get("interval", 50))
         for hook in (FiniteLossHook(), RandomStateHook(), SamplesHook(), live, StopHook(request)):
             runner.register_hook(hook, priority=hook.priority)
@@ -111,8 +121,20 @@ def train(options: TrainOptions, console: Console) -> Training:
                 run_to_end(runner, request)
         finally:
             live.close()
+    notes: tuple[str, ...] = ()
+    if runner.iter < runner.max_iters and request.signal is None:
+        save_now(runner, runner.iter)
+        notes = (f"ended early: mIoU has not risen in {options.patience} validations",)
     best = runner.message_hub.runtime_info.get("best_score")
-    return Training(options.work_dir, runner.iter, request.signal is not None, None if best is None else float(best))
+    return Training(
+        options.work_dir,
+        runner.iter,
+        request.signal is not None,
+        None if best is None else float(best),
+        options.work_dir / Path(runner.cfg.filename).name,
+        best_in(options.work_dir),
+        notes,
+    )
 
 
 @contextmanager
@@ -134,6 +156,12 @@ def tell_data(splits: Mapping[str, DataSummary], console: Console) -> None:
             console.print(line, soft_wrap=True, markup=False)
     for warning in splits["train"].warnings():
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
+
+
+def tell_weights(weights: Sequence[float], data: DataSummary, console: Console) -> None:
+    """Say what each class weighs in the loss."""
+    pairs = zip(data.classes, weights, strict=True)
+    console.print("class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs), markup=False)
 
 
 def tell_resume(work_dir: Path, console: Console) -> None:
@@ -174,11 +202,12 @@ def quiet_building() -> Iterator[None]:
         yield
 
 
-def initial_weights(source: str | None, runner: TrainRunner, console: Console) -> InitialWeights | None:
-    """What `source` (a file, ``"published"``, ``"bundled"`` or ``"pretrained"``) gives the network of `runner`."""
+def initial_weights(options: TrainOptions, runner: TrainRunner, console: Console) -> InitialWeights | None:
+    """What `options.load` gives the network of `runner`; None where nothing is loaded."""
+    source = options.load
     if source is None:
         return None
-    path = _pretrained(runner) if source == "pretrained" else resolve_checkpoint(source, Path(runner.cfg.filename).stem)
+    path = _pretrained(runner) if source == "pretrained" else resolve_checkpoint(source, Path(options.config).stem)
     model = runner.model.module if hasattr(runner.model, "module") else runner.model
     weights = fit_weights(model, read_checkpoint(path))
     for line in weights.notes():
@@ -256,15 +285,18 @@ def dry_run(options: TrainOptions, console: Console) -> DryRun:
         cfg = run_config(replace(options, work_dir=Path(folder), resume=False))
         data = check_data(cfg)
         tell_data(data, console)
+        if options.class_weights is not None:
+            tell_weights(weigh_classes(cfg, data["train"].pixels), data["train"], console)
         sheet = None
         if cfg.train_dataloader.dataset.type == "FolderDataset":
             classes = LabelSet(tuple(cfg.metainfo["classes"]), tuple(tuple(c) for c in cfg.metainfo["palette"]))
             sheet = options.work_dir.with_name(f"{options.work_dir.name}.samples.png")
+            Outputs(options.data, options.classes).claim(sheet, Kind.PICTURE)
             write_contact_sheet(sheet, open_split(cfg.train_dataloader.dataset), classes)
         cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # validation is built, but not run
         cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
         runner, step = build_runner(cfg), _OneStep()
-        runner.initial = initial_weights(options.load, runner, console)
+        runner.initial = initial_weights(options, runner, console)
         runner.register_hook(step, priority="VERY_LOW")
         run_to_end(runner, StopRequest())
     parameters = sum(parameter.numel() for parameter in runner.model.parameters())

@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -5,8 +6,10 @@ import pytest
 
 pytest.importorskip("mmseg")
 
+from ffnet_deploy.cli import evaluate, export
 from ffnet_deploy.cli.console import ExitCode
 from ffnet_deploy.cli.train import app
+from ffnet_deploy.training.options import AmpType, ClassWeights, Logger
 from ffnet_deploy.training.train import DryRun, Training
 from tests.commands import Result, invoke
 
@@ -22,7 +25,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def dry_run(wanted: Any, console: Any) -> DryRun:
         options.append(wanted)
-        return DryRun({"train": 3, "val": 2}, 2_000_000, ((1e-3, 0.05, 10),), 2.1, 0.5, 600)
+        return DryRun(
+            {"train": 3, "val": 2}, 2_000_000, ((1e-3, 0.05, 10),), 2.1, 0.5, 600, Path("work_dirs/camvid.samples.png")
+        )
 
     monkeypatch.setattr("ffnet_deploy.training.train.train", train)
     monkeypatch.setattr("ffnet_deploy.training.train.dry_run", dry_run)
@@ -47,6 +52,33 @@ def test_options_reach_the_training(asked: list[Any], tmp_path: Path) -> None:
     assert options.overrides == {"optim_wrapper.optimizer.lr": 1e-4, "train_cfg.val_interval": 5}
 
 
+def test_the_options_of_own_data_and_schedule_reach_the_training(asked: list[Any], tmp_path: Path) -> None:
+    result = call(
+        "--config", "ffnet_seg_nano_camvid", "--data", str(tmp_path), "--images-dir", "photos", "--masks-dir", "truth",
+        "--mask-suffix", "_mask", "--name", "roofs", "--effective-batch", "16", "--class-weights", "AUTO",
+        "--patience", "3", "--ema", "--amp", "bf16", "--logger", "tensorboard", "--logger", "wandb",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    options = asked[0]
+    assert (options.images_dir, options.masks_dir, options.mask_suffix) == ("photos", "truth", "_mask")
+    assert options.work_dir == Path("work_dirs/roofs") and options.name == "roofs"
+    assert (options.effective_batch, options.patience, options.ema) == (16, 3, True)
+    assert options.class_weights is ClassWeights.AUTO and options.amp is AmpType.BF16
+    assert options.loggers == (Logger.TENSORBOARD, Logger.WANDB)
+    assert "tensorboard --logdir work_dirs/roofs" in result.output
+
+
+def test_the_next_commands_are_ones_that_exist(asked: list[Any], tmp_path: Path) -> None:
+    result = call("--config", "ffnet_seg_nano_camvid", "--data", str(tmp_path / "my data"), "--mask-suffix", "_mask")
+    lines = [shlex.split(line) for line in result.output.partition("next:")[2].splitlines() if line.strip()]
+    assert [line[0] for line in lines] == ["ffnet-export", "ffnet-eval", "ffnet-eval"]
+    for command, *words in lines:
+        help_page = invoke({"ffnet-export": export.app, "ffnet-eval": evaluate.app}[command], "--help").output
+        for word in words:
+            assert not word.startswith("--") or word in help_page, f"{command} has no {word}"
+        assert str(tmp_path / "my data") in words
+
+
 def test_a_run_stopped_by_a_signal_says_how_to_go_on(asked: list[Any]) -> None:
     result = call("--config", "ffnet_seg_nano_camvid", "--seed", "13")
     assert result.exit_code == ExitCode.STOPPED == 4
@@ -56,7 +88,7 @@ def test_a_run_stopped_by_a_signal_says_how_to_go_on(asked: list[Any]) -> None:
 def test_dry_run_shows_what_would_be_trained(asked: list[Any]) -> None:
     result = call("--config", "ffnet_seg_nano_camvid", "--dry-run")
     assert result.exit_code == 0, result.output
-    for word in ("train: 3 pairs", "val: 2 pairs", "2.00 M parameters", "0.001", "600 MiB"):
+    for word in ("2.00 M parameters", "0.001", "600 MiB", "work_dirs/camvid.samples.png"):
         assert word in result.output
 
 

@@ -104,7 +104,18 @@ def test_class_crops_hold_rare_classes_more_often() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"iterations": 0}, {"batch": 0}, {"accumulate": 0}, {"workers": -1}, {"resume": True, "load": "x.pth"}]
+    "changes",
+    [
+        {"iterations": 0},
+        {"batch": 0},
+        {"accumulate": 0},
+        {"workers": -1},
+        {"effective_batch": 0},
+        {"patience": 0},
+        {"name": "../x"},
+        {"name": ""},
+        {"resume": True, "load": "x.pth"},
+    ],
 )
 def test_bad_options_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
@@ -113,8 +124,8 @@ def test_bad_options_are_refused(changes: dict[str, Any]) -> None:
 
 def test_mixed_precision_without_gpu_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(OptionError, match="needs a CUDA GPU"):
-        run_config(tiny_options(data, tmp_path, amp=AmpType.BF16))
+    with pytest.raises(OptionError, match="fp16 needs a CUDA GPU"):
+        run_config(tiny_options(data, tmp_path, amp=AmpType.FP16))
 
 
 def test_mixed_precision_and_accumulation_reach_the_optimiser(

@@ -28,3 +28,25 @@ def test_two_processes_learn_as_one_with_the_same_total_batch(data: Path, tmp_pa
     worst = np.abs(one - two).max()
     assert len(one) == len(two) == 20
     assert worst < 1e-3, f"losses differ by {worst:.1e}: {one} against {two}"
+
+
+@pytest.mark.slow
+def test_two_nodes_of_one_process_learn_as_one(data: Path, tmp_path: Path) -> None:
+    """Two torchrun launchers, each a node of its own, meet at one address; both run on this machine."""
+    one = mean_losses(data, tmp_path / "one", 1, 4)
+    out = tmp_path / "nodes"
+    out.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    nodes = []
+    for rank in range(2):
+        meeting = ["--nnodes", "2", "--node-rank", str(rank), "--master-addr", "127.0.0.1", "--master-port", "29613"]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", *meeting]
+        command = [*torchrun, "-m", MODULE, str(data), str(out), "2"]
+        nodes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+    for node in nodes:
+        _, told = node.communicate(timeout=500)
+        assert node.returncode == 0, told[-3000:]
+    two = np.mean([json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)], axis=0)
+    worst = np.abs(one - two).max()
+    print(f"losses differ by {worst:.1e} at most")
+    assert len(one) == len(two) == 20 and worst < 1e-3

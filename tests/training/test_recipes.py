@@ -10,7 +10,7 @@ from torch import nn
 from ffnet_deploy.core.errors import ConfigError
 from ffnet_deploy.segmentor.building import build_segmentor
 from ffnet_deploy.segmentor.config import load_config
-from ffnet_deploy.training import rates
+from ffnet_deploy.training.optimizer import layer_of
 
 ITERATIONS, WARM_UP = 160_000, 1500
 DECAYED = {  # config: rate, weight decay, layers, decay per layer
@@ -106,9 +106,9 @@ def test_drop_path_crop_and_augmentation_are_the_published_ones(name: str) -> No
 
 
 def test_num_layers_cover_the_third_stage() -> None:
-    assert rates.layer_of("backbone.stages.2.27.x", 12) == 12
-    assert rates.layer_of("backbone.stages.3.0.x", 12) == 12
-    assert rates.layer_of("backbone.patch_embed.0.c.weight", 12) == 13
+    assert layer_of("backbone.stages.2.27.x", 12) == 12
+    assert layer_of("backbone.stages.3.0.x", 12) == 12
+    assert layer_of("backbone.patch_embed.0.c.weight", 12) == 13
 
 
 @pytest.mark.parametrize("kind", ["stage_wise", "layerwise"])

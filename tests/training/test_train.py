@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from rich.console import Console
@@ -17,6 +18,7 @@ from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.segmentor.load import load_segmentor
 from ffnet_deploy.training import saving
 from ffnet_deploy.training.hooks import TrainingError
+from ffnet_deploy.training.options import AmpType, ClassWeights
 from ffnet_deploy.training.train import dry_run, train
 from tests.training.tiny import tiny_options
 
@@ -183,3 +185,72 @@ def test_fine_tuning_to_other_classes_starts_the_classifier_anew(data: Path, fin
     told = console.export_text()
     assert "starts anew, other shape: decode_head.conv_seg" in told
     assert read_checkpoint(tmp_path / "run" / "iter_4.pth").tensors["decode_head.conv_seg.weight"].shape[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "bound"),
+    [({"amp": AmpType.BF16}, 0.05), ({"batch": 2, "effective_batch": 4}, 0.8), ({"ema": True}, 1e-5)],
+)
+def test_recipes_for_small_machines_train(
+    changes: dict[str, Any], bound: float, data: Path, finished: Path, tmp_path: Path
+) -> None:
+    """bfloat16 on the CPU, half the batch twice as often, averaged weights: the losses stay near the plain run's."""
+    result = train(tiny_options(data, tmp_path / "run", **changes), Console(quiet=True))
+    worst = max(abs(losses(tmp_path / "run")[step] - loss) for step, loss in losses(finished).items())
+    print(f"{changes}: losses differ by {worst:.1e} at most")
+    assert result.best is not None and worst < bound
+
+
+def test_bfloat16_is_really_computed_in(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = set()
+    forward = torch.nn.Conv2d.forward
+
+    def noting(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = forward(self, x)
+        kinds.add(y.dtype)
+        return y
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", noting)
+    dry_run(tiny_options(data, tmp_path / "run", amp=AmpType.BF16), Console(quiet=True))
+    assert kinds == {torch.bfloat16}
+
+
+def test_a_run_that_no_longer_improves_ends_early(data: Path, tmp_path: Path) -> None:
+    overrides = {"optim_wrapper.optimizer.lr": 0.0, "train_cfg.val_interval": 1}
+    options = tiny_options(data, tmp_path / "run", iterations=20, patience=2, overrides=overrides)
+    result = train(options, Console(quiet=True))
+    assert result.iterations < 20 and "ended early" in result.notes[0]
+    assert (tmp_path / "run" / f"iter_{result.iterations}.pth").is_file()
+
+
+def test_a_name_keeps_two_fine_tunings_apart(data: Path, tmp_path: Path) -> None:
+    result = train(tiny_options(data, tmp_path / "run", iterations=1, name="roofs"), Console(quiet=True))
+    assert result.config == tmp_path / "run" / "roofs.py"
+    assert load_config(result.config).name == "roofs"
+    assert load_segmentor(result.config, result.checkpoint).decode_head.num_classes == 3
+
+
+def test_automatic_class_weights_reach_the_loss(data: Path, tmp_path: Path) -> None:
+    console = Console(record=True, file=open(os.devnull, "w"), width=200)  # noqa: SIM115, PTH123
+    result = train(tiny_options(data, tmp_path / "run", iterations=1, class_weights=ClassWeights.AUTO), console)
+    weights = load_config(result.config).cfg.model.decode_head.loss_decode.class_weight
+    assert weights[1] == max(weights) and f"box {weights[1]:.2f}" in console.export_text()
+
+
+@HOOKS.register_module()
+class StopInValidationHook(Hook):  # type: ignore[misc]
+    def after_val_iter(self, runner: Any, batch_idx: int, **kwargs: Any) -> None:
+        if batch_idx == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_while_validating_is_told_at_once_and_saves(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = with_hook({"type": "StopInValidationHook"}, **{"train_cfg.val_interval": 1})
+    result = train(tiny_options(data, tmp_path, iterations=8, overrides=overrides), Console(quiet=True))
+    assert result.stopped and result.iterations == 1 and result.best is None
+    assert (tmp_path / "iter_1.pth").is_file()
+    assert "stopping after this step, saving" in capfd.readouterr().err
+    resumed = train(tiny_options(data, tmp_path, iterations=2, resume=True), Console(quiet=True))
+    assert resumed.iterations == 2 and resumed.best is not None

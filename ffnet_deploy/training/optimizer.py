@@ -1,10 +1,13 @@
-"""Layer-wise learning rates: the nearer to the image, the slower (the published rule of the UPerNet recipes)."""
+"""How weights are updated: learning rates layer by layer (UPerNet's published rule), and bfloat16 forward passes."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from mmengine.optim import DefaultOptimWrapperConstructor
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+import torch
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from ffnet_deploy.core.errors import ConfigError
@@ -68,3 +71,15 @@ class FFNetLearningRateDecayOptimizerConstructor(DefaultOptimWrapperConstructor)
             group["params"].append(parameter)
             group["param_names"].append(name)
         params.extend(groups.values())
+
+
+@OPTIM_WRAPPERS.register_module()
+class Bfloat16OptimWrapper(OptimWrapper):  # type: ignore[misc]
+    """`OptimWrapper` whose forward passes run under bfloat16 autocast, on GPUs and CPUs; gradients need no scaling."""
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """The context of a forward pass of `model`."""
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+            yield

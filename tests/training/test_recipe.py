@@ -1,0 +1,62 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ffnet_deploy.core.errors import MissingPackageError, OptionError
+from ffnet_deploy.training import recipe
+from ffnet_deploy.training.options import Logger
+from ffnet_deploy.training.recipe import run_config, weigh_classes
+from tests.training.tiny import tiny_options
+
+
+def test_the_effective_batch_is_reached_by_accumulation(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steps(**options: Any) -> int:
+        found = run_config(tiny_options(data, tmp_path, batch=2, **options)).optim_wrapper
+        return int(found.get("accumulative_counts", 1))
+
+    assert steps(effective_batch=16) == 8 and steps(effective_batch=2) == 1 and steps(accumulate=3) == 3
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert steps(effective_batch=16) == 2
+    with pytest.raises(OptionError, match=r"no multiple of the 8 images of a step.*the nearest are 8 and 16"):
+        steps(effective_batch=12)
+    with pytest.raises(OptionError, match="leave out --accumulate"):
+        tiny_options(data, tmp_path, effective_batch=16, accumulate=2)
+
+
+def test_class_weights_are_inverse_shares_with_a_limit(data: Path, tmp_path: Path) -> None:
+    cfg = run_config(tiny_options(data, tmp_path))
+    pixels = np.array([6000, 3000, 999, 1, 0])
+    weights = np.array(weigh_classes(cfg, pixels.tolist()))
+    shares = pixels / pixels.sum()
+    assert np.isclose((shares * weights).sum(), 1, atol=1e-3)
+    assert np.isclose(weights[1] / weights[0], 2, atol=1e-3) and np.isclose(
+        weights[2] / weights[1], 3000 / 999, atol=0.01
+    )
+    assert np.isclose(weights[3], 10 * (shares[0] * 5 * weights[0]), rtol=1e-3), "the rarest class is capped"
+    assert cfg.model.decode_head.loss_decode.class_weight == weights.tolist()
+    assert cfg.model.decode_head.loss_decode.avg_non_ignore is False
+
+
+def test_a_logger_that_is_not_installed_is_told(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingPackageError, match=r"--logger wandb needs the package wandb[\s\S]*pip install"):
+        run_config(tiny_options(data, tmp_path, loggers=(Logger.WANDB,)))
+    monkeypatch.setattr(recipe, "optional", lambda *args, **kwargs: None)
+    cfg = run_config(tiny_options(data, tmp_path, loggers=(Logger.WANDB, Logger.MLFLOW), name="mine"))
+    kinds = [backend["type"] for backend in cfg.visualizer["vis_backends"]]
+    assert kinds == ["LocalVisBackend", "WandbVisBackend", "MLflowVisBackend"]
+    assert cfg.visualizer["vis_backends"][1]["init_kwargs"]["name"] == "mine"
+
+
+def test_the_average_of_the_weights_is_added_once(data: Path, tmp_path: Path) -> None:
+    cfg = run_config(tiny_options(data, tmp_path, iterations=400, ema=True))
+    (hook,) = cfg.custom_hooks
+    assert (hook["type"], hook["begin_iter"], hook["momentum"]) == ("EMAHook", 100, 0.05)
+    packaged = tiny_options(
+        data, tmp_path, ema=True, overrides={"custom_hooks": [{"type": "EMAHook", "momentum": 0.3}]}
+    )
+    assert [hook["momentum"] for hook in run_config(packaged).custom_hooks] == [0.3]
