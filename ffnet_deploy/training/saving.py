@@ -105,6 +105,12 @@ def load_state(filename: str, map_location: Any = None) -> dict[str, Any]:
     return state
 
 
+def iterations_of(path: Path) -> int | None:
+    """Iterations that the run which wrote the checkpoint `path` has in all; None where it does not say."""
+    told = load_state(str(path)).get("message_hub", {}).get("runtime_info", {}).get("max_iters")
+    return told if isinstance(told, int) and told > 0 else None
+
+
 def _history(stored: Any) -> Any:
     """The log history `stored` as mmengine's own type; other values as they are, which mmengine skips."""
     if not isinstance(stored, LogHistory):

@@ -106,6 +106,9 @@ def train(options: TrainOptions, console: Console) -> Training:
     tell_data(data, console)
     if options.class_weights is not None:
         tell_weights(weigh_classes(cfg, data["train"].pixels), data["train"], console)
+    if options.iterations is None and options.load is not None:
+        steps, images = cfg.train_cfg.max_iters, data["train"].pairs
+        console.print(f"{steps} iterations for {images} images; --iterations N takes another number", soft_wrap=True)
     make_folder(options.work_dir)
     if options.resume:
         tell_resume(options.work_dir, console)

@@ -10,7 +10,7 @@ import numpy as np
 CLASSES = ("ground", "box", "background")
 COLOURS = ((90, 60, 30), (200, 40, 40), (0, 0, 0))
 LISTED = "".join(f"{name} {r} {g} {b}\n" for name, (r, g, b) in zip(CLASSES, COLOURS, strict=True))
-COUNT, HEIGHT, WIDTH = 12, 48, 64
+COUNT, HEIGHT, WIDTH = 12, 64, 96
 
 Box = tuple[int, int, int, int, int]
 """Class, left, top, right and bottom, right and bottom excluded."""
@@ -22,7 +22,7 @@ def boxes(number: int) -> list[Box]:
 
 
 def truth(number: int) -> np.ndarray:
-    """Labels of image `number`, uint8 (48, 64), painted box by box."""
+    """Labels of image `number`, uint8 (64, 96), painted box by box."""
     labels = np.full((HEIGHT, WIDTH), 2, np.uint8)
     for label, left, top, right, bottom in boxes(number):
         labels[top:bottom, left:right] = label

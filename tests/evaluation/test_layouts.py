@@ -138,7 +138,7 @@ def rewrite(path: Path, text: str) -> None:
 
 
 def repaint(path: Path) -> None:
-    cv2.imwrite(str(path), np.full((48, 64, 3), 9, np.uint8))
+    cv2.imwrite(str(path), np.full((64, 96, 3), 9, np.uint8))
 
 
 def test_the_full_ade20k_is_named(tmp_path: Path) -> None:
@@ -171,12 +171,12 @@ def test_a_contact_sheet_shows_eight_samples(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path, "custom", split="train")
     write_contact_sheet(tmp_path / "sheet.png", dataset, LabelSet(CLASSES, examples.COLOURS))
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
-    assert sheet.shape[0] > 2 * 240 and sheet.shape[1] > 4 * 320
-    tile = sheet[31 : 31 + 240, 13 : 13 + 320]
+    assert sheet.shape[0] > 2 * 213 and sheet.shape[1] > 4 * 320
+    tile = sheet[30 : 30 + 213, 12 : 12 + 320]
     image, labels = dataset.read(dataset.samples[0], 3)
     assert labels is not None
     wanted = 0.4 * image + 0.6 * np.array(examples.COLOURS)[labels][..., ::-1]
-    assert np.abs(cv2.resize(wanted, (320, 240)) - tile).mean() < 16
+    assert np.abs(cv2.resize(wanted, (320, 213)) - tile).mean() < 16
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,5 +1,6 @@
 """Promises that take minutes to keep: run with ``-m slow``."""
 
+import json
 import os
 import random
 import re
@@ -17,10 +18,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from ffnet_deploy.cli import evaluate
 from ffnet_deploy.core.errors import CheckpointError
 from ffnet_deploy.segmentor.load import load_segmentor
 from ffnet_deploy.training.saving import newest_intact
 from ffnet_deploy.training.train import train
+from tests.commands import invoke
+from tests.evaluation import layout_examples as examples
 from tests.training.tiny import NETWORK, tiny_options, write_data
 
 pytestmark = pytest.mark.slow
@@ -113,3 +117,28 @@ def newest(work_dir: Path) -> int:
         return int(newest_intact(work_dir)[0].stem.split("_")[1])
     except CheckpointError:
         return 0
+
+
+@pytest.mark.parametrize("layout", examples.LAYOUTS)
+def test_every_layout_is_trained_scored_and_reported(layout: str, tmp_path: Path) -> None:
+    """Twelve images as people have them: twenty steps, a score by ffnet-eval, and its page."""
+    if layout.startswith("coco"):
+        pytest.importorskip("pycocotools", reason="COCO files need the extra coco")
+    root = tmp_path / "data"
+    examples.LAYOUTS[layout](root)
+    said = examples.OPTIONS.get(layout, {})
+    overrides = NETWORK | {"model.data_preprocessor.size": (64, 96), "default_hooks.checkpoint.interval": 20}
+    options = replace(tiny_options(root, tmp_path / "run", iterations=20), classes=None, overrides=overrides, **said)
+    result = train(options, Console(quiet=True))
+    assert result.best is not None and result.iterations == 20
+    more = [part for key, value in said.items() for part in (f"--{key.replace('_', '-')}", value)]
+    scores, page = tmp_path / "scores.json", tmp_path / "page.html"
+    told = invoke(
+        evaluate.app, "--config", str(result.config), "--checkpoint", str(result.checkpoint), "--data", str(root),
+        "--json", str(scores), "--html", str(page), *more,
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    found = json.loads(scores.read_text())
+    assert set(found["per_class"]) == set(examples.CLASSES)
+    assert found["mIoU"] == pytest.approx(result.best, abs=2), "scored as it was validated"
+    assert "box" in page.read_text()

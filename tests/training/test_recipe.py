@@ -3,11 +3,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
+from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.training import recipe
 from ffnet_deploy.training.options import Logger
 from ffnet_deploy.training.recipe import run_config, weigh_classes
+from ffnet_deploy.training.train import train
 from tests.training.tiny import tiny_options
 
 
@@ -60,3 +63,19 @@ def test_the_average_of_the_weights_is_added_once(data: Path, tmp_path: Path) ->
         data, tmp_path, ema=True, overrides={"custom_hooks": [{"type": "EMAHook", "momentum": 0.3}]}
     )
     assert [hook["momentum"] for hook in run_config(packaged).custom_hooks] == [0.3]
+
+
+def test_fine_tuning_on_few_images_takes_twenty_passes(data: Path, tmp_path: Path) -> None:
+    def steps(**options: Any) -> int:
+        return int(run_config(tiny_options(data, tmp_path, iterations=None, **options)).train_cfg.max_iters)
+
+    recipe_steps = load_config("ffnet_seg_nano_scenes").cfg.train_cfg.max_iters
+    assert steps() == recipe_steps, "from nothing the recipe's number stands"
+    assert steps(load="bundled") == 200, "at least 200 steps"
+    assert steps(load="bundled", batch=1, effective_batch=4) == 20 * 8 * 4
+
+
+def test_resuming_without_a_number_goes_on_to_the_end_that_was_set(data: Path, tmp_path: Path) -> None:
+    train(tiny_options(data, tmp_path, iterations=3), Console(quiet=True))
+    cfg = run_config(tiny_options(data, tmp_path, iterations=None, resume=True))
+    assert cfg.train_cfg.max_iters == 3
