@@ -110,14 +110,26 @@ def artifact_candidates(paths: Sequence[Path], options: ArtifactOptions) -> list
     Raises:
         OptionError: an artefact is of an unknown kind.
     """
-    return [candidate for path in paths for candidate in _candidates(path, options)]
+    names = short_names(paths)
+    return [candidate for path in paths for candidate in _candidates(path, names[path], options)]
 
 
-def _candidates(path: Path, options: ArtifactOptions) -> list[Candidate]:
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The file name of each path, with as many of its folders before it as tell it from the others."""
+    resolved = {path: path.resolve().parts for path in dict.fromkeys(paths)}
+    names = {}
+    for path, parts in resolved.items():
+        others = {other for other in resolved.values() if other != parts}
+        length = next(n for n in range(1, len(parts) + 1) if all(other[-n:] != parts[-n:] for other in others))
+        names[path] = "/".join(parts[-length:])
+    return names
+
+
+def _candidates(path: Path, name: str, options: ArtifactOptions) -> list[Candidate]:
     if path.suffix == ".onnx":
         return [
             Candidate(
-                name=f"{path.stem}, {runtime.label}",
+                name=f"{name.removesuffix('.onnx')}, {runtime.label}",
                 open=_opener(path, runtime, options),
                 artifact=path,
                 profile=_profiler(path, runtime),
@@ -126,7 +138,7 @@ def _candidates(path: Path, options: ArtifactOptions) -> list[Candidate]:
             for runtime in options.runtimes
         ]
     if path.suffix == ".engine":
-        return [_engine_candidate(path, options)]
+        return [_engine_candidate(path, name, options)]
     raise OptionError(
         f"{path} is an artefact of an unknown kind: expected .onnx or .engine, found {path.suffix or 'no ending'}.\n"
         "  to do    name a file that ffnet-export wrote; for the PyTorch network give --config"
@@ -234,7 +246,7 @@ def _opener(path: Path, runtime: Runtime, options: ArtifactOptions) -> Open:
     return open_session
 
 
-def _engine_candidate(path: Path, options: ArtifactOptions) -> Candidate:
+def _engine_candidate(path: Path, name: str, options: ArtifactOptions) -> Candidate:
     def options_for(streams: int) -> "TensorRTOptions":
         from ffnet_deploy.engines.tensorrt.runner import TensorRTOptions
 
@@ -248,4 +260,4 @@ def _engine_candidate(path: Path, options: ArtifactOptions) -> Candidate:
     def layers(batch: NDArray[np.generic], threads: int) -> TimedLayers:
         return profile_tensorrt(path, batch, options_for(1))
 
-    return Candidate(path.name, open_engine, path, profile=layers, on_gpu=True)
+    return Candidate(name, open_engine, path, profile=layers, on_gpu=True)

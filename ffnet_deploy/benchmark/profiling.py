@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffnet_deploy.benchmark.record import LayerProfile, Peaks, ProfileRow
-from ffnet_deploy.benchmark.roofline import Cost, TensorSize, cost
+from ffnet_deploy.benchmark.roofline import Cost, TensorSize, cost, raised
 from ffnet_deploy.core.contract import INPUT_NAME
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.optional import optional
@@ -22,6 +22,8 @@ from ffnet_deploy.engines.torch import TorchEngine
 RUNS = 10
 """Calls that a profile averages."""
 _WARM = 2
+_WELL_TIMED = 0.002
+"""Share of a call from which the time of a layer can raise the peaks."""
 
 _ITEMSIZE = {"float": 4, "float16": 2, "bfloat16": 2, "double": 8, "int64": 8, "int32": 4, "uint32": 4}
 """Bytes per value by ONNX Runtime's names; 1 for the others: int8, uint8, bool, float8."""
@@ -60,6 +62,10 @@ class TimedLayers:
 def profile(timed: TimedLayers, peaks: Peaks | None) -> LayerProfile:
     """Layers and blocks with their limits on a device with `peaks`; None: no limits."""
     total = sum(layer.milliseconds for layer in timed.layers)
+    if peaks is not None:
+        # times of very short layers are little more than the clock's resolution
+        long = [one for one in timed.layers if one.milliseconds > 0 and one.milliseconds >= _WELL_TIMED * total]
+        peaks = raised(peaks, [(one.milliseconds, one.cost) for one in long if one.cost is not None])
     layers = tuple(_layer(one, total, peaks) for one in timed.layers)
     names = sorted({layer.block for layer in layers}, key=block_order)
     blocks = tuple(_block(name, [layer for layer in layers if layer.block == name], total) for name in names)
@@ -68,6 +74,8 @@ def profile(timed: TimedLayers, peaks: Peaks | None) -> LayerProfile:
 
 def _layer(timed: TimedLayer, total: float, peaks: Peaks | None) -> ProfileRow:
     limit, bound = _limit(timed.cost, peaks)
+    if limit is not None:
+        limit = min(limit, timed.milliseconds)
     return ProfileRow(
         name=timed.name,
         block=block_of(timed.name),

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 
 import numpy as np
@@ -21,8 +21,17 @@ _WEIGHT_INPUT = {"QLinearConv": 3}
 _FREE = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Shape", "Constant"})
 """Operators that move no data."""
 
-_SIDE = 1024
-_COPY_BYTES = 128 << 20
+_PRODUCTS = (
+    (256, 256, 256),
+    (512, 512, 512),
+    (1024, 1024, 1024),
+    (2048, 1024, 2048),
+    (16384, 64, 256),
+    (4096, 256, 256),
+)
+"""Rows, inner side and columns of the matrix products that are timed."""
+_COPIES = (128 << 10, 1 << 20, 8 << 20, 64 << 20)
+"""Bytes of the arrays that are copied and added."""
 _REPEATS = 5
 
 
@@ -121,16 +130,27 @@ def peaks_of(gpu: str | None, precision: str) -> Peaks | None:
 
 @lru_cache(maxsize=1)
 def measured_cpu_peaks() -> Peaks:
-    """What this CPU reaches, best of some tries: a float32 matrix product and a copy of memory, on all its cores."""
-    left = np.random.default_rng(0).random((_SIDE, _SIDE), dtype=np.float32)
-    source = np.ones(_COPY_BYTES // 8, np.float64)
-    target = np.empty_like(source)
-    product = _fastest(lambda: np.matmul(left, left))
-    copy = _fastest(lambda: np.copyto(target, source))
+    """What this CPU reaches on all its cores: the largest of several sizes and forms.
+
+    Float32 matrix products, square ones and the tall ones that 1x1 convolutions are; copies and sums of arrays from
+    those that lie in caches to those that do not.
+    """
+    random = np.random.default_rng(0)
+    flops, traffic = 0.0, 0.0
+    for rows, inner, columns in _PRODUCTS:
+        left, right = (random.random(shape, dtype=np.float32) for shape in ((rows, inner), (inner, columns)))
+        out = np.empty((rows, columns), np.float32)
+        seconds = _fastest(partial(np.matmul, left, right, out=out))
+        flops = max(flops, 2.0 * rows * inner * columns / seconds)
+    for size in _COPIES:
+        source, target = np.ones(size // 4, np.float32), np.empty(size // 4, np.float32)
+        traffic = max(traffic, 2.0 * size / _fastest(partial(np.copyto, target, source)))
+        traffic = max(traffic, 3.0 * size / _fastest(partial(np.add, source, source, out=target)))
     return Peaks(
-        flops=2 * _SIDE**3 / product,
-        bytes=2 * _COPY_BYTES / copy,
-        source=f"measured here: float32 matrix product of side {_SIDE}, copy of {_COPY_BYTES >> 20} MiB (numpy)",
+        flops,
+        traffic,
+        f"measured here, the largest of {len(_PRODUCTS)} float32 matrix products and {2 * len(_COPIES)} copies and "
+        "sums (numpy)",
     )
 
 
@@ -142,3 +162,19 @@ def _fastest(call: Callable[[], object]) -> float:
         call()
         times.append(time.perf_counter() - begin)
     return min(times)
+
+
+def raised(peaks: Peaks, costs: Sequence[tuple[float, Cost]]) -> Peaks:
+    """`peaks`, or what layers reached where that is more: a limit that something exceeds is none.
+
+    Runtimes may do with fewer operations than are counted (Winograd), or in a faster type than the peak's.
+
+    Args:
+        peaks: as measured or stated.
+        costs: milliseconds and cost of each layer that is long enough to be timed well.
+    """
+    flops = max((cost.flops / ms * 1e3 for ms, cost in costs), default=0.0)
+    traffic = max(((cost.bytes or 0.0) / ms * 1e3 for ms, cost in costs), default=0.0)
+    if flops <= peaks.flops and traffic <= peaks.bytes:
+        return peaks
+    return Peaks(max(flops, peaks.flops), max(traffic, peaks.bytes), f"{peaks.source}; raised to what layers reached")

@@ -48,12 +48,14 @@ class Scores:
         pixel_accuracy: share of all labelled pixels that are right.
         mean_accuracy: mean accuracy over the classes that are labelled somewhere.
         per_class: by class name, in label order.
+        confusion: pixels by label (row) and predicted class (column); empty where it was not kept.
     """
 
     mean_iou: float
     pixel_accuracy: float
     mean_accuracy: float
     per_class: Mapping[str, ClassScore]
+    confusion: tuple[tuple[int, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """``mIoU``, ``aAcc``, ``mAcc`` and ``per_class`` of ``IoU`` and ``Acc``: percent, None where undefined."""
@@ -79,7 +81,8 @@ def scores(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> Scores:
     iou = _percent(right, labelled + predicted - right)
     accuracy = _percent(right, labelled)
     per_class = {name: ClassScore(i, a) for name, i, a in zip(classes, iou, accuracy, strict=True)}
-    return Scores(_mean(iou), 100.0 * float(right.sum()) / total, _mean(accuracy), per_class)
+    pixels = tuple(tuple(row) for row in confusion.tolist())
+    return Scores(_mean(iou), 100.0 * float(right.sum()) / total, _mean(accuracy), per_class, pixels)
 
 
 def _percent(part: NDArray[np.int64], whole: NDArray[np.int64]) -> list[float | None]:

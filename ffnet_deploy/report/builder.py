@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest, tool_versions
+from ffnet_deploy.benchmark.candidates import short_names
 from ffnet_deploy.benchmark.record import BenchRun, TimingResult
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import ArtifactError
@@ -211,6 +212,7 @@ class ReportBuilder:
     gallery: GalleryOptions = field(default_factory=GalleryOptions)
     compares: bool = True
     candidates: list[CandidateResults] = field(default_factory=list)
+    _paths: list[Path | None] = field(default_factory=list)
     _contracts: list[Contract] = field(default_factory=list)
     _collector: PredictionCollector | None = None
 
@@ -252,6 +254,7 @@ class ReportBuilder:
         agreement = self._collector.agreement(number) if number else None
         self.candidates.append(scored_candidate(engine.name, engine.contract, found, artifact, agreement))
         self._contracts.append(engine.contract)
+        self._paths.append(artifact)
         return found
 
     def report(
@@ -270,7 +273,13 @@ class ReportBuilder:
             max_drop: largest fall of mIoU that the gate accepts, points.
         """
         timed = timed_candidates(run, artifacts) if run is not None else ()
-        candidates = merged(self.candidates, timed)
+        # files of the same name are told apart by their folders
+        short = short_names([path for path in self._paths if path is not None])
+        scored = [
+            replace(one, artifact=short[path]) if path is not None else one
+            for one, path in zip(self.candidates, self._paths, strict=True)
+        ]
+        candidates = merged(scored, timed)
         contract = self._contracts[0]
         names = [one.name for one in candidates[: len(self.candidates)]]
         return ReportData(

@@ -316,3 +316,85 @@ def _circle(one: RooflineBlock, index: int, xs: Scale, ys: Scale) -> Markup:
 
 def _number(one: RooflineBlock, xs: Scale, ys: Scale) -> Markup:
     return write(str(one.number), xs(one.intensity), ys(one.speed / 1e9) + 4, "number", "middle")
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A point of a curve, and what it stands for."""
+
+    x: float
+    y: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one candidate, or of one quantity, joined in their order.
+
+    Attributes:
+        index: Number that sets mark and colour.
+        name: Written at the last point.
+        points: At least one.
+    """
+
+    index: int
+    name: str
+    points: tuple[CurvePoint, ...]
+
+
+def curves(rows: Sequence[Curve], x_label: str, y_label: str, width: int) -> Drawing:
+    """Curves over common axes, each point with its label as a tooltip.
+
+    Args:
+        rows: at least one.
+        x_label: what x is, with its unit.
+        y_label: what y is, with its unit.
+        width: of the drawing, pixels.
+    """
+    height = 300.0 if width < 600 else 360.0
+    key = 20.0 * len(rows)
+    points = [point for row in rows for point in row.points]
+    xs = spanning([point.x for point in points], _LEFT, width - _RIGHT, 0.06)
+    ys = spanning([point.y for point in points], height - _BOTTOM, _TOP + 4, 0.08)
+    frame = [
+        left_axis(ys, _LEFT, width - _RIGHT, y_label, 6),
+        bottom_axis(xs, _TOP, height - _BOTTOM, x_label, 5 if width < 600 else 9),
+    ]
+    drawn = []
+    for number, row in enumerate(rows):
+        path = "L".join(f"{xs(point.x):.1f} {ys(point.y):.1f}" for point in row.points)
+        drawn.append(element("path", d=f"M{path}", class_=f"curve {colour(row.index)}"))
+        if len(row.points) <= 40:
+            drawn += [
+                element("g", element("title", point.label), marker(row.index, xs(point.x), ys(point.y), 4.0))
+                for point in row.points
+            ]
+        y = height + 14 + 20 * number
+        drawn += [marker(row.index, _LEFT, y - 4), write(fitted(row.name, width - _LEFT - 30), _LEFT + 14, y)]
+    return Drawing(height + key + 4, [frame, drawn])
+
+
+def confusion_grid(shares: Sequence[Sequence[float]], names: Sequence[str], width: int) -> Drawing:
+    """A square of cells, one row for each true class, darker where more of its pixels are predicted as the column's.
+
+    Args:
+        shares: percent of the pixels of each true class, (classes, classes).
+        names: of the classes; columns carry their numbers.
+        width: of the drawing, pixels.
+    """
+    gutter = min(max(text_width(f"{len(names)} {name}") for name in names) + 12, width * 0.4)
+    side = min((width - gutter) / len(names), 34.0)
+    parts = []
+    for row, name in enumerate(names):
+        y = 24 + row * side
+        parts.append(write(fitted(f"{row + 1} {name}", gutter - 8), gutter - 8, y + side / 2 + 4, "soft", "end"))
+        parts.append(write(str(row + 1), gutter + (row + 0.5) * side, 16, "tick", "middle"))
+        for column, value in enumerate(shares[row]):
+            title = element("title", f"{name} predicted as {names[column]}: {value:.1f} %")
+            kind = "confusion right" if row == column else "confusion wrong"
+            opacity = min(value / 100, 1.0) ** 0.5
+            x = gutter + column * side
+            parts.append(
+                element("rect", title, x=x, y=y, width=side - 1, height=side - 1, class_=kind, fill_opacity=opacity)
+            )
+    return Drawing(24 + len(names) * side + 4, parts)

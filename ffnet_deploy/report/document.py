@@ -17,6 +17,13 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class Conclusion:
+    """What follows from the numbers, in sentences; the first one is what to do."""
+
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Tile:
     """A number that matters: what it is, the number, and what it refers to."""
 
@@ -132,7 +139,7 @@ class Drawn:
     otherwise: Table
 
 
-Block = Judgement | Tiles | Text | Notes | Table | Chart | Facts | Drawn
+Block = Conclusion | Judgement | Tiles | Text | Notes | Table | Chart | Facts | Drawn
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,15 @@ class PredictionCollector:
             if total <= self.options.budget or widest <= _NARROWEST:
                 break
             widest = max(int(widest * min(math.sqrt(self.options.budget / total), 0.95) * 0.97), _NARROWEST)
-        return Gallery(samples, len(self._names), "evenly spaced, chosen before anything was predicted")
+        choice = "evenly spaced, chosen before anything was predicted, the worst first"
+        return Gallery(tuple(sorted(samples, key=_goodness)), len(self._names), choice)
+
+
+def _goodness(sample: GallerySample) -> float:
+    """Percent of equal labels of the candidate that differs most from the first, or of right ones of a lone one."""
+    if len(sample.agreement) > 1:
+        return min(sample.agreement[1:])
+    return sample.right[0] if sample.right[0] is not None else 100.0
 
 
 def evenly_spaced(names: Sequence[str], count: int) -> list[str]:

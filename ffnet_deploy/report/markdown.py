@@ -9,6 +9,7 @@ from ffnet_deploy.report.document import (
     Block,
     Cell,
     Chart,
+    Conclusion,
     Drawn,
     Facts,
     Judgement,
@@ -41,6 +42,9 @@ def _section(part: Section) -> str:
 
 def _block(block: Block) -> str:
     match block:
+        case Conclusion():
+            first, *rest = (_text(sentence) for sentence in block.sentences)
+            return "\n\n".join([f"**{first}**", *rest])
         case Judgement():
             return f"**Gate: {_text(block.outcome.value)}.** {_text(block.sentence)}"
         case Tiles():

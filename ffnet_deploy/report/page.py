@@ -13,6 +13,7 @@ from ffnet_deploy.report.document import (
     Cell,
     Chart,
     Column,
+    Conclusion,
     Drawn,
     Facts,
     Judgement,
@@ -94,6 +95,10 @@ def _section(part: Section) -> Markup:
 
 def _block(block: Block, ident: str) -> Markup:
     match block:
+        case Conclusion():
+            first, *rest = block.sentences
+            sentences = (element("p", sentence) for sentence in rest)
+            return element("div", element("p", first, class_="lead"), sentences, class_="conclusion")
         case Judgement():
             return _judgement(block)
         case Tiles():

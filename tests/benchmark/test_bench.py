@@ -282,6 +282,14 @@ def test_a_real_artefact_is_compared_with_itself_on_both_runtimes(tmp_path: Path
     assert conv.flops in [2 * classes * 16 * 24 * 3 * 4 * 4 for classes in (11, 16)]
 
 
+def test_graphs_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    paths = [tmp_path / kind / "net.onnx" for kind in ("fp32", "fp16")] + [tmp_path / "fp16" / "other.onnx"]
+    names = [one.name for one in artifact_candidates(paths, ArtifactOptions())]
+    assert names == ["fp32/net, ONNX Runtime", "fp16/net, ONNX Runtime", "other, ONNX Runtime"]
+    again = distinct(artifact_candidates([paths[0], paths[0]], ArtifactOptions()))
+    assert [one.name for one in again] == ["net, ONNX Runtime", "net, ONNX Runtime (2)"]
+
+
 def test_several_calls_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     path = write_onnx(tmp_path / "toy.onnx", contract())

@@ -12,7 +12,7 @@ MIXER = "/backbone/stages.2/stages.2.3/token_mixer/token_mixer.0/main/conv1/Conv
     [
         ("/backbone/patch_embed/patch_embed.0/Conv_output_0_nchwc", "stem"),
         (MIXER, "stage 3 token mixer"),
-        (f"[ONNX ProfileRow: {MIXER}] + /backbone/stages.2/stages.2.3/channel_mixer/Add", "stage 3 token mixer"),
+        (f"[ONNX Layer: {MIXER}] + /backbone/stages.2/stages.2.3/channel_mixer/Add", "stage 3 token mixer"),
         ("/backbone/stages.0/stages.0.1/channel_mixer/main/fc1/Conv", "stage 1 channel mixer"),
         ("backbone.stages.3.2.channel_mixer.main.fc2", "stage 4 channel mixer"),
         ("/backbone/stages.1/stages.1.0/proj/proj.0/Conv", "stage 2 down-sampling"),

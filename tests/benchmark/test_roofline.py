@@ -88,3 +88,20 @@ def test_a_cpus_peaks_are_measured() -> None:
     assert found.bytes > 0
     assert "measured here" in found.source
     assert peaks_of(None, "int8") is found
+
+
+def test_no_layer_and_no_block_lies_above_the_limit() -> None:
+    """A convolution by Winograd's method, or a copy within the caches, may be faster than the peaks."""
+    layers = [
+        TimedLayer("/backbone/patch_embed/Conv", "Conv", 1.0, Cost(5e9, 1e6)),
+        TimedLayer("/decode_head/Add", "Add", 1.0, Cost(1e6, 4e8)),
+        TimedLayer("/decode_head/tiny/Add", "Add", 0.001, Cost(1e3, 1e6)),
+    ]
+    found = profile(TimedLayers("tool", 1, layers), Peaks(1e12, 1e11, "measured here"))
+    assert found.peaks == Peaks(5e12, 4e11, "measured here; raised to what layers reached")
+    assert [row.of_limit for row in found.layers] == [100.0, 100.0, 100.0]
+    for row in (*found.layers, *found.blocks):
+        assert row.limit_ms is not None
+        assert row.limit_ms <= row.milliseconds
+    calm = profile(TimedLayers("tool", 1, layers), Peaks(1e13, 1e12, "measured here"))
+    assert calm.peaks == Peaks(1e13, 1e12, "measured here")

@@ -11,6 +11,7 @@ from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
 from ffnet_deploy.report.builder import ReportBuilder, merged, runtime, timed_candidates
 from ffnet_deploy.report.data import CandidateResults
+from ffnet_deploy.report.gallery import GalleryOptions
 from ffnet_deploy.report.gate import GateOutcome, checks, verdict
 from tests.report.examples import NAMES, example, run
 from tests.toy import CAMVID, ToyEngine, contract, weights, write_pairs
@@ -54,6 +55,24 @@ def test_several_engines_are_scored_on_the_same_images(dataset: Dataset, tmp_pat
     assert data.candidates[1].accuracy.notes[0] == "a note of the engine"
     assert [sample.name for sample in data.gallery.samples] == [sample.name for sample in dataset.samples]
     assert data.gallery.samples[0].panels[-1].caption == "Difference of ONNX Runtime FP16 to PyTorch"
+
+
+def test_graphs_of_the_same_name_carry_their_folders(dataset: Dataset, tmp_path: Path) -> None:
+    comparison = ReportBuilder()
+    for kind in ("fp32", "fp16"):
+        (tmp_path / kind).mkdir()
+        path = artifact(tmp_path / kind, "net.onnx")
+        comparison.score(engine("ONNX Runtime 1.31 (CPU)"), dataset, EvaluateOptions(), path)
+    names = [one.name for one in comparison.report().candidates]
+    assert names == ["ONNX Runtime FP32, fp32/net.onnx", "ONNX Runtime FP32, fp16/net.onnx"]
+
+
+def test_a_plain_evaluation_keeps_no_label_maps(dataset: Dataset) -> None:
+    comparison = ReportBuilder(GalleryOptions(count=0), compares=False)
+    comparison.score(engine(), dataset, EvaluateOptions(), None)
+    assert comparison._collector is not None
+    assert comparison._collector._first == {}
+    assert comparison.agreement is None
 
 
 def test_networks_of_other_classes_and_foreign_manifests_are_refused(dataset: Dataset, tmp_path: Path) -> None:

@@ -213,15 +213,15 @@ def test_parts_without_data_are_left_out(data: ReportData) -> None:
         return [str(ident) for ident in sections]
 
     everything = [
-        *("summary", "accuracy", "trade-off", "latency", "profile"),
-        *("precision", "sensitivity", "verification", "pictures", "provenance"),
+        *("summary", "pictures", "accuracy", "confusion", "trade-off", "latency", "profile"),
+        *("precision", "sensitivity", "verification", "provenance"),
     ]
     assert parts(data) == everything
     assert parts(replace(data, gallery=Gallery())) == [part for part in everything if part != "pictures"]
     untimed = bare(data, measurements=())
     assert parts(untimed) == [part for part in everything if part not in ("trade-off", "latency", "profile")]
     unscored = bare(data, accuracy=None)
-    assert parts(unscored) == [part for part in everything if part not in ("trade-off", "accuracy")]
+    assert parts(unscored) == [part for part in everything if part not in ("trade-off", "accuracy", "confusion")]
     nothing = bare(bare(unscored, measurements=()), manifest=None)
     assert parts(replace(nothing, gallery=Gallery())) == ["summary", "provenance"]
     judged = parse(page(replace(nothing, gallery=Gallery()))).all("div", class_="judgement")[0]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ffnet_deploy.evaluation.scores import Scores
-from ffnet_deploy.report.charts import Bar, BarGroup, cell_bars, grouped_bars
+from ffnet_deploy.report.charts import Bar, BarGroup, cell_bars, confusion_grid, grouped_bars
 from ffnet_deploy.report.data import Accuracy, CandidateResults, Gallery, GallerySample, ReportData
 from ffnet_deploy.report.document import Block, Cell, Chart, Column, Drawn, Facts, Section, Table, Text
 from ffnet_deploy.report.drawing import swatch
@@ -14,6 +14,9 @@ from ffnet_deploy.report.pictures import CHANGES, HITS, Key
 _FOLD_FROM = 40
 """Number of classes from which on the whole table waits for a click, behind the classes that changed most."""
 _MOST_CHANGED = 20
+_MOST_IN_GRID = 24
+"""Number of classes up to which the confusion matrix is drawn."""
+_MOST_CONFUSED = 15
 
 _METRICS: tuple[tuple[str, Callable[[Scores], float]], ...] = (
     ("mIoU", lambda scores: scores.mean_iou),
@@ -125,6 +128,50 @@ def _protocol(one: Accuracy) -> dict[str, str]:
         "mirrored too": "yes" if given.get("flip") else "no",
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def confusion(data: ReportData) -> Section | None:
+    """Which classes are taken for which, where pixels were counted."""
+    scored = [(one, one.scores) for one in data.candidates if one.scores is not None and one.scores.confusion]
+    if not scored:
+        return None
+    one, first = scored[0]
+    names, shares = list(first.per_class), _confusion_shares(first)
+    wrong = sorted(
+        (
+            (shares[row][column], row, column)
+            for row in range(len(names))
+            for column in range(len(names))
+            if row != column
+        ),
+        reverse=True,
+    )
+    pairs = [(row, column) for value, row, column in wrong[:_MOST_CONFUSED] if value > 0]
+    blocks: list[Block] = []
+    if len(names) <= _MOST_IN_GRID:
+        told = "; ".join(f"{shares[r][c]:.1f} % of {names[r]} predicted as {names[c]}" for r, c in pairs[:5])
+        blocks.append(
+            Chart(
+                "chart-confusion",
+                f"Confusion matrix of {one.name}",
+                told or "no class is taken for another",
+                lambda width: confusion_grid(shares, names, width),
+                "Rows are true classes, columns predicted ones; darker is a larger share of the row.",
+            )
+        )
+    if pairs:
+        of_all = [_confusion_shares(entry) for _, entry in scored]
+        rows = tuple(
+            (Cell(names[r]), Cell(names[c]), *(Cell(share(values[r][c])) for values in of_all)) for r, c in pairs
+        )
+        columns = (Column("true class", False), Column("predicted as", False), *(Column(who.name) for who, _ in scored))
+        blocks.append(Table("Most frequent confusions, share of the true class's pixels", columns, rows))
+    return Section("confusion", "Which classes are confused", tuple(blocks)) if blocks else None
+
+
+def _confusion_shares(scores: Scores) -> list[list[float]]:
+    """Percent of each true class's pixels by predicted class."""
+    return [[100.0 * value / (sum(row) or 1) for value in row] for row in scores.confusion]
 
 
 def pictures(data: ReportData) -> Section | None:

@@ -2,7 +2,7 @@
 
 from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.document import Block, Facts, Section
-from ffnet_deploy.report.sections.accuracy import accuracy, pictures
+from ffnet_deploy.report.sections.accuracy import accuracy, confusion, pictures
 from ffnet_deploy.report.sections.precision import precision, sensitivity, verification
 from ffnet_deploy.report.sections.summary import summary
 from ffnet_deploy.report.sections.timing import latency, profile, trade_off
@@ -30,7 +30,19 @@ def _origins(one: CandidateResults) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-_PARTS = (summary, accuracy, trade_off, latency, profile, precision, sensitivity, verification, pictures, provenance)
+_PARTS = (
+    summary,
+    pictures,
+    accuracy,
+    confusion,
+    trade_off,
+    latency,
+    profile,
+    precision,
+    sensitivity,
+    verification,
+    provenance,
+)
 
 
 def sections(data: ReportData) -> tuple[Section, ...]:

@@ -4,38 +4,55 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ffnet_deploy.report.data import CandidateResults, ReportData
-from ffnet_deploy.report.document import Block, Cell, Column, Judgement, Notes, Section, Table, Tile, Tiles
+from ffnet_deploy.report.document import (
+    Block,
+    Cell,
+    Column,
+    Conclusion,
+    Judgement,
+    Notes,
+    Section,
+    Table,
+    Text,
+    Tile,
+    Tiles,
+)
 from ffnet_deploy.report.drawing import candidate_mark
 from ffnet_deploy.report.format import factor, file_size, interval, listed, milliseconds, percent, points, share
 from ffnet_deploy.report.gate import Check, GateOutcome, checks, miou_drop, verdict
+from ffnet_deploy.report.verdict import conclusions, findings, gate_in_words, not_judged
 
 
 def summary(data: ReportData) -> Section:
     """The first section; there always is one."""
     found = checks(data)
-    blocks: list[Block] = [_judgement(found)]
+    blocks: list[Block] = []
+    if sentences := conclusions(data, found):
+        blocks.append(Conclusion(sentences))
+    blocks.append(_judgement(data, found))
     if tiles := _tiles(data):
         blocks.append(Tiles(tiles))
     blocks.append(_candidates_table(data, found))
+    if standing_out := findings(data):
+        blocks.append(Notes(standing_out))
     if found:
-        blocks.append(_checks_table(found))
+        blocks += [Text(gate_in_words(data)), _checks_table(found)]
     if notes := _notes(data):
         blocks.append(Notes(notes))
     return Section("summary", "Summary", tuple(blocks))
 
 
-def _judgement(found: tuple[Check, ...]) -> Judgement:
+def _judgement(data: ReportData, found: tuple[Check, ...]) -> Judgement:
     outcome = verdict(found)
     failing = [check for check in found if check.outcome is GateOutcome.FAILS]
-    unknown = sum(check.outcome is GateOutcome.UNKNOWN for check in found)
-    judged = len(found) - unknown
-    rest = f" {unknown} could not be made." if unknown else ""
+    judged = sum(not check.is_open for check in found)
+    rest = f" {open_points}" if (open_points := not_judged(data, found)) else ""
     if outcome is GateOutcome.FAILS:
         names = listed(list(dict.fromkeys(check.candidate for check in failing)))
         return Judgement(outcome, f"{len(failing)} of {judged} checks fail: {names}.{rest}")
     if outcome is GateOutcome.HOLDS:
         return Judgement(outcome, f"{'The one check holds' if judged == 1 else f'All {judged} checks hold'}.{rest}")
-    return Judgement(outcome, f"There is nothing to judge by: no check could be made.{rest if found else ''}")
+    return Judgement(outcome, f"There is nothing to judge by: no check could be made.{rest}")
 
 
 def _tiles(data: ReportData) -> tuple[Tile, ...]:

@@ -15,7 +15,17 @@ from ffnet_deploy.benchmark.record import (
     Summary,
     TimingResult,
 )
-from ffnet_deploy.report.charts import Roof, RooflineBlock, ScatterPoint, cell_bars, roofline, scatter
+from ffnet_deploy.report.charts import (
+    Curve,
+    CurvePoint,
+    Roof,
+    RooflineBlock,
+    ScatterPoint,
+    cell_bars,
+    curves,
+    roofline,
+    scatter,
+)
 from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.distributions import RatioRow, Times, histograms, ratio_chart
 from ffnet_deploy.report.document import Block, Cell, Chart, Column, Facts, Notes, Section, Table, Text
@@ -67,7 +77,7 @@ def latency(data: ReportData) -> Section | None:
         blocks.append(_ratios_chart(ratios))
     blocks.append(_times_table(timed, f"Times at {timed[0].measurement.setting}, ms"))
     if any(len(one.measurements) > 1 for one in data.candidates):
-        blocks.append(_sweep_table(data))
+        blocks += [_sweep_chart(data), _sweep_table(data)]
     warnings = (
         *data.run.warnings,
         *_errors(data),
@@ -159,6 +169,31 @@ def _times(measurement: TimingResult, summary: Summary) -> list[Cell]:
         Cell(str(summary.count)),
         Cell(significant(rate) if rate is not None else "\N{EN DASH}"),
     ]
+
+
+def _sweep_chart(data: ReportData) -> Chart:
+    """Throughput against latency, a curve for each candidate from its lowest to its highest latency."""
+    rows = []
+    for index, one in enumerate(data.candidates):
+        found = [
+            CurvePoint(entry.summary.p95, entry.throughput, f"{one.name}, {entry.setting}")
+            for entry in one.measurements
+            if entry.summary is not None and entry.throughput is not None
+        ]
+        if found:
+            rows.append(Curve(index, one.name, tuple(sorted(found, key=lambda point: point.x))))
+    told = "; ".join(
+        f"{point.label}: {significant(point.y)} images/s at {milliseconds(point.x)}"
+        for row in rows
+        for point in row.points
+    )
+    return Chart(
+        "chart-sweep",
+        "Throughput against latency",
+        told,
+        lambda width: curves(rows, "95th percentile of a call, ms", "images/s", width),
+        "One point for each setting; up and left is better.",
+    )
 
 
 def _sweep_table(data: ReportData) -> Table:
