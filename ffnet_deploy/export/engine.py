@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from ffnet_deploy import artifacts
 from ffnet_deploy.artifacts import Gate, manifest_path, read_manifest, write_manifest
 from ffnet_deploy.core.contract import Contract
-from ffnet_deploy.core.files import sha256, write_bytes
+from ffnet_deploy.core.files import sha256, write_bytes, write_json
 from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
 from ffnet_deploy.core.version import __version__
 from ffnet_deploy.engines.bundle import KIND, Bundle, open_bundle, reusable
@@ -27,6 +28,9 @@ NOT_RUN = "not run"
 PASSED = "passed"
 """State of a verification that has taken place; one that fails leaves no engine."""
 
+LAYERS_SUFFIX = ".layers.json"
+"""Ends the name of the inspector's layer list beside an engine."""
+_PRECISION_REMEDY = "read the layer list that was kept; export the graph again, or with another --precision"
 _CLAIM = "the engine is not the network it came from"
 _REMEDY = "to accept the difference, raise --max-drop or lower --min-agreement"
 
@@ -90,7 +94,6 @@ def build_engine(
     """
     contract, record = read_description(graph)
     digest = _graph_digest(graph, notes)
-    contract = options.narrowed(contract)
     target = find_target(options)
     version = str(load(options.variant).__version__)
     key = _key(digest, options, target, version)
@@ -98,17 +101,22 @@ def build_engine(
     with artifacts.staged(out, lambda: progress("waiting for another process that builds this engine")) as draft:
         obstacle = _obstacle(options, target)
         found = reusable(out, key, lambda error: notes(f"building anew: {error}"))
+        violations: list[str] = []
+        files: list[str] = []
         if found is not None:
+            files = list(found.manifest["files"])
             verified = found.manifest["verification"].get("state") != NOT_RUN
             if verified or verification is None or obstacle is not None:
                 return BuildResult(found, reused=True)
             plan, content = found.plan, dict(found.manifest)
+            for name in files:
+                shutil.copyfile(out.with_name(name), draft.folder / name)
         else:
             built = build_plan(graph, contract, record, options, target, progress, notes)
             plan = built.plan
             content = {
-                "contract": json.loads(contract.to_json()),
-                "precision": json.loads(record.to_json()),
+                "contract": json.loads(built.contract.to_json()),
+                "precision": json.loads(built.record.to_json()),
                 "key": key,
                 "graph": {"file": graph.name, "sha256": digest},
                 "build": {
@@ -120,7 +128,9 @@ def build_engine(
                     "seconds": built.seconds,
                 },
                 "tensors": built.tensors,
+                "profiles": [shapes.as_option() for shapes in built.profiles],
                 "proof": built.precision_check,
+                "costs": built.costs,
                 "verification": {
                     "state": NOT_RUN,
                     "reason": obstacle or "there is nothing to compare it with here",
@@ -128,7 +138,15 @@ def build_engine(
                 },
                 "rebuild": options.command(graph, out),
             }
+            violations = list(built.violations)
+            if built.layers is not None:
+                layers = draft.path.with_name(f"{out.name}{LAYERS_SUFFIX}")
+                write_json(layers, built.layers)
+                files = [layers.name]
         write_bytes(draft.path, plan)
+        if violations:
+            claim = f"the engine that TensorRT built is not the {record.precision.value} network that was asked for"
+            artifacts.publish(draft, KIND, content, Gate(violations, claim, _PRECISION_REMEDY), files)
         failures: list[str] = []
         if verification is not None and obstacle is None:
             progress("verifying")
@@ -146,7 +164,7 @@ def build_engine(
                 out.unlink()
                 manifest_path(out).unlink()
         progress("writing")
-        artifacts.publish(draft, KIND, content, Gate(failures, _CLAIM, _REMEDY))
+        artifacts.publish(draft, KIND, content, Gate(failures, _CLAIM, _REMEDY), files)
     return BuildResult(open_bundle(out), reused=found is not None)
 
 

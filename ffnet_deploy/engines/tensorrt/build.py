@@ -1,21 +1,43 @@
 """TensorRT's builder: from a graph to the bytes of an engine and the check of its precision."""
 
+import ctypes
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.contract import MAX_ELEMENTS, STRIDE, Contract
 from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
 from ffnet_deploy.core.files import check_target
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
+from ffnet_deploy.engines.cuda import find_device
 from ffnet_deploy.engines.tensorrt.build_progress import progress_monitor, run_stoppable
 from ffnet_deploy.engines.tensorrt.diagnostics import explain_build, listen
 from ffnet_deploy.engines.tensorrt.inspector import EngineCheck, check_engine, inspect_engine
-from ffnet_deploy.engines.tensorrt.network import ParsedNetwork, node_name, parse_onnx, read_layers, tensor_shapes
-from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, HardwareCompatibility, capability_value
+from ffnet_deploy.engines.tensorrt.network import (
+    ParsedNetwork,
+    input_shape,
+    largest_tensor,
+    node_costs,
+    node_name,
+    parse_onnx,
+    read_layers,
+    tensor_shapes,
+)
+from ffnet_deploy.engines.tensorrt.options import (
+    BuildOptions,
+    BuildTarget,
+    HardwareCompatibility,
+    ProfileShapes,
+    TacticSource,
+    capability_value,
+    covering,
+)
 from ffnet_deploy.engines.tensorrt.precision_check import (
     CONVOLUTIONS,
     NetworkCheck,
@@ -29,7 +51,17 @@ from ffnet_deploy.engines.tensorrt.variant import Variant, feature, has, is_stro
 STRONGLY_TYPED = "strongly typed"
 """How types bind from TensorRT 10 on."""
 _MIB = 1 << 20
-_EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
+_SHOWN = 8
+_TACTIC_LIBRARIES = {
+    TacticSource.CUBLAS: ("CUBLAS", ("libcublas.so.12", "libcublas.so.11"), "cublasCreate_v2"),
+    TacticSource.CUBLAS_LT: ("CUBLAS_LT", ("libcublasLt.so.12", "libcublasLt.so.11"), "cublasLtCreate"),
+    TacticSource.CUDNN: ("CUDNN", ("libcudnn.so.9", "libcudnn.so.8"), "cudnnCreate"),
+}
+"""TensorRT's name of each source, the files that it may be loaded from, and a function that only the real one has."""
+_FLAGS = {Precision.FP16: "FP16", Precision.BF16: "BF16", Precision.INT8: "INT8", Precision.FP8: "FP8"}
+_DATA_TYPES = {Precision.FP32: "FLOAT", Precision.FP16: "HALF", Precision.BF16: "BF16"}
+_MOST_MEMORY = 0.5
+"""Share of the GPU's memory that a layer's largest input and output may take together in a default profile."""
 _COMPATIBILITY = {
     HardwareCompatibility.AMPERE_PLUS: "AMPERE_PLUS",
     HardwareCompatibility.SAME_COMPUTE_CAPABILITY: "SAME_COMPUTE_CAPABILITY",
@@ -42,7 +74,8 @@ class Build:
 
     Attributes:
         name: of the graph, for messages.
-        contract: with the ranges of the optimisation profile.
+        contract: of the graph.
+        profiles: optimisation profiles, where its input is dynamic.
         record: the precision that the graph asks for.
         options: how to build.
         target: the GPUs to build for.
@@ -56,6 +89,7 @@ class Build:
     record: PrecisionRecord
     options: BuildOptions
     target: BuildTarget
+    profiles: tuple[ProfileShapes, ...]
     progress: Progress = no_progress
     notes: NoteSink = no_notes
     stop: threading.Event = field(default_factory=threading.Event)
@@ -108,13 +142,15 @@ def _configure(parsed: ParsedNetwork, build: Build) -> Any:
     sharing = feature(trt, "PreviewFeature.PROFILE_SHARING_0806")
     if sharing is not None:  # 8.6: several contexts over one profile; from 10 on they always can
         config.set_preview_feature(sharing, True)
-    if not is_strongly_typed(trt):
+    if not parsed.typed:
         set_precision_flags(trt, config, parsed.network, build.record)
     if options.variant is Variant.RTX:
         _name_capabilities(trt, config, build.target)
     else:
-        _leave_out_external_tactics(trt, config)
-    _add_profile(parsed, config, build.contract)
+        _choose_tactic_sources(trt, config, options)
+    if options.dla is not None:
+        _use_dla(parsed, config, options.dla, build.notes)
+    _add_profiles(parsed, config, build)
     return config
 
 
@@ -129,6 +165,7 @@ def _set_flags(trt: Any, config: Any, options: BuildOptions) -> None:
         "VERSION_COMPATIBLE": options.version_compatible,
         "REFIT": options.refit or options.strip_weights,
         "STRIP_PLAN": options.strip_weights,
+        "SPARSE_WEIGHTS": options.sparsity,
     }
     for name in (name for name, chosen in wanted.items() if chosen):
         flag = feature(trt, f"BuilderFlag.{name}")
@@ -153,41 +190,134 @@ def _name_capabilities(trt: Any, config: Any, target: BuildTarget) -> None:
             config.set_compute_capability(capability_value(trt, capability), index)
 
 
-def _leave_out_external_tactics(trt: Any, config: Any) -> None:
-    """Use TensorRT's own kernels alone: where cuBLAS and cuDNN are still offered, the engine would need them too."""
+def _choose_tactic_sources(trt: Any, config: Any, options: BuildOptions) -> None:
+    """Offer cuBLAS and cuDNN beside TensorRT's own kernels where this version still can and they are there."""
     before = sources = config.get_tactic_sources()
-    for name in _EXTERNAL_TACTICS:
-        source = feature(trt, f"TacticSource.{name}")
-        if source is not None:
-            sources &= ~(1 << int(source))
-    if sources != before:
-        config.set_tactic_sources(sources)
+    chosen = False
+    for source, (name, files, function) in _TACTIC_LIBRARIES.items():
+        value = feature(trt, f"TacticSource.{name}")
+        wanted = source in options.tactic_sources if options.tactic_sources is not None else _is_there(files, function)
+        if value is None and options.tactic_sources is not None and wanted:
+            raise OptionError(
+                f"this TensorRT ({trt.__version__}) uses no kernels of {source.value}.\n"
+                "  to do    leave that one out of --tactic-sources"
+            )
+        if value is not None:
+            sources = sources | 1 << int(value) if wanted else sources & ~(1 << int(value))
+            chosen = chosen or wanted
+    if sources != before and not config.set_tactic_sources(sources):
+        raise ArtifactError(f"TensorRT {trt.__version__} refused its tactic sources; leave --tactic-sources out")
     core = feature(trt, "PreviewFeature.DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805")
     if core is not None:
-        config.set_preview_feature(core, True)
+        config.set_preview_feature(core, not chosen)
 
 
-def _add_profile(parsed: ParsedNetwork, config: Any, contract: Contract) -> None:
-    """One optimisation profile with the contract's ranges, where the network's input is dynamic."""
-    tensor = parsed.network.get_input(0)
-    ranges = contract.input_ranges
-    for size, (name, dimension) in zip(tensor.shape, ranges, strict=True):
-        if size != -1 and (not dimension.is_fixed or dimension.opt != size):
-            raise OptionError(
-                f"the graph's {name} is fixed at {size}, not {dimension}.\n  to do    export it with --dynamic"
+def _is_there(files: Sequence[str], function: str) -> bool:
+    for file in files:
+        with suppress(OSError):
+            if hasattr(ctypes.CDLL(file), function):
+                return True
+    return False
+
+
+def _use_dla(parsed: ParsedNetwork, config: Any, core: int, notes: NoteSink) -> None:
+    """Run on a DLA core what it can, on the GPU the rest, and say what that is."""
+    trt = parsed.trt
+    cores = int(parsed.builder.num_DLA_cores)
+    if not core < cores:
+        raise OptionError(
+            f"there is no DLA core {core}: this machine has {cores}.\n  to do    "
+            + (
+                f"choose --dla 0 to {cores - 1}"
+                if cores
+                else "leave --dla out; Jetson AGX Orin, Orin NX and Xavier have them"
             )
-    if -1 not in tuple(tensor.shape):
-        return
-    profile = parsed.builder.create_optimization_profile()
-    smallest, usual, largest = (
-        tuple(getattr(dimension, part) for _, dimension in ranges) for part in ("min", "opt", "max")
+        )
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = core
+    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    layers = [parsed.network.get_layer(index) for index in range(parsed.network.num_layers)]
+    rest = [node_name(layer) for layer in layers if not config.can_run_on_DLA(layer)]
+    shown = ", ".join(rest[:_SHOWN]) + (f" and {len(rest) - _SHOWN} more" if len(rest) > _SHOWN else "")
+    notes(f"DLA core {core} runs {len(layers) - len(rest)} of {len(layers)} layers; on the GPU: {shown or 'none'}")
+
+
+def _add_profiles(parsed: ParsedNetwork, config: Any, build: Build) -> None:
+    tensor = parsed.network.get_input(0)
+    for shapes in build.profiles:
+        ranges = covering(build.contract, [shapes]).input_ranges
+        for size, (name, dimension) in zip(tensor.shape, ranges, strict=True):
+            if size != -1 and (not dimension.is_fixed or dimension.opt != size):
+                raise OptionError(
+                    f"the graph's {name} is fixed at {size}, not {dimension}.\n  to do    export it with --dynamic"
+                )
+        if -1 not in tuple(tensor.shape):
+            continue
+        profile = parsed.builder.create_optimization_profile()
+        profile.set_shape(
+            tensor.name, *(tuple(getattr(one, part) for _, one in ranges) for part in ("min", "opt", "max"))
+        )
+        if config.add_optimization_profile(profile) == -1:
+            raise OptionError(f"TensorRT {parsed.trt.__version__} refuses the profile {shapes}")
+
+
+def fit_profiles(
+    network: Any, contract: Contract, options: BuildOptions, memory: int | None, notes: NoteSink = no_notes
+) -> tuple[ProfileShapes, ...]:
+    """The optimisation profiles of `options`, after checking that TensorRT and the GPU can hold their largest tensors.
+
+    A default profile is reduced until it fits, first its batch and then its sides.
+
+    Args:
+        network: TensorRT's, as parsed.
+        contract: of the graph.
+        options: with the ranges that are asked for.
+        memory: bytes of the GPU; None when it is not at hand.
+        notes: told when a default profile was reduced.
+
+    Raises:
+        OptionError: a profile that was asked for does not fit; the message names sizes that do.
+    """
+
+    def excess(batch: int, height: int, width: int, share: float = 1.0) -> float:
+        """How many times too large the largest tensor is."""
+        largest = largest_tensor(network, input_shape(contract, batch, height, width))
+        room = largest.bytes * 2 / (memory * share) if memory is not None else 0.0
+        return max(largest.elements / MAX_ELEMENTS, room)
+
+    usual, *others = options.profile_shapes(contract)
+    batch, height, width = usual.batch.max, usual.height.max, usual.width.max
+    if options.batch is None:
+        while batch > usual.batch.opt and excess(batch, height, width, _MOST_MEMORY) > 1:
+            batch = max(batch // 2, usual.batch.opt)
+    if options.height is None and options.width is None:
+        while (height, width) != (usual.height.opt, usual.width.opt) and excess(batch, height, width) > 1:
+            height = max(height - STRIDE, usual.height.opt)
+            width = max(width - STRIDE, usual.width.opt)
+    fitting = ProfileShapes(
+        replace(usual.batch, max=batch), replace(usual.height, max=height), replace(usual.width, max=width)
     )
-    profile.set_shape(tensor.name, smallest, usual, largest)
-    config.add_optimization_profile(profile)
-
-
-_FLAGS = {Precision.FP16: "FP16", Precision.BF16: "BF16", Precision.INT8: "INT8", Precision.FP8: "FP8"}
-_DATA_TYPES = {Precision.FP32: "FLOAT", Precision.FP16: "HALF", Precision.BF16: "BF16"}
+    if fitting != usual:
+        notes(f"the profile covers {fitting}: larger ones do not fit; --batch and --shape choose others")
+    for shapes in (fitting, *others):
+        sizes = shapes.batch.max, shapes.height.max, shapes.width.max
+        if excess(*sizes) <= 1:
+            continue
+        largest = largest_tensor(network, input_shape(contract, *sizes))
+        reason = (
+            f"{largest.elements} elements, and TensorRT holds at most {MAX_ELEMENTS} in one tensor"
+            if largest.elements > MAX_ELEMENTS
+            else f"{largest.bytes / _MIB:.0f} MiB, and the GPU has {(memory or 0) / _MIB:.0f} MiB for it and its like"
+        )
+        fits = int(sizes[0] / excess(*sizes))
+        shrink = sqrt(1 / excess(*sizes))
+        smaller = [max(int(side * shrink) // STRIDE * STRIDE, STRIDE) for side in sizes[1:]]
+        at_size = f"--batch up to {fits} at {sizes[1]}x{sizes[2]}, or " if fits >= 1 else ""
+        raise OptionError(
+            f"the profile {shapes} is too large: {largest.name} would give {' x '.join(map(str, largest.shape))}, "
+            f"{reason}.\n  to do    {at_size}--shape up to {smaller[0]}x{smaller[1]} in batches of {sizes[0]}"
+        )
+    return (fitting, *others)
 
 
 def set_precision_flags(trt: Any, config: Any, network: Any, record: PrecisionRecord) -> None:
@@ -238,23 +368,60 @@ def _wanted(trt: Any, layer: Any, record: PrecisionRecord) -> Precision | None:
     return None if wanted.is_quantized else wanted
 
 
+def record_as_built(trt: Any, record: PrecisionRecord) -> PrecisionRecord:
+    """The precision that a version builds from `record`.
+
+    An INT8 graph that TensorRT 8.5 and 8.6 can parse has float32 around its quantised layers. There types do not bind,
+    and what is neither quantised nor kept in float32 runs in FP16, as fast as the GPU can.
+    """
+    if is_strongly_typed(trt) or not record.precision.is_quantized or record.base is not Precision.FP32:
+        return record
+    return replace(record, base=Precision.FP16)
+
+
 @dataclass(frozen=True)
 class EnginePlan:
     """What the builder gives: an engine's bytes, and how its precision was checked.
 
     Attributes:
         plan: the engine, as TensorRT serialised it.
+        contract: of the engine: the graph's, with the ranges that the profiles cover.
+        profiles: the optimisation profiles; one that says what is accepted where nothing is dynamic.
+        record: the precision that it was built in.
         typing: how types bind: `STRONGLY_TYPED`, or by permission flags.
         tensors: shapes of the network's input and output; -1 where a dimension is free.
         precision_check: for the manifest: what the check rests on, what the parsed network and the engine showed.
+        violations: what of the engine is not in the precision asked for, in words; it must not be published then.
+        layers: the inspector's list, as its JSON has it; None where no GPU at hand takes the engine.
+        costs: operations and bytes of each node at the usual shape of the first profile.
         seconds: wall time of parsing and building.
     """
 
     plan: bytes
+    contract: Contract
+    profiles: tuple[ProfileShapes, ...]
+    record: PrecisionRecord
     typing: str
     tensors: dict[str, list[int]]
     precision_check: dict[str, Any]
+    violations: tuple[str, ...]
+    layers: dict[str, Any] | None
+    costs: dict[str, tuple[float, float]]
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What remains of TensorRT's objects when a build has ended."""
+
+    plan: bytes
+    profiles: tuple[ProfileShapes, ...]
+    record: PrecisionRecord
+    typing: str
+    tensors: dict[str, list[int]]
+    convolutions: list[str]
+    check: NetworkCheck
+    costs: dict[str, tuple[float, float]]
 
 
 def build_plan(
@@ -270,7 +437,7 @@ def build_plan(
 
     Args:
         graph: ONNX file.
-        contract: what it takes and gives; its ranges are the optimisation profile's.
+        contract: what it takes and gives.
         record: the precision that it asks for.
         options: how to build.
         target: the GPUs to build for; without one at hand the engine itself is not inspected.
@@ -279,47 +446,78 @@ def build_plan(
 
     Raises:
         ArtifactError: TensorRT does not take the graph, or cannot build it.
-        VerificationError: the network or the engine is not in the precision that was asked for.
-        OptionError: this version does not offer what the options ask for.
+        VerificationError: the network is not in the precision that was asked for.
+        OptionError: this version does not offer what the options ask for, or a profile is too large.
         KeyboardInterrupt: it was called off.
     """
     stop, began = threading.Event(), time.monotonic()
+    memory = find_device(options.device).total_memory if target.gpu is not None else None
 
-    def run() -> tuple[bytes, str, dict[str, list[int]], list[str], NetworkCheck]:
+    def run() -> _Built:
         progress("parsing")
-        parsed = parse_onnx(options.variant, graph, None if options.compute_capabilities else options.device)
+        device = None if options.compute_capabilities else options.device
+        parsed = parse_onnx(options.variant, graph, device, strongly_typed=options.dla is None)
         layers = read_layers(parsed.trt, parsed.network)
-        typed = is_strongly_typed(parsed.trt)
-        check = check_network(layers, record, typed)
+        check = check_network(layers, record, parsed.typed)
         require_precision(check.violations, record, f"the graph {graph}, as TensorRT reads it,")
+        profiles = fit_profiles(parsed.network, contract, options, memory, notes)
+        usual = input_shape(contract, profiles[0].batch.opt, profiles[0].height.opt, profiles[0].width.opt)
+        costs = node_costs(parsed.trt, parsed.network, usual)
         progress("building")
-        build = Build(str(graph), contract, record, options, target, progress, notes, stop)
-        plan = build_engine(parsed, build)
-        convolutions = [one.name for one in layers if one.kind in CONVOLUTIONS]
-        typing = STRONGLY_TYPED if typed else "permission flags"
-        return plan, typing, tensor_shapes(parsed.network), convolutions, check  # TensorRT's objects end here
+        built_record = record_as_built(parsed.trt, record)
+        if built_record != record:
+            notes("what is not quantised is built in FP16: this TensorRT takes types as permissions")
+        build = Build(str(graph), contract, built_record, options, target, profiles, progress, notes, stop)
+        return _Built(
+            plan=build_engine(parsed, build),
+            profiles=profiles,
+            record=built_record,
+            typing=STRONGLY_TYPED if parsed.typed else "permission flags",
+            tensors=tensor_shapes(parsed.network),
+            convolutions=[one.name for one in layers if one.kind in CONVOLUTIONS],
+            check=check,
+            costs=costs,
+        )
 
-    plan, typing, tensors, convolutions, as_parsed = run_stoppable(run, stop)
+    built = run_stoppable(run, stop)
     seconds = round(time.monotonic() - began, 1)
-    as_built = None
+    covered = covering(contract, built.profiles)
+    as_built, layers = None, None
     if target.gpu is not None and not options.strip_weights:
         progress("inspecting")
-        described = inspect_engine(options.variant, plan, contract, options.device)
-        as_built = check_engine(described, convolutions, record)
-        require_precision(as_built.violations, record, "the engine that TensorRT built")
+        layers = inspect_engine(options.variant, built.plan, covered, options.device)
+        as_built = check_engine(layers, built.convolutions, built.record)
     check = {
-        "rests on": precision_grounds(typing, len(convolutions), as_built),
-        "network": as_parsed.to_dict(),
+        "rests on": precision_grounds(built.typing, len(built.convolutions), as_built),
+        "network": built.check.to_dict(),
         "engine": as_built.to_dict() if as_built is not None else None,
     }
-    return EnginePlan(plan, typing, tensors, check, seconds)
+    return EnginePlan(
+        plan=built.plan,
+        contract=covered,
+        profiles=built.profiles,
+        record=built.record,
+        typing=built.typing,
+        tensors=built.tensors,
+        precision_check=check,
+        violations=as_built.violations if as_built is not None else (),
+        layers=layers,
+        costs=built.costs,
+        seconds=seconds,
+    )
 
 
 def precision_grounds(typing: str, convolutions: int, as_built: EngineCheck | None) -> str:
-    """What the check of precision rests on: types that bind, or what the inspector has seen."""
+    """What the check of precision rests on: types that bind, or what the inspector has seen.
+
+    An engine is proved where the inspector tells the type of every convolution, and typed where the network's types
+    bind the builder and the inspector tells less.
+    """
     seen, unseen = (as_built.seen, as_built.unseen) if as_built is not None else (0, 0)
     if seen and not unseen:
         return "the engine inspector's layer list"
+    if typing == STRONGLY_TYPED and as_built is not None:
+        return f"the types of the parsed network; the engine inspector's layer list tells {seen} of {convolutions}"
     if typing == STRONGLY_TYPED:
         return "the types of the parsed network"
     return f"the engine inspector's layer list for {seen} of {convolutions} convolutions; for the others on nothing"

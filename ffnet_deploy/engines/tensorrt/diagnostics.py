@@ -3,10 +3,13 @@
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+from ffnet_deploy.core.errors import FFNetDeployError
+from ffnet_deploy.engines.cuda import find_device
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,22 @@ def errors_of(messages: Sequence[LogMessage]) -> list[str]:
     """The lines that tell of failures, each once, without those that only say that there is no GPU."""
     lines = dict.fromkeys(message.text.strip() for message in messages if message.is_error)
     return [line for line in lines if not _NO_CUDA.search(line)] or list(lines)
+
+
+def explain_start(title: str, version: str, messages: Sequence[LogMessage]) -> str:
+    """Why `title` gives no builder or runtime on a machine that has a GPU: its CUDA is newer than the driver's."""
+    driver, cuda = "no", 0
+    with suppress(FFNetDeployError):
+        code = find_device().driver_version
+        driver, cuda = f"{code // 1000}.{code % 1000 // 10}", code // 1000
+    lines = [line.text.strip() for line in messages if line.is_error]
+    found = lines[-1] if lines else "it gave no reason"
+    fitting = f", or install the build for CUDA {cuda}: pip install tensorrt-cu{cuda}" if cuda in (12, 13) else ""
+    return (
+        f"{title} {version} cannot start: the NVIDIA driver here (CUDA {driver}) and this {title} do not fit.\n"
+        f"  found    {found}\n"
+        f"  to do    update the driver to one for the CUDA that this {title} was built with{fitting}"
+    )
 
 
 def explain_build(title: str, name: str, messages: Sequence[LogMessage]) -> str:

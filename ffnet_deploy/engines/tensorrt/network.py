@@ -1,14 +1,18 @@
 """An ONNX file as TensorRT's network: parsed, and its layers as plain values."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import ArtifactError
-from ffnet_deploy.engines.cuda import Cuda
+from ffnet_deploy.engines.cuda import Cuda, NoDeviceError
 from ffnet_deploy.engines.onnx_metadata import node_at, with_int32_labels
-from ffnet_deploy.engines.tensorrt.diagnostics import LogMessage, explain_parser, listen, logger
+from ffnet_deploy.engines.tensorrt.diagnostics import LogMessage, explain_parser, explain_start, listen, logger
 from ffnet_deploy.engines.tensorrt.variant import Variant, feature, has, is_strongly_typed, load
 
 
@@ -21,12 +25,14 @@ class ParsedNetwork:
         builder: TensorRT's builder.
         network: the network definition.
         parser: owns the weights that `network` points to, and so lives as long.
+        typed: whether its types bind the builder; otherwise builder flags allow them.
     """
 
     trt: Any
     builder: Any
     network: Any
     parser: Any
+    typed: bool = True
 
 
 def open_builder(variant: Variant, device: int | None) -> tuple[Any, Any]:
@@ -38,29 +44,36 @@ def open_builder(variant: Variant, device: int | None) -> tuple[Any, Any]:
             only TensorRT for RTX can.
 
     Raises:
-        NoDeviceError: there is no such device; TensorRT's builder without one would end the process.
+        NoDeviceError: there is no such device, without which TensorRT's builder would end the process; or its driver
+            does not fit this TensorRT.
         MissingPackageError: TensorRT is not installed.
     """
     trt = load(variant)
     if device is not None or variant is Variant.TENSORRT:
         Cuda(device or 0).use()
-    return trt, trt.Builder(logger(trt))
+    with listen(trt) as messages:
+        try:
+            return trt, trt.Builder(logger(trt))
+        except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer
+            raise NoDeviceError(explain_start(variant.label, trt.__version__, messages)) from error
 
 
-def parse_onnx(variant: Variant, path: Path, device: int | None = None) -> ParsedNetwork:
+def parse_onnx(variant: Variant, path: Path, device: int | None = None, strongly_typed: bool = True) -> ParsedNetwork:
     """The network of the ONNX file `path`, strongly typed where the version knows that.
 
     Args:
         variant: which TensorRT.
         path: the graph; external weights are found beside it.
         device: see `open_builder`.
+        strongly_typed: False for what cannot be typed: layers on a DLA core.
 
     Raises:
         ArtifactError: the graph cannot be parsed; its nodes are named with the reason.
         NoDeviceError: see `open_builder`.
     """
     trt, builder = open_builder(variant, device)
-    network = builder.create_network(_creation_flags(trt))
+    typed = strongly_typed and is_strongly_typed(trt)
+    network = builder.create_network(_creation_flags(trt, typed))
     parser = trt.OnnxParser(network, logger(trt))
     with listen(trt) as messages:
         widened = with_int32_labels(path)
@@ -68,12 +81,12 @@ def parse_onnx(variant: Variant, path: Path, device: int | None = None) -> Parse
     # a file that is no graph at all is "parsed" into a network of nothing
     if not complete or not network.num_layers:
         raise ArtifactError(explain_parser(variant.label, str(path), _failures(parser, path, messages)))
-    return ParsedNetwork(trt, builder, network, parser)
+    return ParsedNetwork(trt, builder, network, parser, typed)
 
 
-def _creation_flags(trt: Any) -> int:
-    name = "STRONGLY_TYPED" if is_strongly_typed(trt) else "EXPLICIT_BATCH"
-    return 1 << int(feature(trt, f"NetworkDefinitionCreationFlag.{name}"))
+def _creation_flags(trt: Any, typed: bool) -> int:
+    flag = feature(trt, f"NetworkDefinitionCreationFlag.{'STRONGLY_TYPED' if typed else 'EXPLICIT_BATCH'}")
+    return 0 if flag is None else 1 << int(flag)
 
 
 def _failures(parser: Any, path: Path, messages: list[LogMessage]) -> list[tuple[str, str]]:
@@ -91,6 +104,10 @@ def _failure(error: Any, path: Path) -> tuple[str, str]:
 
 _METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8", "INT8": "int8"}
+_FREE = (
+    *("CONSTANT", "SHAPE", "SHUFFLE", "IDENTITY", "CAST", "QUANTIZE", "DEQUANTIZE", "GATHER", "CONCATENATION", "SLICE"),
+)
+"""Kinds of layers that compute nothing, and are fused into what they serve where that is possible."""
 _PASSING = ("CAST", "IDENTITY", "SHUFFLE")
 """Kinds of layers that may lie between a dequantisation and what it serves."""
 
@@ -132,6 +149,85 @@ def read_layers(trt: Any, network: Any) -> list[NetworkLayer]:
     return [_read(trt, layer, makers) for layer in layers]
 
 
+@dataclass(frozen=True)
+class LargestTensor:
+    """The tensor of a network with the most elements at one input shape.
+
+    Attributes:
+        name: of the layer that gives it, or of the input.
+        shape: of the tensor.
+        elements: their number; TensorRT allows 2^31 - 1.
+        bytes: memory that it takes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    elements: int
+    bytes: int
+
+
+@contextmanager
+def at_shape(network: Any, shape: tuple[int, ...]) -> Iterator[None]:
+    """Give the network's input a fixed shape while the block runs, so that every tensor's shape is known."""
+    tensor = network.get_input(0)
+    free = tuple(int(size) for size in tensor.shape)
+    tensor.shape = shape
+    try:
+        yield
+    finally:
+        tensor.shape = free
+
+
+def input_shape(contract: Contract, batch: int, height: int, width: int) -> tuple[int, ...]:
+    """The shape of the input tensor, whose dimensions are in the order of its kind."""
+    sizes = {"batch": batch, "channels": 3, "height": height, "width": width}
+    return tuple(sizes[name] for name, _ in contract.input_ranges)
+
+
+def largest_tensor(network: Any, shape: tuple[int, ...]) -> LargestTensor:
+    """The largest tensor of `network` for inputs of `shape`, without building it."""
+    with at_shape(network, shape):
+        found = [("the input", network.get_input(0))]
+        for layer in (network.get_layer(index) for index in range(network.num_layers)):
+            found += [(node_name(layer), tensor) for tensor in _outputs(layer)]
+        known = [
+            (name, tuple(int(size) for size in tensor.shape), tensor.dtype)
+            for name, tensor in found
+            if _is_known(tensor)
+        ]
+        name, sizes, dtype = max(known, key=lambda one: prod(one[1]))
+    return LargestTensor(name, sizes, prod(sizes), prod(sizes) * _itemsize(_type_name(dtype)))
+
+
+def node_costs(trt: Any, network: Any, shape: tuple[int, ...]) -> dict[str, tuple[float, float]]:
+    """(operations, bytes) that each node of the graph needs at least for inputs of `shape`.
+
+    Operations: two for a multiply-add, one for each value of what is no product. Bytes: inputs, weights and outputs,
+    once each, in the types they are stored in. Nodes that move or convert data alone are left out: they are fused.
+    """
+    costs: dict[str, tuple[float, float]] = {}
+    with at_shape(network, shape):
+        layers = [network.get_layer(index) for index in range(network.num_layers)]
+        makers = {tensor.name: layer for layer in layers for tensor in _outputs(layer)}
+        for layer in layers:
+            kind, outputs, inputs = _last(layer.type), _outputs(layer), _inputs(layer)
+            if kind in _FREE or not outputs or not all(_is_known(tensor) for tensor in (*inputs, *outputs)):
+                continue
+            values, each, traffic = prod(outputs[0].shape), 1.0, 0.0
+            if kind in ("CONVOLUTION", "DECONVOLUTION"):
+                weights = _weight_count(trt, layer, kind, inputs)
+                each = 2 * weights / outputs[0].shape[1]
+                if len(inputs) == 1:
+                    traffic += weights * _itemsize(_weight_type(trt, layer, kind, inputs, makers))
+            elif kind == "MATRIX_MULTIPLY":
+                each = 2.0 * inputs[0].shape[-1]
+            traffic += sum(prod(tensor.shape) * _itemsize(_stored_type(tensor, makers)) for tensor in inputs)
+            traffic += sum(prod(tensor.shape) * _itemsize(_type_name(tensor.dtype)) for tensor in outputs)
+            before = costs.get(node_name(layer), (0.0, 0.0))
+            costs[node_name(layer)] = (before[0] + values * each, before[1] + traffic)
+    return costs
+
+
 def tensor_shapes(network: Any) -> dict[str, list[int]]:
     """Shapes of the network's input and output; -1 where a dimension is free."""
     tensors = {"input": network.get_input(0), "output": network.get_output(0)}
@@ -153,6 +249,17 @@ def _read(trt: Any, layer: Any, makers: dict[str, Any]) -> NetworkLayer:
     )
 
 
+def _is_known(tensor: Any) -> bool:
+    try:
+        return all(int(size) >= 0 for size in tensor.shape)
+    except (TypeError, ValueError):  # of a tensor without a rank
+        return False
+
+
+def _itemsize(kind: str) -> int:
+    return {"fp32": 4, "int32": 4, "int64": 8, "fp16": 2, "bf16": 2}.get(kind, 1)
+
+
 def _inputs(layer: Any) -> list[Any]:
     tensors = [layer.get_input(index) for index in range(layer.num_inputs)]
     return [tensor for tensor in tensors if tensor is not None]
@@ -165,10 +272,20 @@ def _outputs(layer: Any) -> list[Any]:
 def _weight_type(trt: Any, layer: Any, kind: str, inputs: list[Any], makers: dict[str, Any]) -> str:
     if len(inputs) > 1:
         return _stored_type(inputs[1], makers)
+    return _type_name(feature(_as_convolution(trt, layer, kind), "kernel.dtype"))
+
+
+def _weight_count(trt: Any, layer: Any, kind: str, inputs: list[Any]) -> int:
+    if len(inputs) > 1:
+        return int(prod(inputs[1].shape))
+    return int(_as_convolution(trt, layer, kind).kernel.size)
+
+
+def _as_convolution(trt: Any, layer: Any, kind: str) -> Any:
     # a layer comes as its base class, and its kernel as an array or, in types that NumPy lacks, as TensorRT's weights
     conv = layer
     conv.__class__ = trt.IConvolutionLayer if kind == "CONVOLUTION" else trt.IDeconvolutionLayer
-    return _type_name(feature(conv, "kernel.dtype"))
+    return conv
 
 
 def _stored_type(tensor: Any, makers: dict[str, Any]) -> str:

@@ -87,8 +87,8 @@ class BuildOptions:
         strip_weights: leave the weights out of the file; they must be refitted before it can run.
         compute_capabilities: for RTX, the GPUs to build for, as ``"8.9"``; none: the GPU at hand.
         device: number of the CUDA device to build on.
-        tactic_sources: libraries whose kernels may be used too; the engine then needs them where it runs. Only
-            TensorRT 8.5 to 10 offers them.
+        tactic_sources: libraries whose kernels may be used besides TensorRT's own; the engine then needs them where it
+            runs. Only TensorRT 8.5 to 10 offers them. None: those whose libraries can be loaded here.
         sparsity: use sparse kernels for weights with two zeros in every four.
         dla: core of the deep learning accelerator (Jetson) that runs what it can; the GPU runs the rest.
     """
@@ -108,7 +108,7 @@ class BuildOptions:
     strip_weights: bool = False
     compute_capabilities: tuple[str, ...] = ()
     device: int = 0
-    tactic_sources: tuple[TacticSource, ...] = ()
+    tactic_sources: tuple[TacticSource, ...] | None = None
     sparsity: bool = False
     dla: int | None = None
 
@@ -205,7 +205,7 @@ class BuildOptions:
             ("--optimization-level", self.optimization_level),
             ("--aux-streams", self.aux_streams),
             ("--compute-capability", ",".join(self.compute_capabilities) or None),
-            ("--tactic-sources", ",".join(self.tactic_sources) or None),
+            ("--tactic-sources", None if self.tactic_sources is None else ",".join(self.tactic_sources) or "none"),
             ("--dla", self.dla),
             *(("--profile", shapes.as_option()) for shapes in self.profiles),
         ):

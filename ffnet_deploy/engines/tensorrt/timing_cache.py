@@ -40,10 +40,10 @@ def write_timing_cache(path: Path, content: bytes, version: str, gpu: str) -> No
 
 def use_timing_cache(config: Any, path: Path, version: str, gpu: str) -> None:
     """Let a build begin with the times in `path`."""
-    cache = config.create_timing_cache(read_timing_cache(path, version, gpu))
-    if cache is None:  # TensorRT does not want these bytes
-        cache = config.create_timing_cache(b"")
-    config.set_timing_cache(cache, False)
+    for content in (read_timing_cache(path, version, gpu), b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return  # otherwise TensorRT does not want these bytes
 
 
 def keep_timing_cache(config: Any, path: Path, version: str, gpu: str) -> None:
@@ -53,6 +53,8 @@ def keep_timing_cache(config: Any, path: Path, version: str, gpu: str) -> None:
         StorageError: there is no room, or the folder cannot be written.
     """
     cache = config.get_timing_cache()
+    if cache is None:  # none was accepted, or this build needed none
+        return
     with locked(path):
         meanwhile = read_timing_cache(path, version, gpu)
         other = config.create_timing_cache(meanwhile) if meanwhile else None

@@ -163,7 +163,8 @@ def test_what_a_proof_rests_on_is_said_as_it_is() -> None:
     whole, nothing = check_engine(old_list(), CONVS, FP16), check_engine(hidden, CONVS, FP16)
     for typing in (STRONGLY_TYPED, "permission flags"):
         assert precision_grounds(typing, 3, whole) == "the engine inspector's layer list"
-    assert precision_grounds(STRONGLY_TYPED, 3, nothing) == precision_grounds(STRONGLY_TYPED, 3, None)
+    typed = precision_grounds(STRONGLY_TYPED, 3, nothing)
+    assert typed == "the types of the parsed network; the engine inspector's layer list tells 0 of 3", "not proved"
     assert precision_grounds(STRONGLY_TYPED, 3, None) == "the types of the parsed network"
     for proof in (nothing, None):
         told = precision_grounds("permission flags", 3, proof)

@@ -30,6 +30,7 @@ CLASSES = {
     "context": "IExecutionContext",
     "self._context": "IExecutionContext",
     "inspector": "EngineInspector",
+    "refitter": "OnnxParserRefitter",
     "parsed.builder": "Builder",
     "parsed.network": "INetworkDefinition",
     "parsed.trt": MODULE,
