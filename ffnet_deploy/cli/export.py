@@ -39,7 +39,7 @@ from ffnet_deploy.cli.options import (
 from ffnet_deploy.core.contract import STRIDE, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
-from ffnet_deploy.core.precision import Precision, Target
+from ffnet_deploy.core.precision import Hardware, Precision, Target
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
 from ffnet_deploy.engines.onnx_metadata import read_description
@@ -172,7 +172,9 @@ class PrecisionFlags:
     mixed: Annotated[bool, option(PRECISION)] = False
     """Also write an INT8 graph whose most costly layers stay in a higher precision, found by a search."""
     int8_base: Annotated[Base | None, choice(Base, PRECISION)] = None
-    """Type of what a quantised graph does not quantise. By default FP16."""
+    """Type of what a quantised graph does not quantise. By default FP16, and FP32 with --target cpu."""
+    hardware: Annotated[Hardware, choice(Hardware, PRECISION, name="--target")] = Hardware.TRT
+    """With --int8 or --mixed: what runs the graph, trt or cpu (OpenVINO, ONNX Runtime; AVX2, VNNI or AMX)."""
 
     @property
     def target(self) -> Target | None:
@@ -215,7 +217,7 @@ class CalibrationFlags:
     def __post_init__(self) -> None:
         check_numbers(self)
 
-    def request(self) -> "CalibrationRequest":
+    def request(self, hardware: Hardware) -> "CalibrationRequest":
         """What to calibrate on, and how."""
         from ffnet_deploy.calib.search import SearchOptions, read_timings
         from ffnet_deploy.export.quantizing import CalibrationRequest
@@ -228,6 +230,7 @@ class CalibrationFlags:
             calibrator=self.calibrator,
             keep=self.keep,
             ranges=self.ranges,
+            hardware=hardware,
             search=SearchOptions(
                 budget=None if self.search_budget is None else 60 * self.search_budget,
                 state=self.search_state,
@@ -396,7 +399,9 @@ def command(
 
 def given(flags: Any) -> list[str]:
     """The options of the dataclass `flags` that differ from their defaults, as they are typed."""
-    return [f"--{one.name.replace('_', '-')}" for one in fields(flags) if getattr(flags, one.name) != one.default]
+    typed = {"hardware": "target"}
+    names = [one.name for one in fields(flags) if getattr(flags, one.name) != one.default]
+    return [f"--{typed.get(name, name).replace('_', '-')}" for name in names]
 
 
 def lower_options(
@@ -408,7 +413,7 @@ def lower_options(
         OptionError: an option is given without what it belongs to.
     """
     target = precision.target
-    base = [name for name in given(precision) if name == "--int8-base"]
+    base = [name for name in given(precision) if name in ("--int8-base", "--target")]
     gate = [name for name in given(verification) if name in ("--max-drop", "--min-agreement")]
     if target is None:
         # without a lower precision the gate is the engine's alone
@@ -428,7 +433,7 @@ def lower_options(
         base=Precision(precision.int8_base.value) if precision.int8_base else None,
         max_drop=verification.max_drop,
         agreement=verification.min_agreement,
-        calibration=calibration.request() if target.precision.is_quantized else None,
+        calibration=calibration.request(precision.hardware) if target.precision.is_quantized else None,
     )
 
 

@@ -52,10 +52,10 @@ def option(group: Group, metavar: str | None = None, **more: Any) -> Parameter:
     return Parameter(group=group, **more)
 
 
-def choice(kind: type[Enum], group: Group) -> Parameter:
-    """A parameter that takes one value of `kind`, in any case."""
+def choice(kind: type[Enum], group: Group, name: str | None = None) -> Parameter:
+    """A parameter that takes one value of `kind`, in any case; its option is called `name` where that is given."""
     values = [str(member.value) for member in kind]
-    return Parameter(group=group, converter=partial(_member, kind), choices=values)
+    return Parameter(group=group, converter=partial(_member, kind), choices=values, name=name)
 
 
 def _member(kind: type[Choice], hint: Any, tokens: Sequence[Token]) -> Choice:

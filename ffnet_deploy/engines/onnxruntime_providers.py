@@ -117,10 +117,10 @@ def provider_notes(providers: Sequence[str], record: PrecisionRecord) -> tuple[s
 
 def _cpu_notes(record: PrecisionRecord) -> tuple[str, ...]:
     notes = []
-    if record.precision.is_quantized:
+    if record.precision.is_quantized and record.base is not Precision.FP32:
         notes.append(
-            f"{record.precision.value.upper()} is simulated: graph optimisations are off, so that each node runs as "
-            "written"
+            f"{record.precision.value.upper()} is simulated in float32: ONNX Runtime's integer kernels take graphs "
+            "whose other layers are FP32, as --int8 --target cpu writes them"
         )
     if record.base is not Precision.FP32:
         notes.append(

@@ -26,7 +26,7 @@ from ffnet_deploy.core.contract import Contract, OutputKind
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.files import check_target
 from ffnet_deploy.core.optional import optional
-from ffnet_deploy.core.precision import PrecisionRecord, Target
+from ffnet_deploy.core.precision import Hardware, PrecisionRecord, Target
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.layouts import is_data_set
@@ -48,6 +48,7 @@ class CalibrationRequest:
         keep: convolutions that stay unquantised: names of their nodes, or of modules that they are in.
         ranges: JSON file of ranges, used again if it is there, else written; None: they are not kept.
         search: for `Target.MIXED`: its limits but for the fall of mIoU.
+        hardware: what is to compute the graph.
     """
 
     images: Path | None = None
@@ -58,6 +59,7 @@ class CalibrationRequest:
     keep: tuple[str, ...] = ()
     ranges: Path | None = None
     search: SearchOptions = field(default_factory=SearchOptions)
+    hardware: Hardware = Hardware.TRT
 
     def __post_init__(self) -> None:
         if self.images is None:
@@ -154,6 +156,7 @@ def quantized(
         precision=target.precision,
         keep=request.keep,
         calibrator=request.chosen_calibrator,
+        hardware=request.hardware,
     )
     check_quantizable(model, options)
     trained = labels_to_search_with(request, contract, labelled) if target is Target.MIXED else None

@@ -1,5 +1,6 @@
 """Reduce the precision of a verified FP32 graph: quantise, assign types, verify against the network, publish."""
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from ffnet_deploy.artifacts import Gate, read_manifest
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.core.precision import Precision, PrecisionRecord, Target
+from ffnet_deploy.core.precision import Hardware, Precision, PrecisionRecord, Target
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
+from ffnet_deploy.engines.openvino import OpenVinoEngine, OpenVinoOptions
 from ffnet_deploy.evaluation.verify import Tolerance, Verification, VerifyOptions, input_batch, usual_tolerance, verify
 from ffnet_deploy.export.onnx_file import contract_in, write_graph
 from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
@@ -37,7 +39,7 @@ class ReductionOptions:
     Attributes:
         target: the precision.
         base: type of what a quantised graph does not quantise; None: FP16 where the graph's operator set has 16-bit
-            Q/DQ nodes, else FP32.
+            Q/DQ nodes and a GPU is to compute it, else FP32.
         max_drop: largest fall of mIoU, points; None: 0.05 for FP16 and BF16, 0.3 for quantised graphs.
         agreement: least share of positions with the same label, percent; None: 99.5, and 90 for quantised graphs.
         calibration: what quantised graphs are calibrated on.
@@ -54,7 +56,16 @@ class ReductionOptions:
             raise OptionError("a base of fp32, fp16 or bf16 goes with a quantised graph")
         if self.target.precision.is_quantized and self.calibration is None:
             raise OptionError(f"{self.target.value} needs images to calibrate on: give --calib-images")
+        if self.hardware is Hardware.CPU and self.base not in (None, Precision.FP32):
+            raise OptionError("CPUs compute in float32 what is not quantised: leave --int8-base out with --target cpu")
+        if self.hardware is Hardware.CPU and self.target.precision is not Precision.INT8:
+            raise OptionError(f"--target cpu goes with --int8 or --mixed, not with --{self.target.value}")
         _ = self.tolerance
+
+    @property
+    def hardware(self) -> Hardware:
+        """What is to compute the graph."""
+        return self.calibration.hardware if self.calibration else Hardware.TRT
 
     @property
     def tolerance(self) -> Tolerance:
@@ -89,9 +100,9 @@ class ReducedGraph:
     notes: tuple[str, ...] = ()
 
 
-def reduced_path(fp32: Path, target: Target) -> Path:
-    """Where the lowered form of the graph `fp32` goes by default: ``NAME.fp16.onnx`` beside ``NAME.onnx``."""
-    return fp32.with_name(f"{fp32.stem}.{target.value}.onnx")
+def reduced_path(fp32: Path, target: Target, hardware: Hardware = Hardware.TRT) -> Path:
+    """Where `fp32` in lower precision goes by default: beside it, as ``NAME.int8.onnx`` or ``NAME.int8-cpu.onnx``."""
+    return fp32.with_name(f"{fp32.stem}.{target.value}{'-cpu' if hardware is Hardware.CPU else ''}.onnx")
 
 
 def reduce_precision(
@@ -126,12 +137,12 @@ def reduce_precision(
     record = recorded(model)
     images: Sequence[NDArray[np.generic]] = observed_inputs(verification, contract)
     base, typing, quantization, notes = Precision.FP32, None, None, list[str]()
-    with artifacts.staged(out or reduced_path(fp32, target)) as draft:
+    with artifacts.staged(out or reduced_path(fp32, target, options.hardware)) as draft:
         if options.calibration is None:
             base = Precision(target.value)
         else:
             progress("choosing images")
-            base = options.base or default_base(model)
+            base = options.base or default_base(model, options.hardware)
             request, drop = options.calibration, options.tolerance.miou
             made = quantized(model, contract, target, request, verification.labelled, drop, progress)
             model, record, images = made.model, made.record, made.images[:_OBSERVED]
@@ -153,6 +164,15 @@ def reduce_precision(
         with OnnxRuntimeEngine(simulation, settings) as candidate:
             result = verify(reference, candidate, replace(verification, tolerance=options.tolerance), progress)
         result = replace(result, candidate=f"{target.value} simulated in {result.candidate}")
+        failures, runtimes = list(result.failures), list[Verification]()
+        if options.hardware is Hardware.CPU:  # scored by the very runtimes too
+            known = replace(verification, tolerance=options.tolerance)
+            if result.miou is not None:
+                known = replace(known, reference_miou=result.miou[0])
+            for engine in cpu_engines(draft.path):
+                progress(f"verifying in {engine.name}")
+                runtimes.append(verify(reference, engine, known, progress))
+                failures += [f"{engine.name}: {failure}" for failure in runtimes[-1].failures]
 
         progress("writing")
         content = {
@@ -167,9 +187,11 @@ def reduce_precision(
             },
             "verification": {"images": verification.source, **result.to_dict()},
         }
+        if runtimes:
+            content["verification_in_runtimes"] = [one.to_dict() for one in runtimes]
         accept = "to accept the difference, raise --max-drop or lower --min-agreement"
         gate = Gate(
-            result.failures,
+            failures,
             f"the {target.value} graph costs more than the gate allows",
             f"try --mixed; {accept}" if target is Target.INT8 else accept,
         )
@@ -195,10 +217,18 @@ def _left_notes(left: Mapping[str, str]) -> Iterator[str]:
         yield f"{name}{others} stays unquantised. {reason}"
 
 
-def default_base(model: onnx.ModelProto) -> Precision:
-    """FP16, or FP32 where the operator set has no 16-bit Q/DQ nodes (17, which TensorRT 8.5 needs)."""
-    opset = opset_of(model)
-    return Precision.FP16 if opset >= 19 else Precision.FP32
+def default_base(model: onnx.ModelProto, hardware: Hardware = Hardware.TRT) -> Precision:
+    """FP16; FP32 for CPUs, and where the operator set has no 16-bit Q/DQ nodes (17, which TensorRT 8.5 needs)."""
+    return Precision.FP16 if opset_of(model) >= 19 and hardware is Hardware.TRT else Precision.FP32
+
+
+def cpu_engines(path: Path) -> Iterator[Engine]:
+    """The CPU runtimes that are installed here, each with `path` opened as `ffnet-eval` and `ffnet-bench` open it."""
+    with OnnxRuntimeEngine(path, OnnxRuntimeOptions(check_manifest=False)) as engine:
+        yield engine
+    if importlib.util.find_spec("openvino") is not None:
+        with OpenVinoEngine(path, OpenVinoOptions(check_manifest=False)) as openvino:
+            yield openvino
 
 
 def observed_inputs(verification: VerifyOptions, contract: Contract) -> list[NDArray[np.generic]]:

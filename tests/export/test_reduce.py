@@ -12,7 +12,7 @@ from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.calib.search import SearchOptions
 from ffnet_deploy.core.contract import DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, DataError, OptionError, StorageError, VerificationError
-from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord, Target
+from ffnet_deploy.core.precision import PRECISION_KEY, Hardware, Precision, PrecisionRecord, Target
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
@@ -130,11 +130,32 @@ def test_int8_file_is_calibrated_typed_and_verified(
     assert (precision["typing"] is None) == (base is Precision.FP32)
     assert ranges.is_file()
     with OnnxRuntimeEngine(done.path) as engine:
-        assert any("graph optimisations are off" in note for note in engine.notes)
-        level = engine._session.get_session_options().graph_optimization_level
-        assert level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings = engine._session.get_session_options()
+        level = settings.graph_optimization_level
+        assert level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        entry = "x64quantprecision" if base is Precision.FP32 else "disable_quant_qdq"
+        assert settings.get_session_config_entry(f"session.{entry}") == "1"
     again = reduced(tiny, own, ReductionOptions(Target.INT8, base, agreement=30.0, calibration=request))
     assert read_manifest(again.path)["sha256"] == read_manifest(done.path)["sha256"]
+
+
+def test_int8_file_for_cpus_is_scored_by_the_very_runtimes(tiny: dict[str, Segmentor], own: Path, photos: Path) -> None:
+    request = CalibrationRequest(images=photos, count=2, hardware=Hardware.CPU)
+    done = reduced(tiny, own, ReductionOptions(Target.INT8, agreement=30.0, calibration=request))
+    assert done.path.name == "tiny_seg.int8-cpu.onnx", "it replaces no graph for TensorRT"
+    assert done.record.base is Precision.FP32 and done.record.hardware is Hardware.CPU
+    manifest = read_manifest(done.path)
+    runtimes = [one["candidate"] for one in manifest["verification_in_runtimes"]]
+    assert len(runtimes) == 2 and runtimes[0].startswith("ONNX Runtime") and runtimes[1].startswith("OpenVINO")
+    assert manifest["precision"]["quantization"]["hosts"][0] == "OpenVINO on x86-64 from AVX2 on"
+
+
+def test_what_cpus_do_not_compute_is_refused(photos: Path) -> None:
+    request = CalibrationRequest(images=photos, hardware=Hardware.CPU)
+    with pytest.raises(OptionError, match="leave --int8-base out"):
+        ReductionOptions(Target.INT8, Precision.FP16, calibration=request)
+    with pytest.raises(OptionError, match="not with --fp8"):
+        ReductionOptions(Target.FP8, calibration=request)
 
 
 def test_mixed_file_tells_what_the_search_left_out(tiny: dict[str, Segmentor], photos: Path, tmp_path: Path) -> None:
