@@ -4,11 +4,14 @@ import os
 import re
 import urllib.error
 import urllib.request
+from email.message import Message
 from http.client import HTTPException
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from ffnet_deploy.core.errors import CheckpointError, StorageError
-from ffnet_deploy.core.files import make_folder, sha256, storage_errors, write_bytes
+from ffnet_deploy.core.files import locked, make_folder, sha256, storage_errors, write_bytes
 from ffnet_deploy.core.progress import Progress, no_progress
 
 RELEASE = "https://github.com/ysj9909/FFNet/releases/download/v1.0"
@@ -40,14 +43,16 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ffnet-deploy"
 
 
-def resolve_checkpoint(source: str | Path, config_name: str, progress: Progress = no_progress) -> Path:
-    """The file meant by `source`: a path, ``"published"`` or ``"bundled"``.
+def resolve_checkpoint(
+    source: str | PathLike[str], config_name: str, progress: Progress = no_progress, refresh: bool = False
+) -> Path:
+    """The file meant by `source`: a path, ``"published"`` or ``"bundled"``; `refresh` downloads a published one anew.
 
     Raises:
         CheckpointError: no such checkpoint exists for `config_name`, or it cannot be downloaded.
     """
     if str(source) == "published":
-        return published_checkpoint(config_name, progress)
+        return published_checkpoint(config_name, progress, refresh)
     if str(source) == "bundled":
         return bundled_checkpoint(config_name)
     return Path(source)
@@ -78,44 +83,82 @@ def bundled_checkpoint(config_name: str) -> Path:
     raise CheckpointError(f"no checkpoint is bundled for config {config_name}.\n  bundled  {names}")
 
 
-def published_checkpoint(config_name: str, progress: Progress = no_progress) -> Path:
-    """The authors' checkpoint for `config_name`, downloaded once and checked by hash ever after."""
+def published_checkpoint(config_name: str, progress: Progress = no_progress, refresh: bool = False) -> Path:
+    """The authors' checkpoint for `config_name`, downloaded once, or anew with `refresh`, and checked by hash."""
     if config_name not in PUBLISHED:
         raise CheckpointError(
             f"no checkpoint was published for config {config_name}.\n  published  {', '.join(PUBLISHED)}"
         )
-    return fetch(PUBLISHED[config_name], progress=progress)
+    return fetch(PUBLISHED[config_name], progress=progress, refresh=refresh)
 
 
-def fetch(name: str, folder: Path | None = None, progress: Progress = no_progress) -> Path:
+def fetch(name: str, folder: Path | None = None, progress: Progress = no_progress, refresh: bool = False) -> Path:
     """The zoo's file `name`: from the cache when its hash still holds, else downloaded, resuming what is there.
 
+    One process downloads at a time; others wait for it. A download's hash is recorded once the bytes are a checkpoint.
+
+    Args:
+        name: of the file.
+        folder: cache; None: `cache_folder`.
+        progress: told of the bytes downloaded.
+        refresh: download it anew, whatever the cache holds.
+
     Raises:
-        CheckpointError: the zoo cannot be reached, breaks off, or the cached file has changed since its download.
+        CheckpointError: the zoo cannot be reached, breaks off, gives something else than a checkpoint, or the cached
+            file has changed since its download.
         StorageError: the cache cannot be written.
     """
     path = make_folder(folder or cache_folder()) / name
     record = path.with_name(f"{name}.sha256")
-    if not path.is_file():
-        _download(f"{os.environ.get('FFNET_DEPLOY_ZOO', RELEASE)}/{name}", path, progress)
-    if not record.is_file():
-        write_bytes(record, f"{sha256(path)}  {name}\n".encode())
+    with locked(path, lambda: progress("waiting for another process that downloads this checkpoint")):
+        if refresh:
+            with storage_errors(path):
+                for old in (record, path, _partial(path), _validator(path)):
+                    old.unlink(missing_ok=True)
+        if not path.is_file():
+            _download(f"{os.environ.get('FFNET_DEPLOY_ZOO', RELEASE)}/{name}", path, progress)
+        if not record.is_file():
+            _check_checkpoint(path)
+            write_bytes(record, f"{sha256(path)}  {name}\n".encode())
     expected = (record.read_text(errors="replace").split() or ["(empty)"])[0]
     if sha256(path) != expected:
         raise CheckpointError(
             f"{path} has changed since it was downloaded: its SHA-256 is no longer {expected[:16]}….\n"
-            f"  to do    delete it and {record.name}, then run the command again"
+            f"  to do    fetch it anew with --checkpoint published --refresh, or delete it and {record.name}"
         )
     return path
 
 
+def _check_checkpoint(path: Path) -> None:
+    """Remove a new file that is no checkpoint, a login page for instance, and say so."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith((b"PK\x03\x04", b"\x80")) or (path.suffix == ".safetensors" and head[8:9] == b"{"):
+        return
+    found = "a web page" if head.lstrip()[:1] == b"<" else f"{path.stat().st_size} bytes that no checkpoint begins with"
+    path.unlink()
+    raise CheckpointError(
+        f"what was downloaded as {path.name} is {found}, and is not kept.\n"
+        f"  to do    log in to the network, or download the file elsewhere and put it at {path}"
+    )
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _validator(path: Path) -> Path:
+    """Where the server's mark of the version lies that `_partial` is the beginning of."""
+    return path.with_name(f"{path.name}.part.etag")
+
+
 def _download(url: str, path: Path, progress: Progress) -> None:
-    partial = path.with_name(f"{path.name}.part")
+    partial = _partial(path)
     try:
-        if not _append(url, partial, progress):  # what is there cannot be resumed
+        if not _append(url, path, progress):  # what is there cannot be resumed
             with storage_errors(partial):
                 partial.unlink()
-            _append(url, partial, progress)
+            _append(url, path, progress)
     except StorageError:
         raise
     except (OSError, HTTPException, ValueError) as error:
@@ -127,6 +170,7 @@ def _download(url: str, path: Path, progress: Progress) -> None:
         ) from error
     with storage_errors(path):
         partial.replace(path)
+        _validator(path).unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:
@@ -135,16 +179,22 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "reason", None) or error or type(error).__name__)
 
 
-def _append(url: str, partial: Path, progress: Progress) -> bool:
-    """Download the rest of `url` behind what `partial` already holds; False when that is no beginning of the file."""
+def _append(url: str, path: Path, progress: Progress) -> bool:
+    """Download the rest of `url` behind what is there of `path`; False when that is no beginning of the file."""
+    partial, validator = _partial(path), _validator(path)
     done = partial.stat().st_size if partial.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    if done and validator.is_file():  # another version of the file is sent whole
+        headers["If-Range"] = validator.read_text(encoding="ascii", errors="replace").strip()
+    request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
             start = _start(response.headers) if response.status == 206 else 0
             if start not in (0, done):
                 return False
             total = _total(response.headers, start)
+            if not start:
+                _keep_validator(validator, response.headers)
             done = _copy(response, partial, start, total, progress)
     except urllib.error.HTTPError as error:
         if error.code == 416 and done:  # nothing lies behind what is there: it is the whole file, or another one
@@ -155,26 +205,35 @@ def _append(url: str, partial: Path, progress: Progress) -> bool:
     return True
 
 
-def _start(headers: "object") -> int:
+def _keep_validator(path: Path, headers: Message) -> None:
+    """Keep the strong ETag, or the date, by which the server tells versions of a file apart."""
+    etag = headers.get("ETag") or ""
+    mark = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified") or ""
+    if mark.isascii() and mark:
+        write_bytes(path, mark.encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _start(headers: Message) -> int:
     """Where the bytes of a partial answer begin."""
-    found = re.match(r"bytes (\d+)-", headers.get("Content-Range") or "")  # type: ignore[attr-defined]
+    found = re.match(r"bytes (\d+)-", headers.get("Content-Range") or "")
     return int(found.group(1)) if found else -1
 
 
-def _total(headers: "object", start: int) -> int | None:
-    get = headers.get  # type: ignore[attr-defined]
-    whole = re.search(r"/(\d+)$", get("Content-Range") or "")
+def _total(headers: Message, start: int) -> int | None:
+    whole = re.search(r"/(\d+)$", headers.get("Content-Range") or "")
     if whole:
         return int(whole.group(1))
-    length = get("Content-Length")
+    length = headers.get("Content-Length")
     return start + int(length) if length else None
 
 
-def _copy(response: "object", partial: Path, done: int, total: int | None, progress: Progress) -> int:
+def _copy(response: Any, partial: Path, done: int, total: int | None, progress: Progress) -> int:
     with storage_errors(partial):
         file = partial.open("ab" if done else "wb")
     with file:
-        while block := response.read1(_BLOCK):  # type: ignore[attr-defined]
+        while block := response.read1(_BLOCK):
             with storage_errors(partial):
                 file.write(block)
                 file.flush()

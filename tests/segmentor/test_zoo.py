@@ -19,7 +19,7 @@ from ffnet_deploy.segmentor import zoo
 from tests.core.test_files import largest_file, names
 
 FILE = "ffnet_seg.pth.tar"
-CONTENT = np.random.default_rng(0).bytes(300_000)
+CONTENT = b"PK\x03\x04" + np.random.default_rng(0).bytes(300_000 - 4)
 
 
 class Zoo(ThreadingHTTPServer):
@@ -31,6 +31,7 @@ class Zoo(ThreadingHTTPServer):
         breaks: bytes after which it closes the connection, once for each entry.
         reset: whether it then resets the connection instead of closing it.
         stalls: whether it then keeps the connection open and silent.
+        etag: mark of the file's version; None: it sends none.
         asked: `Range` header of each request; None where there was none.
     """
 
@@ -41,6 +42,7 @@ class Zoo(ThreadingHTTPServer):
         self.content, self.ranges, self.sized = CONTENT, True, True
         self.breaks: list[int] = []
         self.reset = self.stalls = False
+        self.etag: str | None = None
         self.asked: list[str | None] = []
         self.release = threading.Event()
 
@@ -71,12 +73,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def asked_start(self) -> int:
         asked = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        return int(asked.group(1)) if asked and self.server.ranges else 0
+        same = self.headers.get("If-Range") in (None, self.server.etag)
+        return int(asked.group(1)) if asked and self.server.ranges and same else 0
 
     def send_head(self, start: int, total: int) -> None:
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if self.server.etag:
+            self.send_header("ETag", self.server.etag)
         if self.server.sized:
             self.send_header("Content-Length", str(total - start))
         self.end_headers()
@@ -243,7 +248,7 @@ def test_a_file_changed_since_its_download_is_refused(server: Zoo, cache: Path) 
     path = zoo.fetch(FILE)
     path.write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
     with pytest.raises(
-        CheckpointError, match=rf"has changed since it was downloaded[\s\S]*delete it and {FILE}\.sha256"
+        CheckpointError, match=rf"has changed since it was downloaded[\s\S]*--refresh, or delete it and {FILE}\.sha256"
     ):
         zoo.fetch(FILE)
 
@@ -321,3 +326,56 @@ def test_the_zoo_names_the_release_files() -> None:
         "ffnet_seg_sys_512_160k_ade20k.pth",
         "ffnet_seg_sys_1024_160k_cityscapes.pth",
     }
+
+
+def test_a_login_page_is_neither_kept_nor_recorded(server: Zoo, cache: Path) -> None:
+    server.content = b"<!DOCTYPE html><title>Welcome to the hotel</title>" * 40
+    with pytest.raises(CheckpointError, match=r"is a web page, and is not kept[\s\S]*log in"):
+        zoo.fetch(FILE)
+    assert names(cache) == []
+    server.content = CONTENT
+    zoo.fetch(FILE)
+    assert_whole(cache)
+
+
+def test_a_new_version_is_not_glued_to_the_old_ones_beginning(server: Zoo, cache: Path) -> None:
+    server.etag, server.breaks = '"one"', [100_000]
+    server.content = b"PK\x03\x04" + bytes(300_000)
+    with pytest.raises(CheckpointError, match="will be resumed"):
+        zoo.fetch(FILE)
+    server.etag, server.content = '"two"', CONTENT
+    zoo.fetch(FILE)
+    assert_whole(cache)
+
+
+def test_the_same_version_is_resumed(server: Zoo, cache: Path) -> None:
+    server.etag, server.breaks = '"one"', [100_000]
+    with pytest.raises(CheckpointError, match="will be resumed"):
+        zoo.fetch(FILE)
+    zoo.fetch(FILE)
+    assert_whole(cache)
+    assert server.asked == [None, "bytes=100000-"]
+
+
+def test_a_broken_file_is_fetched_anew_on_demand(server: Zoo, cache: Path) -> None:
+    zoo.fetch(FILE).write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="--refresh"):
+        zoo.fetch(FILE)
+    zoo.fetch(FILE, refresh=True)
+    assert_whole(cache)
+    assert server.asked == [None, None]
+
+
+def test_one_downloads_while_others_wait(server: Zoo, cache: Path) -> None:
+    stages: list[str] = []
+    threads = [
+        threading.Thread(target=zoo.fetch, args=(FILE,), kwargs={"progress": lambda stage, *_: stages.append(stage)})
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_whole(cache)
+    assert server.asked == [None]
+    assert any("waiting for another" in stage for stage in stages) or len(set(stages)) == 1
