@@ -81,8 +81,7 @@ def fill(model: Any) -> Any:
 
 def build(name: str) -> Any:
     """The segmentor of the config `name` with golden weights."""
-    from ffnet_deploy.segmentor.building import build_segmentor
-    from ffnet_deploy.segmentor.config import load_config
+    from ffnet_deploy.segmentor.config import build_segmentor, load_config
 
     return fill(build_segmentor(load_config(name)))
 

@@ -1,4 +1,4 @@
-"""From a name or a file to a config: the packaged ones, any MMSegmentation 1.x file, and published 0.x files.
+"""From a name or a file to a config, and to the network it describes: packaged ones, MMSegmentation 1.x and 0.x files.
 
 Configs are Python files, so reading one runs it.
 """
@@ -8,14 +8,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffnet_deploy.core.contract import STRIDE, Normalization, TestProtocol
 from ffnet_deploy.core.errors import ConfigError, OptionError
 from ffnet_deploy.core.label_sets import LabelSet, label_set, label_set_names, spread_palette
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.segmentor.published_config import read_with_stand_ins, upgrade
+
+if TYPE_CHECKING:
+    from mmseg.models import EncoderDecoder
 
 CONFIG_FOLDER = Path(__file__).parents[1] / "configs"
 _LABEL_SETS = {"ADE20KDataset": "ade20k", "CityscapesDataset": "cityscapes"}
@@ -59,7 +64,7 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in CONFIG_FOLDER.glob("*.py") if path.stem != "__init__")
 
 
-def find_config(name: str | Path) -> Path:
+def find_config(name: str | PathLike[str]) -> Path:
     """Path of the config called `name`, or of the file `name`.
 
     Raises:
@@ -80,7 +85,7 @@ def find_config(name: str | Path) -> Path:
     )
 
 
-def load_config(source: str | Path) -> SegmentorConfig:
+def load_config(source: str | PathLike[str]) -> SegmentorConfig:
     """The config called `source`, or in the file `source`.
 
     Raises:
@@ -92,6 +97,29 @@ def load_config(source: str | Path) -> SegmentorConfig:
         return _described(path, cfg, assumptions)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ConfigError(f"config {path} has a part of the wrong kind: {type(error).__name__}: {error}") from error
+
+
+def build_segmentor(config: SegmentorConfig) -> "EncoderDecoder":
+    """The segmentor that `config` describes, with initial weights, in training mode.
+
+    Raises:
+        ConfigError: a part is unknown or its options are wrong.
+        MissingPackageError: PyTorch or the MMSegmentation stack is not installed.
+    """
+    for package in ("torch", "mmengine", "mmseg"):
+        optional(package, extra="convert", purpose="building a segmentor")
+    from mmengine.registry import DefaultScope
+    from mmseg.registry import MODELS
+
+    import ffnet_deploy.models  # noqa: F401  registers the networks
+
+    try:
+        with quiet(), DefaultScope.overwrite_default_scope("mmseg"):
+            return MODELS.build(config.cfg.model)
+    except Exception as error:  # wrong options raise nearly anything; what they raise is told in the message
+        told = str(error.args[0]) if error.args else ""
+        reason = told.splitlines()[0] if told else type(error).__name__
+        raise ConfigError(f"the model of config {config.path} cannot be built: {reason}") from error
 
 
 def _described(path: Path, cfg: Any, assumptions: list[str]) -> SegmentorConfig:

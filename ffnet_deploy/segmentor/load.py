@@ -1,14 +1,13 @@
 """From a config and a checkpoint to a segmentor ready for inference."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.progress import Progress, no_progress
-from ffnet_deploy.segmentor.building import build_segmentor
 from ffnet_deploy.segmentor.checkpoint import Checkpoint, read_checkpoint
-from ffnet_deploy.segmentor.config import SegmentorConfig, load_config
+from ffnet_deploy.segmentor.config import SegmentorConfig, build_segmentor, load_config
 from ffnet_deploy.segmentor.weights import LoadReport, load_weights
 from ffnet_deploy.segmentor.zoo import resolve_checkpoint
 
@@ -60,9 +59,10 @@ class Segmentor:
 
 
 def open_segmentor(
-    config: str | Path | SegmentorConfig,
-    checkpoint: str | Path | None = None,
+    config: str | PathLike[str] | SegmentorConfig,
+    checkpoint: str | PathLike[str] | None = None,
     progress: Progress = no_progress,
+    refresh: bool = False,
 ) -> Segmentor:
     """The segmentor of `config` with the weights of `checkpoint`, and how they were found.
 
@@ -70,6 +70,7 @@ def open_segmentor(
         config: name, file, or a config already read.
         checkpoint: file, ``"published"``, ``"bundled"``, or None for random weights.
         progress: told of the bytes of a download.
+        refresh: download a published checkpoint anew, whatever the cache holds.
 
     Raises:
         ConfigError: the config cannot be found, read or built.
@@ -79,11 +80,11 @@ def open_segmentor(
     model = build_segmentor(settings).eval()
     if checkpoint is None:
         return Segmentor(settings, model)
-    weights = read_checkpoint(resolve_checkpoint(checkpoint, settings.name, progress))
+    weights = read_checkpoint(resolve_checkpoint(checkpoint, settings.name, progress, refresh))
     return Segmentor(settings, model, weights, load_weights(model, weights, settings))
 
 
-def load_segmentor(config: str | Path | SegmentorConfig, checkpoint: str | Path | None = None) -> Any:
+def load_segmentor(config: str | PathLike[str] | SegmentorConfig, checkpoint: str | PathLike[str] | None = None) -> Any:
     """The segmentor of `config` in evaluation mode: an mmseg `EncoderDecoder`.
 
     ``model.decode_head(model.backbone(x))`` gives the logits (batch, classes, H / s, W / s) of normalised RGB images

@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from ffnet_deploy.core.errors import CheckpointError
-from ffnet_deploy.segmentor.building import build_segmentor
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.segmentor.checkpoint import Checkpoint
-from ffnet_deploy.segmentor.config import SegmentorConfig, config_names, load_config
+from ffnet_deploy.segmentor.config import SegmentorConfig, build_segmentor, config_names, load_config
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 AUXILIARY = "auxiliary_head."
 CLASSIFIER_PREFIXES = ("norm.", "head.", "head1.", "head2.")
@@ -42,12 +43,12 @@ class LoadReport:
         return lines + [f"not in the checkpoint, only used in training: {group}" for group in grouped(self.untouched)]
 
 
-def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes_of(tensors: "Mapping[str, Tensor]") -> dict[str, tuple[int, ...]]:
     """Shape of each tensor by name; batch counters, which no network needs, are left out."""
     return {name: tuple(value.shape) for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint, config: SegmentorConfig) -> LoadReport:
+def load_weights(model: "nn.Module", checkpoint: Checkpoint, config: SegmentorConfig) -> LoadReport:
     """Copy `checkpoint` into the segmentor `model`, built from `config`.
 
     Raises:
@@ -126,6 +127,7 @@ def _group(name: str) -> str:
 def fitting_configs(found: Shapes) -> list[str]:
     """Names of the packaged configs whose backbone and decoder have exactly the shapes `found`."""
     essential = {name: shape for name, shape in found.items() if not _is_dispensable(name)}
+    torch = optional("torch", extra="convert", purpose="comparing a checkpoint with the packaged configs")
     fits = []
     for name in config_names():
         with torch.device("meta"):

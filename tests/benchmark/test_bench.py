@@ -18,6 +18,7 @@ from ffnet_deploy.benchmark.record import BenchRun, Setting, TimingMethod, Timin
 from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.core.contract import Contract, DimensionRange, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError
+from ffnet_deploy.core.optional import install_command
 from tests.benchmark.simulated import SimulatedClock
 from tests.benchmark.toy_picture import PICTURE
 from tests.toy import ToyEngine, contract, fixed, logits, weights, write_onnx
@@ -312,7 +313,7 @@ def test_runtimes_that_are_not_installed_are_missing(tmp_path: Path, monkeypatch
     run = bench(artifact_candidates([path], options), BenchOptions(SIZE, PICTURE, QUICK))
     assert [row.candidate for row in run.measurements] == ["toy, ONNX Runtime"]
     reasons = {one.candidate: one.reason for one in run.missing}
-    assert "pip install 'ffnet-deploy[openvino]'" in reasons["toy, OpenVINO"]
+    assert install_command("openvino") in reasons["toy, OpenVINO"]
     assert "onnxruntime-gpu" in reasons["toy, ONNX Runtime TensorRT"]
 
 

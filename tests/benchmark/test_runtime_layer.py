@@ -30,5 +30,5 @@ def test_the_whole_command_runs_and_lists_what_is_missing(tmp_path: Path) -> Non
     assert "toy, ONNX Runtime" in done.stdout
     for name, extra in (("PyTorch published", "convert"), ("toy, OpenVINO", "openvino")):
         assert f"{name} is left out" in done.stderr
-        assert f"ffnet-deploy[{extra}]" in done.stderr
+        assert f"[{extra}]" in done.stderr
     assert (tmp_path / "run.json").is_file()

@@ -1,10 +1,13 @@
+import re
+import shlex
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from ffnet_deploy.core.errors import MissingPackageError
-from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.optional import install_command, optional
 from ffnet_deploy.core.quiet import quiet
 
 
@@ -17,7 +20,50 @@ def test_a_missing_package_names_the_extra() -> None:
         optional("no_such_package.part", extra="tensorrt", purpose="building engines")
     message = str(caught.value)
     assert "building engines needs the package no_such_package, which is not installed" in message
-    assert "pip install 'ffnet-deploy[tensorrt]'" in message
+    assert message.endswith(install_command("tensorrt"))
+
+
+def test_a_checkout_is_installed_again_from_its_folder() -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = shlex.split(install_command("convert"))
+    assert command == ["pip", "install", "--constraint", str(root / "constraints.txt"), f"{root}[convert]"]
+    extras = re.findall(
+        r"^(\w+) = \[", (root / "pyproject.toml").read_text().split("[project.optional")[1], re.MULTILINE
+    )
+    used = {
+        extra
+        for file in (root / "ffnet_deploy").rglob("*.py")
+        for extra in re.findall(r"""extra=["'](\w+)["']""", file.read_text())
+    }
+    assert used and used <= set(extras)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (None, "ffnet-deploy[convert]"),
+        ("{", "ffnet-deploy[convert]"),
+        ('{"url": "file:///w/f.whl", "archive_info": {}}', "ffnet-deploy[convert] @ file:///w/f.whl"),
+        ('{"url": "file:///src/ffnet", "dir_info": {}}', "/src/ffnet[convert]"),
+        (
+            '{"url": "https://h/f.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}',
+            "ffnet-deploy[convert] @ git+https://h/f.git@abc",
+        ),
+    ],
+)
+def test_other_installations_are_completed_from_where_they_came(
+    record: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Recorded:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return record
+
+    monkeypatch.setattr(
+        "ffnet_deploy.core.optional.__file__", str(tmp_path / "site-packages/ffnet_deploy/core/optional.py")
+    )
+    monkeypatch.setattr(metadata, "distribution", lambda name: Recorded())
+    assert shlex.split(install_command("convert")) == ["pip", "install", expected]
 
 
 def test_a_broken_package_is_told_from_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,13 +17,8 @@ from ffnet_deploy.export.reparameterize import reparameterize  # noqa: E402
 from ffnet_deploy.models.blocks import ChannelMixer, ConvBN, Residual, TokenMixer, classification_rep_dw, seg_rep_dw  # noqa: E402  # noqa: E402
 from ffnet_deploy.models.ffnet import DownSample, ResidualPointwise, ffnet_block  # noqa: E402
 from ffnet_deploy.models.ffnet_head import HeadBlock  # noqa: E402
-from ffnet_deploy.models.ffnet_seg import (  # noqa: E402
-    SegDownSample,
-    seg_block,
-    stem,
-)
-from ffnet_deploy.segmentor.building import build_segmentor  # noqa: E402
-from ffnet_deploy.segmentor.config import load_config  # noqa: E402
+from ffnet_deploy.models.ffnet_seg import SegDownSample, seg_block, stem  # noqa: E402
+from ffnet_deploy.segmentor.config import build_segmentor, load_config  # noqa: E402
 from tests.golden import fill, network_input, relative_error  # noqa: E402
 
 CHANNELS = 6

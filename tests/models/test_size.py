@@ -8,8 +8,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("mmseg")
 
 from ffnet_deploy.models import ffnet_1  # noqa: E402
-from ffnet_deploy.segmentor.building import build_segmentor  # noqa: E402
-from ffnet_deploy.segmentor.config import load_config  # noqa: E402
+from ffnet_deploy.segmentor.config import build_segmentor, load_config  # noqa: E402
 
 TABLE = [
     ("upernet_ffnet_2_512_160k_ade20k", "58.40", "941.6", (512, 2048)),

@@ -10,8 +10,13 @@ pytest.importorskip("mmseg")
 from ffnet_deploy.core.contract import Normalization, TestProtocol  # noqa: E402
 from ffnet_deploy.core.errors import ConfigError, FFNetDeployError  # noqa: E402
 from ffnet_deploy.core.label_sets import LabelSet, label_set  # noqa: E402
-from ffnet_deploy.segmentor.building import build_segmentor  # noqa: E402
-from ffnet_deploy.segmentor.config import CONFIG_FOLDER, config_names, find_config, load_config  # noqa: E402
+from ffnet_deploy.segmentor.config import (  # noqa: E402
+    CONFIG_FOLDER,
+    build_segmentor,
+    config_names,
+    find_config,
+    load_config,
+)
 from tests.golden import PUBLISHED  # noqa: E402
 from tests.tiny import write_config  # noqa: E402
 

@@ -1,5 +1,7 @@
 """One call from config and checkpoint to a network."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from ffnet_deploy.core.files import sha256  # noqa: E402
 from ffnet_deploy.segmentor.config import load_config  # noqa: E402
 from ffnet_deploy.segmentor.load import load_segmentor, open_segmentor  # noqa: E402
 from tests.golden import build, network_input  # noqa: E402
+from tests.tiny import write_checkpoint  # noqa: E402
 
 NANO = "ffnet_seg_nano_scenes"
 
@@ -77,3 +80,28 @@ def test_the_global_scope_of_the_registries_is_left_alone() -> None:
     load_segmentor(NANO)
     assert DefaultScope.get_current_instance().scope_name == "mmdet"
     DefaultScope._instance_dict.popitem()
+
+
+@pytest.mark.parametrize("missing", ["torch", "mmengine", "mmseg"])
+@pytest.mark.parametrize("call", ["load_segmentor(config)", "load_segmentor(str(config), 'published')"])
+def test_without_a_package_the_public_call_names_the_extra(missing: str, call: str) -> None:
+    program = (
+        "import sys\n"
+        f"sys.modules[{missing!r}] = None\n"
+        "import ffnet_deploy\n"
+        "from ffnet_deploy.core.errors import MissingPackageError\n"
+        "config = 'ffnet_seg_nano_scenes'\n"
+        "try:\n"
+        f"    ffnet_deploy.{call}\n"
+        "except MissingPackageError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0 and "[convert]" in done.stdout, done.stderr
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    config, checkpoint = write_checkpoint(tmp_path, "tiny_seg")
+    found = load_segmentor(str(config), str(checkpoint)).state_dict()
+    expected = load_segmentor(config, checkpoint).state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

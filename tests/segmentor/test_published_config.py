@@ -9,8 +9,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("mmseg")
 
 from ffnet_deploy.core.errors import ConfigError  # noqa: E402
-from ffnet_deploy.segmentor.building import build_segmentor  # noqa: E402
-from ffnet_deploy.segmentor.config import SegmentorConfig, load_config  # noqa: E402
+from ffnet_deploy.segmentor.config import (  # noqa: E402
+    SegmentorConfig,
+    build_segmentor,
+    load_config,
+)
 from ffnet_deploy.segmentor.published_config import merge  # noqa: E402
 
 NORM = "img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)\n"

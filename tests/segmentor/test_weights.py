@@ -11,9 +11,12 @@ pytest.importorskip("mmseg")
 from torch import Tensor  # noqa: E402
 
 from ffnet_deploy.core.errors import CheckpointError  # noqa: E402
-from ffnet_deploy.segmentor.building import build_segmentor  # noqa: E402
 from ffnet_deploy.segmentor.checkpoint import Checkpoint  # noqa: E402
-from ffnet_deploy.segmentor.config import SegmentorConfig, load_config  # noqa: E402
+from ffnet_deploy.segmentor.config import (  # noqa: E402
+    SegmentorConfig,
+    build_segmentor,
+    load_config,
+)
 from ffnet_deploy.segmentor.weights import fitting_configs, grouped, load_weights, shapes_of  # noqa: E402
 from tests.golden import PUBLISHED  # noqa: E402
 

@@ -8,8 +8,7 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
 from ffnet_deploy.core.errors import ConfigError
-from ffnet_deploy.segmentor.building import build_segmentor
-from ffnet_deploy.segmentor.config import load_config
+from ffnet_deploy.segmentor.config import build_segmentor, load_config
 from ffnet_deploy.training.optimizer import layer_of
 
 ITERATIONS, WARM_UP = 160_000, 1500

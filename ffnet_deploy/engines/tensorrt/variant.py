@@ -4,7 +4,7 @@ from enum import Enum
 from typing import Any
 
 from ffnet_deploy.core.errors import MissingPackageError
-from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.optional import install_command, optional
 
 
 class Variant(str, Enum):
@@ -50,7 +50,7 @@ def load(variant: Variant) -> Any:
     except (OSError, RuntimeError) as error:  # its own loader gives up on a library
         raise MissingPackageError(
             f"{variant.label} is installed but its libraries cannot be loaded ({error}).\n"
-            f"  to do    pip install --force-reinstall 'ffnet-deploy[{variant.extra}]'"
+            f"  to do    {install_command(variant.extra)} --force-reinstall"
         ) from error
 
 
