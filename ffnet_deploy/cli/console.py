@@ -4,18 +4,18 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from rich import progress as bars
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.errors import FFNetDeployError
 from ffnet_deploy.core.progress import Progress
+from ffnet_deploy.core.text import shown, shown_line
 from ffnet_deploy.core.version import __version__
 from ffnet_deploy.engines.cuda import NoDeviceError
 
@@ -52,10 +52,22 @@ _MEANINGS = {
 _BYTES_FROM = 100_000
 """A total from here on is a number of bytes: nobody waits for so many images or rounds."""
 
-console = Console(highlight=False)
+
+class _PlainConsole(Console):
+    """Shows text as it is: no markup or emoji in it counts, and what a terminal cannot show becomes an escape."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """`text` as a line or more of text."""
+        return super().render_str(shown(text), **options)
+
+
+console = _PlainConsole()
 """Results: standard output."""
 
-error_console = Console(stderr=True, highlight=False)
+error_console = _PlainConsole(stderr=True)
 """Errors, notes and progress: standard error."""
 
 FLAT = Parameter(name="*")
@@ -151,12 +163,12 @@ def _failure(app: App, error: BaseException) -> int:
 
 def report_error(message: str) -> None:
     """Print `message` in red on standard error, its lines as they are."""
-    error_console.print(Text(f"error: {message}", style="red"), soft_wrap=True)
+    error_console.print(Text(shown(f"error: {message}"), style="red"), soft_wrap=True)
 
 
 def report_note(message: str) -> None:
     """Print `message` in yellow on standard error, its lines as they are."""
-    error_console.print(Text(f"note: {message}", style="yellow"), soft_wrap=True)
+    error_console.print(Text(shown(f"note: {message}"), style="yellow"), soft_wrap=True)
 
 
 @contextmanager
@@ -166,14 +178,20 @@ def progress_bar(description: str = "") -> Iterator[Progress]:
     Args:
         description: shown until the first stage begins; empty: the bar appears with the first stage.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        _Amount(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with bars.Progress(*columns, console=error_console, transient=True) as bar:
-        task = bar.add_task(escape(description), total=None, visible=bool(description))
+        task = bar.add_task(shown_line(description), total=None, visible=bool(description))
 
         def report(stage: str, done: float = 0, total: float | None = None, /) -> None:
             stopping.check()  # every stage and every image comes by here
-            if escape(stage) != bar.tasks[0].description:
-                bar.reset(task, total=None, description=escape(stage), visible=True)
+            if shown_line(stage) != bar.tasks[0].description:
+                bar.reset(task, total=None, description=shown_line(stage), visible=True)
             bar.update(task, completed=done, total=total)
 
         yield report

@@ -2,10 +2,10 @@
 
 
 def shown(text: str) -> str:
-    """`text` as any terminal, page or picture can show it: characters that cannot be printed become escapes.
+    r"""`text` as any terminal, page or picture can show it: characters that cannot be printed become escapes.
 
     Line breaks and tabs stay. Control sequences, which would move a terminal's cursor or change its colours, and
-    undecodable bytes of file names become ``\\x1b``, ``\\udcff`` and their like.
+    undecodable bytes of file names become ``\x1b``, ``\udcff`` and their like.
     """
     if text.isprintable():
         return text

@@ -13,6 +13,7 @@ from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.core.label_maps import LabelMap, colour_table, ignore_label
 from ffnet_deploy.core.label_sets import LabelSet
+from ffnet_deploy.core.text import shown_line
 from ffnet_deploy.evaluation.resampling import nearest
 
 Picture = NDArray[np.uint8]
@@ -167,11 +168,12 @@ def _canvas(height: int, width: int) -> Picture:
 
 
 def _text_width(text: str) -> int:
-    return int(cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)[0][0])
+    return int(cv2.getTextSize(shown_line(text), _FONT, _FONT_SCALE, 1)[0][0])
 
 
 def _write(canvas: Picture, text: str, at: tuple[int, int], colour: tuple[int, int, int], room: int) -> None:
     """Write `text` with its baseline's left end at `at`, smaller where it is wider than `room` pixels."""
+    text = shown_line(text)
     scale = _FONT_SCALE * min(1.0, room / max(_text_width(text), 1))
     cv2.putText(canvas, text, at, _FONT, scale, colour, 1, cv2.LINE_AA)
 

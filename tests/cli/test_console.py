@@ -3,8 +3,9 @@ from contextlib import suppress
 
 import pytest
 from cyclopts import App
+from rich.table import Table
 
-from ffnet_deploy.cli.console import ExitCode, make_app, progress_bar
+from ffnet_deploy.cli.console import ExitCode, console, make_app, progress_bar, report_note
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.version import __version__
 from ffnet_deploy.engines.cuda import NoDeviceError
@@ -96,3 +97,15 @@ def test_near_misses_are_suggested() -> None:
 
 def test_the_version_is_told() -> None:
     assert invoke(command_that(None), "--version").stdout == f"ffnet-fail {__version__}\n"
+
+
+def test_text_from_outside_is_shown_and_never_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "road[/] [red]x[/red] :car: \x1b[2J \ud800"
+    table = Table(hostile, title=hostile)
+    table.add_row(hostile)
+    console.print(hostile, soft_wrap=True)
+    console.print(table, soft_wrap=True)
+    report_note(hostile)
+    found = capsys.readouterr()
+    assert found.out.count(r"road[/] [red]x[/red] :car: \x1b[2J \ud800") == 4
+    assert found.err == "note: " + r"road[/] [red]x[/red] :car: \x1b[2J \ud800" + "\n"
