@@ -57,7 +57,8 @@ def options_of(app: App) -> set[str]:
     ],
 )
 def test_commands_are_written_with_options_that_exist(page: str, command: str) -> None:
-    lines = [line for line in (ROOT / page).read_text().splitlines() if re.search(rf"(^|/|\$ ){command} ", line.strip())]
+    written = (ROOT / page).read_text().splitlines()
+    lines = [line for line in written if re.search(rf"(^|/|\$ ){command} ", line.strip())]
     assert lines, f"{page} never uses {command}"
     calls = [line.partition("#")[0].partition(command)[2] for line in lines]
     used = {option for call in calls for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", call)}
