@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.files import make_folder, sha256
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
+from ffnet_deploy.engines.tensorrt.options import default_profile
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
@@ -83,6 +85,8 @@ def _profile(contract: Contract) -> dict[str, str]:
     """The range of input shapes, without which TensorRT would build anew for every shape that comes."""
     if not contract.is_dynamic:
         return {}
+    usual = default_profile(contract)  # a graph accepts more than a tensor of TensorRT holds
+    contract = replace(contract, batch=usual.batch, height=usual.height, width=usual.width)
     names = ("min", "opt", "max")
     return {f"trt_profile_{name}_shapes": f"{INPUT_NAME}:{_shape(contract, name)}" for name in names}
 

@@ -1,17 +1,21 @@
 """A deserialised engine with its execution contexts, each lent to one thread at a time."""
 
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ffnet_deploy.core.contract import Contract
-from ffnet_deploy.core.errors import ArtifactError, OptionError
-from ffnet_deploy.engines.cuda import Cuda
-from ffnet_deploy.engines.tensorrt.diagnostics import LogCapture, logger
+from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
+from ffnet_deploy.engines.cuda import Cuda, NoDeviceError
+from ffnet_deploy.engines.tensorrt.diagnostics import LogCapture, explain_start, logger
 from ffnet_deploy.engines.tensorrt.execution_context import ExecutionContext
 from ffnet_deploy.engines.tensorrt.tensors import EngineTensors, Shape, read_engine_tensors
-from ffnet_deploy.engines.tensorrt.variant import has
+from ffnet_deploy.engines.tensorrt.timing_cache import keep_runtime_cache, use_runtime_cache
+from ffnet_deploy.engines.tensorrt.variant import feature, has
 
 
 class ContextPool:
@@ -34,6 +38,8 @@ class ContextPool:
         self._lent: dict[ExecutionContext, int] = {}
         self._closed = False
         self._changed = threading.Condition()
+        self.before_release: Callable[[], None] = lambda: None
+        """Called once when nothing runs any more and everything is still there."""
 
     def __len__(self) -> int:
         return len(self._idle) + len(self._lent)
@@ -104,6 +110,9 @@ class ContextPool:
 
     def _release(self) -> None:
         """Contexts, engine, runtime, and only then the memory and streams that they worked on."""
+        if self._engine is not None:
+            self.before_release()
+            self.before_release = lambda: None  # what it holds must end before the engine
         for context in self._idle:
             context.release_context()
         self._engine = None
@@ -111,6 +120,10 @@ class ContextPool:
         for context in self._idle:
             context.release_memory()
         self._idle = []
+
+
+RUNTIME_CACHE_SUFFIX = ".kernels"
+"""Ends the name of the file beside an engine of TensorRT for RTX that keeps its compiled kernels."""
 
 
 class ContextLoan:
@@ -147,7 +160,7 @@ class EngineFile:
 
 
 def open_contexts(
-    trt: Any, cuda: Cuda, file: EngineFile, contexts: int, cuda_graph: bool, log: LogCapture
+    trt: Any, cuda: Cuda, file: EngineFile, contexts: int, cuda_graph: bool, log: LogCapture, eager: bool = False
 ) -> ContextPool:
     """The engine of `file` with up to `contexts` execution contexts; fewer, and a note, where there cannot be more.
 
@@ -159,8 +172,13 @@ def open_contexts(
     runtime, engine = _deserialized(trt, file, log)
     pool = ContextPool(runtime, engine, read_engine_tensors(trt, engine, file.contract, file.path), str(file.path))
     try:
+        config = _runtime_config(trt, engine, cuda_graph, eager) if has(trt, "CudaGraphStrategy") else None
+        if config is not None and has(config, "create_runtime_cache"):
+            path = file.path.with_name(f"{file.path.name}{RUNTIME_CACHE_SUFFIX}")
+            cache = use_runtime_cache(config, path, trt.__version__, cuda.device.name)
+            pool.before_release = partial(_keep_kernels, cache, path, trt.__version__, cuda.device.name)
         for index in range(contexts):
-            context = _open_context(trt, cuda, engine, pool.tensors, index, cuda_graph, log)
+            context = _open_context(cuda, engine, config, pool.tensors, index, cuda_graph, log)
             if context is None and index == 0:
                 raise ArtifactError(f"TensorRT cannot run {file.path}: {log.explain()}")
             if context is None:
@@ -177,7 +195,7 @@ def _deserialized(trt: Any, file: EngineFile, log: LogCapture) -> tuple[Any, Any
     try:
         runtime = trt.Runtime(logger(trt))
     except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer
-        raise ArtifactError(f"TensorRT cannot start on this GPU: {log.explain()}") from error
+        raise NoDeviceError(explain_start("TensorRT", trt.__version__, log.messages)) from error
     if has(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # version-compatible plans hold code; reading the bundle settled trust
     engine = runtime.deserialize_cuda_engine(file.plan)
@@ -190,14 +208,13 @@ def _deserialized(trt: Any, file: EngineFile, log: LogCapture) -> tuple[Any, Any
 
 
 def _open_context(
-    trt: Any, cuda: Cuda, engine: Any, tensors: EngineTensors, index: int, cuda_graph: bool, log: LogCapture
+    cuda: Cuda, engine: Any, config: Any, tensors: EngineTensors, index: int, cuda_graph: bool, log: LogCapture
 ) -> ExecutionContext | None:
     """Context number `index`; None where TensorRT gives no further context, or no profile for it."""
-    captures_itself = has(trt, "CudaGraphStrategy")
-    native = _native_context(trt, engine, cuda_graph) if captures_itself else engine.create_execution_context()
+    native = engine.create_execution_context() if config is None else engine.create_execution_context(config)
     if native is None:
         return None
-    context = ExecutionContext(cuda, native, tensors, cuda_graph and not captures_itself, log)
+    context = ExecutionContext(cuda, native, tensors, cuda_graph and config is None, log)
     try:
         context.open()
         count = len(tensors.profiles)
@@ -211,8 +228,19 @@ def _open_context(
     return None
 
 
-def _native_context(trt: Any, engine: Any, cuda_graph: bool) -> Any:
-    """A context of TensorRT for RTX, which captures CUDA graphs by itself: its kernels are compiled as shapes come."""
+def _runtime_config(trt: Any, engine: Any, cuda_graph: bool, eager: bool) -> Any:
+    """How TensorRT for RTX runs: it captures CUDA graphs by itself, and compiles its kernels as shapes come.
+
+    With `eager` a new shape waits for the kernels made for it; otherwise they are compiled while general ones run.
+    """
     config, strategy = engine.create_runtime_config(), trt.CudaGraphStrategy
     config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if cuda_graph else strategy.DISABLED
-    return engine.create_execution_context(config)
+    specialized = feature(trt, "DynamicShapesKernelSpecializationStrategy.EAGER")
+    if eager and specialized is not None:
+        config.dynamic_shapes_kernel_specialization_strategy = specialized
+    return config
+
+
+def _keep_kernels(cache: Any, path: Path, version: str, gpu: str) -> None:
+    with suppress(StorageError):  # it only saves time, and the folder may be read-only
+        keep_runtime_cache(cache, path, version, gpu)

@@ -88,6 +88,11 @@ class LogCapture:
         errors = [message.text for message in self._messages if message.is_error]
         return errors[-1] if errors else "it gave no reason"
 
+    @property
+    def messages(self) -> list[LogMessage]:
+        """The last lines."""
+        return list(self._messages)
+
     def trim(self) -> None:
         """Forget all but the last lines."""
         del self._messages[:-_MESSAGES]

@@ -32,12 +32,15 @@ class TensorRTOptions:
         cuda_graph: replay each shape's kernel launches as one CUDA graph, from its second batch in a row.
         contexts: batches that run at once, for as many threads; each takes memory of its own.
         device: number of the GPU.
+        wait_for_kernels: TensorRT for RTX: let the first batch of a shape wait for the kernels made for it, instead of
+            running general ones meanwhile; what is timed must not change on the way.
     """
 
     trust_engine: bool = False
     cuda_graph: bool = True
     contexts: int = 1
     device: int = 0
+    wait_for_kernels: bool = False
 
     def __post_init__(self) -> None:
         if self.contexts < 1:
@@ -86,7 +89,9 @@ class TensorRTEngine:
             self._log.add_note(note)
         file = EngineFile(path, bundle.plan, bundle.contract)
         try:
-            self._pool = open_contexts(trt, self._cuda, file, options.contexts, options.cuda_graph, self._log)
+            self._pool = open_contexts(
+                trt, self._cuda, file, options.contexts, options.cuda_graph, self._log, options.wait_for_kernels
+            )
         except BaseException:
             self._log.close()
             raise

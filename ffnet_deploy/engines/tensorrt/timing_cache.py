@@ -1,4 +1,4 @@
-"""Measured kernel times, kept from build to build and shared by builds that run side by side.
+"""What TensorRT would do again: kernel times of builds, and kernels that TensorRT for RTX compiles where it runs.
 
 The file is a line of JSON (what it is, for which TensorRT and GPU, SHA-256 of the rest) and then TensorRT's own bytes.
 It is only a saving of time: one that is damaged or of another GPU or version is not used and replaced.
@@ -36,6 +36,28 @@ def write_timing_cache(path: Path, content: bytes, version: str, gpu: str) -> No
         StorageError: there is no room, or the folder cannot be written.
     """
     write_bytes(path, json.dumps(_head(content, version, gpu)).encode() + b"\n" + content)
+
+
+def use_runtime_cache(config: Any, path: Path, version: str, gpu: str) -> Any:
+    """Give a runtime configuration of TensorRT for RTX the kernels in `path`; the cache that grows with new ones."""
+    cache = config.create_runtime_cache()
+    content = read_timing_cache(path, version, gpu)
+    if content and not cache.deserialize(content):
+        cache.reset()  # TensorRT does not want these bytes
+    config.set_runtime_cache(cache)
+    return cache
+
+
+def keep_runtime_cache(cache: Any, path: Path, version: str, gpu: str) -> None:
+    """Write the kernels that were compiled to `path`; of processes that end together the last one's are kept.
+
+    Raises:
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    content = bytes(cache.serialize())
+    with locked(path):
+        if content and content != read_timing_cache(path, version, gpu):
+            write_timing_cache(path, content, version, gpu)
 
 
 def use_timing_cache(config: Any, path: Path, version: str, gpu: str) -> None:

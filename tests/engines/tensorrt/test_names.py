@@ -49,12 +49,17 @@ NOT_TENSORRTS = {
     ("execution_context.py", "error"),
     ("execution_context.py", "profile"),
     ("context_pool.py", "context"),
+    ("context_pool.py", "config"),  # TensorRT for RTX's, made after a feature check
     ("runner.py", "context"),
     ("runner.py", "engine"),
     ("tensors.py", "profile"),
 }
 """Where such a name means something else."""
-GUARDED = {("context_pool.py", "_native_context"): "CudaGraphStrategy"}
+GUARDED = {
+    ("timing_cache.py", "use_runtime_cache"): "create_runtime_cache",
+    ("timing_cache.py", "keep_runtime_cache"): "create_runtime_cache",
+    ("context_pool.py", "_runtime_config"): "CudaGraphStrategy",
+}
 """Functions that are called only after a check of the feature named."""
 
 

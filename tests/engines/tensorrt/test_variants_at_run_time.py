@@ -29,6 +29,42 @@ def test_a_runtime_that_captures_graphs_itself_is_left_to_it(
     assert "cudaStreamBeginCapture" not in cuda.names()
 
 
+class RuntimeCache:
+    """Keeps kernels as names, one for each shape that was set."""
+
+    def __init__(self, trt: TrtStandIn) -> None:
+        self.trt, self.kernels = trt, b""
+
+    def deserialize(self, content: bytes) -> bool:
+        self.kernels = content
+        return content.startswith(b"kernels")
+
+    def reset(self) -> None:
+        self.kernels = b""
+
+    def serialize(self) -> bytes:
+        return self.kernels or b"kernels of " + ", ".join(self.trt.events[:1]).encode()
+
+
+def test_compiled_kernels_are_kept_beside_the_engine(start: Opener, trt: TrtStandIn, tmp_path: Path) -> None:
+    trt.captures_itself, trt.caches = True, RuntimeCache
+    trt.__post_init__()
+    kept = tmp_path / "toy.engine.kernels"
+    with start(wait_for_kernels=True) as engine:
+        engine.run(IMAGES)
+        assert not kept.exists()
+    first = kept.read_bytes()
+    assert b"kernels of" in first and trt.configs[-1].dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
+    with start(contexts=2) as engine:
+        engine.run(IMAGES)
+    assert trt.configs[-1].cache.kernels.startswith(b"kernels of") and kept.read_bytes() == first
+    assert trt.configs[-1].dynamic_shapes_kernel_specialization_strategy is None
+    kept.write_bytes(first[:-1])
+    with start() as engine:
+        engine.run(IMAGES)
+    assert kept.read_bytes() == first, "a damaged one is ignored and overwritten"
+
+
 def test_layers_are_timed_run_by_run(start: Opener, cuda: CudaStandIn, tmp_path: Path) -> None:
     start().close()  # leaves the bundle behind that the next engine opens
     times = layer_times(tmp_path / "toy.engine", IMAGES, repeats=6, warmup=2)

@@ -82,6 +82,7 @@ class TrtStandIn:
     capturable: bool = True
     failing: bool = False
     captures_itself: bool = False
+    caches: Any = None
 
     def __post_init__(self) -> None:
         self.__version__ = "8.5.3"
@@ -93,6 +94,7 @@ class TrtStandIn:
         self._numbers = itertools.count()
         if self.captures_itself:
             self.CudaGraphStrategy = Enum("CudaGraphStrategy", "DISABLED WHOLE_GRAPH_CAPTURE")
+            self.DynamicShapesKernelSpecializationStrategy = Enum("Strategy", "NONE LAZY EAGER")
 
     __hash__ = object.__hash__
 
@@ -183,7 +185,10 @@ class ICudaEngine(_Owned):
         return [low, high, high]
 
     def create_runtime_config(self) -> Any:
-        config = SimpleNamespace(cuda_graph_strategy=None)
+        config = SimpleNamespace(cuda_graph_strategy=None, dynamic_shapes_kernel_specialization_strategy=None)
+        if self._trt.caches is not None:
+            config.create_runtime_cache = lambda: self._trt.caches(self._trt)
+            config.set_runtime_cache = lambda cache: setattr(config, "cache", cache)
         self._trt.configs.append(config)
         return config
 
