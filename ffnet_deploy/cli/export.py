@@ -3,14 +3,16 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Token
 
+from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.cli.console import (
     FLAT,
     console,
@@ -36,26 +38,34 @@ from ffnet_deploy.cli.options import (
     parse_batch,
     parse_shape,
 )
-from ffnet_deploy.core.contract import STRIDE, InputKind, OutputKind, TestProtocol
+from ffnet_deploy.core.contract import STRIDE, Contract, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.precision import Hardware, Precision, Target
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
+from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.datasets import open_images
-from ffnet_deploy.evaluation.verify import Tolerance, VerifyOptions, images_of, packaged_images, usual_tolerance
+from ffnet_deploy.evaluation.verify import (
+    Tolerance,
+    Verification,
+    VerifyOptions,
+    images_of,
+    packaged_images,
+    usual_tolerance,
+)
 from ffnet_deploy.export.engine import BuildResult, EngineVerification, build_engine
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 from ffnet_deploy.serving.triton import write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions
 
 if TYPE_CHECKING:  # these need the conversion layer
-    from ffnet_deploy.export.onnx import Exported, ExportOptions
+    from ffnet_deploy.export.onnx import ExportOptions
     from ffnet_deploy.export.quantizing import CalibrationRequest
-    from ffnet_deploy.export.reduce import ReducedGraph, ReductionOptions
+    from ffnet_deploy.export.reduce import ReductionOptions
     from ffnet_deploy.segmentor.config import SegmentorConfig
     from ffnet_deploy.segmentor.load import Segmentor
 
@@ -64,6 +74,7 @@ OUT = Path("export")
 ENGINES = Path("engines")
 """Where engines land unless ``--out`` says otherwise."""
 _IMAGES = 4
+_OF_NEW_GRAPHS = ("--dynamic", "--opset", "--input", "--output", "--rewrite")
 _TIMES = "timing.cache"
 _OFF = "off"
 
@@ -140,13 +151,18 @@ class VerificationFlags:
         if self.limit < 1:
             raise OptionError(f"--limit takes a number of images from 1: got {self.limit}")
 
-    def options(self, settings: "SegmentorConfig", data: DataFlags) -> VerifyOptions:
+    def options(self, data: DataFlags, dataset: str, classes: Sequence[str]) -> VerifyOptions:
         """What the graph is verified on: labelled data, other images, or the packaged scenes.
+
+        Args:
+            data: where the images are.
+            dataset: name of the network's label set.
+            classes: what the network predicts.
 
         Raises:
             DataError: the images cannot be used.
         """
-        labelled = data.labelled(settings.dataset, settings.labels.classes)
+        labelled = data.labelled(dataset, classes)
         labelled = None if labelled is None else labelled.limited(self.limit)
         source = labelled or (open_images(data.images) if data.images else None)
         return VerifyOptions(
@@ -177,16 +193,9 @@ class PrecisionFlags:
     """With --int8 or --mixed: what runs the graph, trt or cpu (OpenVINO, ONNX Runtime; AVX2, VNNI or AMX)."""
 
     @property
-    def target(self) -> Target | None:
-        """The one precision that is asked for; None when there is none.
-
-        Raises:
-            OptionError: there are several.
-        """
-        chosen = [target for target in Target if getattr(self, target.value)]
-        if len(chosen) > 1:
-            raise OptionError(f"give one of {', '.join(f'--{target.value}' for target in chosen)}, not several")
-        return chosen[0] if chosen else None
+    def targets(self) -> tuple[Target, ...]:
+        """The precisions that are asked for."""
+        return tuple(target for target in Target if getattr(self, target.value))
 
 
 @dataclass(frozen=True)
@@ -216,6 +225,11 @@ class CalibrationFlags:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """What the calibration reads."""
+        return self.calib_images, self.calib_list, self.layer_timings
 
     def request(self, hardware: Hardware) -> "CalibrationRequest":
         """What to calibrate on, and how."""
@@ -317,6 +331,16 @@ class EngineFlags:
             device=self._gpu(),
         )
 
+    def claim(self, outputs: Outputs, out: Path) -> None:
+        """Claim the engine `out` and the timing cache.
+
+        Raises:
+            OptionError, StorageError: see `Outputs.claim`.
+        """
+        options = self.options(out)
+        outputs.claim(out, Kind.ARTIFACT)
+        outputs.claim(options.timing_cache if options else None, Kind.TIMING_CACHE)
+
     def _times(self, variant: Variant, out: Path) -> Path | None:
         if self.timing_cache == _OFF:
             return None
@@ -345,24 +369,22 @@ class TargetFlags:
     ensemble: Annotated[bool, option(OUTPUT)] = False
     """With --triton: add a model that takes the bytes of an image file, for graphs that do not."""
 
-    def check(self, onnx: Path | None, engine: EngineFlags) -> None:
-        """Raise `OptionError` for what does not go together, before anything is exported."""
-        if onnx is not None and not engine.builds and self.triton is None:
-            raise OptionError(
-                "--onnx gives an exported graph: say what for, with --backend trt, trt-rtx or --triton DIR"
-            )
-        if self.out.suffix == Variant.TENSORRT.suffix and onnx is None:
-            raise OptionError(f"--out {self.out} names an engine; the graph needs a place too: give a folder")
-        if self.ensemble and self.triton is None:
-            raise OptionError("--ensemble goes with --triton DIR")
-        engine.options(self.out)
+    @property
+    def names_engine(self) -> bool:
+        """Whether ``--out`` is the file of an engine."""
+        return self.out.suffix == Variant.TENSORRT.suffix
 
-    def engine_path(self, graph: Path, backend: Backend) -> Path:
+    def graph_path(self, network: str) -> Path:
+        """Where the FP32 graph of `network` goes."""
+        return self.out if self.out.suffix == ".onnx" else self.out / f"{network}.onnx"
+
+    def engine_path(self, graph: Path, engine: EngineFlags) -> Path:
         """Where the engine goes: ``--out`` if it names one; else a folder, `ENGINES` unless ``--out`` says where."""
-        if self.out.suffix == Variant.TENSORRT.suffix:
+        assert engine.backend is not None  # it builds one
+        if self.names_engine:
             return self.out
         folder = ENGINES if self.out == OUT else self.out.parent if self.out.suffix == ".onnx" else self.out
-        return folder / f"{graph.stem}{Variant(backend.value).suffix}"
+        return folder / f"{graph.stem}{Variant(engine.backend.value).suffix}"
 
 
 @app.default
@@ -377,24 +399,122 @@ def command(
     target: Annotated[TargetFlags, FLAT] = TargetFlags(),
 ) -> None:
     """Export what is named, as far as is asked for."""
-    target.check(graph.onnx, engine)
-    if graph.config is None:
-        if graph.onnx is None:
-            raise OptionError("give --config, or --onnx with a graph that is exported already")
-        finish(graph.onnx, graph, engine, target)
-        return
-    if graph.onnx is not None and precision.target is not None:
-        raise OptionError(
-            f"--onnx takes a graph as it is: leave --{precision.target.value} out, or give --config alone"
-        )
-    settings = load_settings(graph.config)
-    lowering = lower_options(precision, calibration, verification, engine)
+    check_options(graph, precision, engine, data, verification, target)
+    reductions = reduction_options(precision, calibration, verification, engine)
     # graphs of a lower precision are for TensorRT, plain ones for the engine that runs files ending in .onnx
-    backend = engine.backend or (Backend.ONNXRUNTIME if precision.target is None else Backend.TENSORRT)
-    options, images = graph.options(settings, backend), verification.options(settings, data)
+    backend = engine.backend or (Backend.TENSORRT if reductions else Backend.ONNXRUNTIME)
+    start = open_start(graph, data, verification, target, backend, bool(reductions) or engine.builds)
+    outputs = Outputs(graph.config, graph.checkpoint, graph.onnx, *data.files, *calibration.files)
+    if start.form is not None:
+        outputs.claim(start.graph, Kind.ARTIFACT)
+    beside = None if start.form is not None else target.out
+    reduced = [one.path(start.graph, beside) for one in reductions]
+    for path in reduced:
+        outputs.claim(path, Kind.ARTIFACT)
+    for path in (reduced or [start.graph]) if engine.builds else ():
+        engine.claim(outputs, target.engine_path(path, engine))
+    outputs.claim(calibration.ranges, Kind.RANGES)
+    outputs.claim(calibration.search_state, Kind.SEARCH)
+    outputs.claim_folder(target.triton)
+
+    images = start.images
+    if start.form is not None:
+        images = export_graph(start)
+    for reduction, path in zip(reductions, reduced, strict=True):
+        images = reduce_graph(start, path, reduction, images)
+    for path in reduced or [start.graph]:
+        finish(path, start, graph, engine, verification, target)
+
+
+def check_options(
+    graph: GraphFlags,
+    precision: PrecisionFlags,
+    engine: EngineFlags,
+    data: DataFlags,
+    verification: VerificationFlags,
+    target: TargetFlags,
+) -> None:
+    """Raise `OptionError` for what does not go together or would not be heard, before anything is read."""
+    lower, several = "--fp16, --bf16, --int8, --fp8, --mixed", len(precision.targets) > 1
+    engine.options(target.out)
+    if target.ensemble and target.triton is None:
+        raise OptionError("--ensemble goes with --triton DIR")
+    if target.names_engine and (graph.onnx is None or precision.targets):
+        raise OptionError(f"--out {target.out} names an engine; the graph needs a place too: give a folder")
+    if graph.onnx is None:
+        if graph.config is None:
+            raise OptionError("give --config, or --onnx with a graph that is exported already")
+        return
+    if not (precision.targets or engine.builds or target.triton is not None):
+        raise OptionError(
+            f"--onnx gives an exported graph: say what for, with {lower}, --backend trt, trt-rtx or --triton DIR"
+        )
+    if several and target.out.suffix == ".onnx":
+        raise OptionError(f"--out {target.out} names one graph, and several are asked for: give a folder")
+    fixed = [name for name in given(graph) if name in _OF_NEW_GRAPHS]
+    fixed += [name for name in given(verification) if name == "--tolerance"]
+    refuse(fixed, "--config alone: the graph of --onnx is exported already")
+    if graph.config is None:
+        refuse([name for name in given(graph) if name == "--checkpoint"], "--config")
+    if not engine.builds:
+        refuse([name for name in given(graph) if name in ("--shape", "--batch")], "--backend trt or trt-rtx")
+    if not engine.builds and not precision.targets:
+        unheard = [name for name in (*given(graph), *given(target)) if name in ("--config", "--checkpoint", "--out")]
+        unheard += [*given(data), *given(verification)]
+        refuse(unheard, f"{lower} or --backend trt, trt-rtx: a model repository is written as the graph is")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the export starts from.
+
+    Attributes:
+        graph: the FP32 graph: given by ``--onnx``, or to be written.
+        form: of the graph to be written; None: it is given.
+        segmentor: the network in PyTorch; None: the graph is all there is.
+        images: what is verified on; None: nothing is verified.
+    """
+
+    graph: Path
+    form: "ExportOptions | None" = None
+    segmentor: "Segmentor | None" = None
+    images: VerifyOptions | None = None
+
+    def reference(self, contract: Contract) -> Engine:
+        """The network as it should be: PyTorch's as published, else the given graph."""
+        if self.segmentor is None:
+            from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
+
+            return OnnxRuntimeEngine(self.graph)
+        from ffnet_deploy.engines.torch import TorchEngine
+
+        return TorchEngine(self.segmentor.model, contract)
+
+
+def open_start(
+    graph: GraphFlags,
+    data: DataFlags,
+    verification: VerificationFlags,
+    target: TargetFlags,
+    backend: Backend,
+    verifies: bool,
+) -> Start:
+    """Open what the export starts from: a graph for `backend`, or a given one, which is not always verified.
+
+    Raises:
+        FFNetDeployError: config, checkpoint, graph or images cannot be used.
+    """
+    if graph.config is None:
+        assert graph.onnx is not None  # check_options saw to it
+        if not verifies:
+            return Start(graph.onnx)
+        contract, _ = read_description(graph.onnx)
+        return Start(graph.onnx, images=verification.options(data, contract.dataset, contract.classes))
+    settings = load_settings(graph.config)
+    form = None if graph.onnx is not None else graph.options(settings, backend)
+    images = verification.options(data, settings.dataset, settings.labels.classes)
     segmentor = open_for_export(settings, graph.checkpoint)
-    written = graph.onnx or write_graphs(segmentor, options, target.out, images, lowering)
-    finish(written, graph, engine, target, lambda: engine_verification(segmentor, written, images, verification))
+    return Start(graph.onnx or target.graph_path(settings.name), form, segmentor, images)
 
 
 def given(flags: Any) -> list[str]:
@@ -404,40 +524,46 @@ def given(flags: Any) -> list[str]:
     return [f"--{typed.get(name, name).replace('_', '-')}" for name in names]
 
 
-def lower_options(
+def reduction_options(
     precision: PrecisionFlags, calibration: CalibrationFlags, verification: VerificationFlags, engine: EngineFlags
-) -> "ReductionOptions | None":
-    """How to lower the precision of the graph; None when it stays FP32.
+) -> "tuple[ReductionOptions, ...]":
+    """How to reduce the precision of the graph, for each precision that is asked for.
 
     Raises:
         OptionError: an option is given without what it belongs to.
     """
-    target = precision.target
+    targets = precision.targets
     base = [name for name in given(precision) if name in ("--int8-base", "--target")]
     gate = [name for name in given(verification) if name in ("--max-drop", "--min-agreement")]
-    if target is None:
+    if not targets:
         # without a lower precision the gate is the engine's alone
-        _refuse(
+        refuse(
             [*base, *([] if engine.builds else gate), *given(calibration)], "--fp16, --bf16, --int8, --fp8 or --mixed"
         )
-        return None
+        return ()
     search = [name for name in given(calibration) if name in ("--search-budget", "--search-state", "--layer-timings")]
-    if not target.precision.is_quantized:
-        _refuse([*base, *given(calibration)], "--int8, --fp8 or --mixed")
-    elif target is not Target.MIXED:
-        _refuse(search, "--mixed")
+    if not any(target.precision.is_quantized for target in targets):
+        refuse([*base, *given(calibration)], "--int8, --fp8 or --mixed")
+    elif Target.MIXED not in targets:
+        refuse(search, "--mixed")
+    optional("onnx", extra="convert", purpose="a lower precision")
     from ffnet_deploy.export.reduce import ReductionOptions
 
-    return ReductionOptions(
-        target=target,
-        base=Precision(precision.int8_base.value) if precision.int8_base else None,
-        max_drop=verification.max_drop,
-        agreement=verification.min_agreement,
-        calibration=calibration.request(precision.hardware) if target.precision.is_quantized else None,
+    chosen = None if precision.int8_base is None else Precision(precision.int8_base.value)
+    return tuple(
+        ReductionOptions(
+            target=target,
+            base=chosen if target.precision.is_quantized else None,
+            max_drop=verification.max_drop,
+            agreement=verification.min_agreement,
+            calibration=calibration.request(precision.hardware) if target.precision.is_quantized else None,
+        )
+        for target in targets
     )
 
 
-def _refuse(lone: Sequence[str], owner: str) -> None:
+def refuse(lone: Sequence[str], owner: str) -> None:
+    """Raise `OptionError` where options are given that go with `owner` alone."""
     if lone:
         raise OptionError(f"{' and '.join(lone)} {'goes' if len(lone) == 1 else 'go'} with {owner}")
 
@@ -480,83 +606,59 @@ def open_for_export(config: "SegmentorConfig", checkpoint: str | None) -> "Segme
     return segmentor
 
 
-def write_graphs(
-    segmentor: "Segmentor",
-    options: "ExportOptions",
-    out: Path,
-    verification: VerifyOptions,
-    lowering: "ReductionOptions | None",
-) -> Path:
-    """The exported graph, or its form in a lower precision; what was measured is printed."""
+def export_graph(start: Start) -> VerifyOptions:
+    """Write the FP32 graph and print what was measured; what to verify further graphs on, with the mIoU of PyTorch."""
     from ffnet_deploy.export.onnx import export_onnx
 
+    assert start.segmentor is not None and start.form is not None and start.images is not None  # there is a config
     with progress_bar("exporting") as progress:
-        exported = export_onnx(segmentor, options, out, verification, progress)
+        exported = export_onnx(start.segmentor, start.form, start.graph, start.images, progress)
     show_exported(exported)
-    if lowering is None:
-        return exported.path
-    lowered = lower_watched(segmentor, exported, lowering, verification)
-    show_reduced(lowered)
-    return lowered.path
+    return with_reference(start.images, exported.verification)
 
 
-def lower_watched(
-    segmentor: "Segmentor", exported: "Exported", options: "ReductionOptions", verification: VerifyOptions
-) -> "ReducedGraph":
-    """The lowered graph of a verified one, its steps shown as they go."""
-    from ffnet_deploy.engines.torch import TorchEngine
+def reduce_graph(start: Start, out: Path, options: "ReductionOptions", images: VerifyOptions | None) -> VerifyOptions:
+    """Write the graph in a lower precision and print what was measured; see `export_graph`."""
     from ffnet_deploy.export.reduce import reduce_precision
 
-    with (
-        progress_bar("lowering") as progress,
-        TorchEngine(segmentor.model, exported.contract) as reference,
-    ):
-        if exported.verification.miou is not None:
-            verification = replace(verification, reference_miou=exported.verification.miou[0])
-        return reduce_precision(exported.path, None, options, verification, reference, progress)
+    assert images is not None  # a lower precision is verified
+    contract, _ = read_description(start.graph)
+    with progress_bar("reducing the precision") as progress, start.reference(contract) as reference:
+        reduced = reduce_precision(start.graph, out, options, images, reference, progress)
+    show_reduced(reduced)
+    return with_reference(images, reduced.verification)
 
 
-def engine_verification(
-    segmentor: "Segmentor", graph: Path, images: VerifyOptions, flags: VerificationFlags
-) -> EngineVerification:
-    """What the engine of `graph` is verified on: the same images as the graph, against the same PyTorch model."""
-    from ffnet_deploy.engines.torch import TorchEngine
-
-    _, record = read_description(graph)
-    return EngineVerification(
-        replace(images, tolerance=usual_tolerance(record.precision, flags.min_agreement, flags.max_drop)),
-        lambda contract: TorchEngine(segmentor.model, contract),
-        shlex.join(["ffnet-export", *sys.argv[1:]]),
-    )
+def with_reference(images: VerifyOptions, result: Verification) -> VerifyOptions:
+    """`images` with the mIoU of the reference, where `result` has it, so that it is scored once."""
+    return images if result.miou is None else replace(images, reference_miou=result.miou[0])
 
 
 def finish(
-    graph: Path,
-    flags: GraphFlags,
+    path: Path,
+    start: Start,
+    graph: GraphFlags,
     engine: EngineFlags,
+    verification: VerificationFlags,
     target: TargetFlags,
-    verification: Callable[[], EngineVerification] | None = None,
 ) -> None:
-    """Build the engine of `graph` and write the server's files, where they are asked for.
-
-    Args:
-        graph: the ONNX file.
-        flags: ``--shape`` and ``--batch`` are the engine's profile where the graph is exported already.
-        engine: how the engine is built.
-        target: where it goes.
-        verification: gives what to verify an engine on; None: there is no PyTorch model to compare it with.
-    """
-    artifact = graph
-    if engine.backend is not None and engine.backend.runs_engines:
-        out = target.engine_path(graph, engine.backend)
+    """Build the engine of the graph `path` and write the server's files, where they are asked for."""
+    artifact = path
+    if engine.builds:
+        out = target.engine_path(path, engine)
         options = engine.options(out)
-        assert options is not None  # an engine is asked for
-        if flags.onnx is not None and flags.shape is not None:
-            height, width = parse_shape(flags.shape, dynamic=False)
+        assert options is not None and start.images is not None  # an engine is asked for
+        if graph.onnx is not None and graph.shape is not None:
+            height, width = parse_shape(graph.shape, dynamic=False)
             options = replace(options, height=height, width=width)
-        if flags.onnx is not None and flags.batch is not None:
-            options = replace(options, batch=parse_batch(flags.batch, dynamic=False))
-        made = build_watched(graph, out, options, verification() if verification else None)
+        if graph.onnx is not None and graph.batch is not None:
+            options = replace(options, batch=parse_batch(graph.batch, dynamic=False))
+        _, record = read_description(path)
+        gate = usual_tolerance(record.precision, verification.min_agreement, verification.max_drop)
+        command = shlex.join(["ffnet-export", *sys.argv[1:]])
+        check = EngineVerification(replace(start.images, tolerance=gate), start.reference, command)
+        comparable = start.segmentor is not None or find_spec("onnxruntime") is not None
+        made = build_watched(path, out, options, check if comparable else None)
         show_engine(made)
         artifact = made.bundle.path
     if target.triton is not None:

@@ -230,6 +230,11 @@ class DataFlags:
             if getattr(self, name) is not None and self.data is None:
                 raise OptionError(f"--{name.replace('_', '-')} describes your own data: say where it is with --data")
 
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """What is read of the data."""
+        return self.data, self.images, self.classes
+
     def labelled(self, network: str, classes: Sequence[str]) -> Dataset | None:
         """The labelled split, for a network that predicts `classes` of the data set `network`; None without --data.
 

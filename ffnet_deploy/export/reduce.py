@@ -14,7 +14,7 @@ from ffnet_deploy import artifacts
 from ffnet_deploy.artifacts import Gate, read_manifest
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import Contract
-from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.precision import Hardware, Precision, PrecisionRecord, Target
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
@@ -72,6 +72,13 @@ class ReductionOptions:
         """The gate."""
         return usual_tolerance(self.target.precision, self.agreement, self.max_drop)
 
+    def path(self, fp32: Path, out: Path | None = None) -> Path:
+        """Where the graph `fp32` goes: ``NAME.fp16.onnx`` beside ``NAME.onnx``, or where `out` says."""
+        if out is not None and out.suffix == ".onnx":
+            return out
+        suffix = f"{self.target.value}{'-cpu' if self.hardware is Hardware.CPU else ''}"
+        return (out or fp32.parent) / f"{fp32.stem}.{suffix}.onnx"
+
 
 @dataclass(frozen=True)
 class ReducedGraph:
@@ -100,11 +107,6 @@ class ReducedGraph:
     notes: tuple[str, ...] = ()
 
 
-def reduced_path(fp32: Path, target: Target, hardware: Hardware = Hardware.TRT) -> Path:
-    """Where `fp32` in lower precision goes by default: beside it, as ``NAME.int8.onnx`` or ``NAME.int8-cpu.onnx``."""
-    return fp32.with_name(f"{fp32.stem}.{target.value}{'-cpu' if hardware is Hardware.CPU else ''}.onnx")
-
-
 def reduce_precision(
     fp32: Path,
     out: Path | None,
@@ -117,7 +119,7 @@ def reduce_precision(
 
     Args:
         fp32: a graph that ``ffnet-export`` verified, its manifest beside it.
-        out: the file to write; None: `reduced_path`.
+        out: the file to write; None: ``NAME.fp16.onnx`` beside ``NAME.onnx``.
         options: precision and gate.
         verification: images, and labelled data where there are any; its tolerance was for FP32 and is not used.
         reference: the network as it should be, with the graph's contract: PyTorch's as published, or `fp32` itself.
@@ -135,9 +137,14 @@ def reduce_precision(
     model = onnx.load(fp32)
     contract = contract_in(model)
     record = recorded(model)
+    if record.precision is not Precision.FP32:
+        raise ArtifactError(
+            f"{fp32} is in {record.precision.value} already: its precision is reduced from FP32.\n"
+            "  to do    give the graph that it was made from"
+        )
     images: Sequence[NDArray[np.generic]] = observed_inputs(verification, contract)
     base, typing, quantization, notes = Precision.FP32, None, None, list[str]()
-    with artifacts.staged(out or reduced_path(fp32, target, options.hardware)) as draft:
+    with artifacts.staged(out or options.path(fp32)) as draft:
         if options.calibration is None:
             base = Precision(target.value)
         else:

@@ -16,6 +16,32 @@ from tests.commands import Result, invoke
 from tests.tiny import write_checkpoint
 from tests.toy import contract, write_onnx
 
+OF_NEW_GRAPHS = (
+    ("--dynamic",),
+    ("--opset", "17"),
+    ("--input", "rgb"),
+    ("--output", "labels"),
+    ("--rewrite", "none"),
+    ("--tolerance", "0.1"),
+)
+"""Options of a graph that is still to be exported."""
+UNHEARD = (
+    ("--shape", "64"),
+    ("--batch", "2"),
+    ("--config", "c"),
+    ("--checkpoint", "c"),
+    ("--data", "d"),
+    ("--images", "d"),
+    ("--limit", "3"),
+    ("--split", "train"),
+    ("--max-drop", "1"),
+    ("--min-agreement", "90"),
+    ("--calib-images", "d"),
+    ("--int8-base", "fp32"),
+    ("--device", "cuda:1"),
+    ("--out", "o"),
+)
+"""Options that a model repository of a given graph has no use for."""
 BLOCKED = ("torch", "mmseg", "mmengine", "mmcv", "onnx", "PIL", "scipy", "safetensors")
 WITHOUT_CONVERSION = f"""
 import sys
@@ -99,7 +125,7 @@ def test_a_model_repository_from_a_graph(toy: Path) -> None:
     ("arguments", "message"),
     [
         ((), "give --config, or --onnx"),
-        (("--onnx", "toy.onnx"), "say what for, with --backend trt, trt-rtx or --triton DIR"),
+        (("--onnx", "toy.onnx"), "say what for, with --fp16, --bf16, --int8, --fp8, --mixed"),
         (("--onnx", "toy.onnx", "--triton", "m", "--workspace", 3), "--workspace goes with --backend trt or trt-rtx"),
         (("--onnx", "toy.onnx", "--triton", "m", "--compute-capability", "8.9"), "--compute-capability goes with"),
         (("--config", "tiny", "--ensemble"), "--ensemble goes with --triton DIR"),
@@ -109,7 +135,14 @@ def test_a_model_repository_from_a_graph(toy: Path) -> None:
         (("--config", "tiny", "--backend", "trt", "--optimization-level", 9), "0 to 5: got 9"),
         (("--config", "tiny", "--backend", "trt-rtx", "--timing-cache", "a"), "has no timing cache"),
         (("--onnx", "none.onnx", *RTX), "there is no artefact none.onnx"),
-        (("--config", "tiny", "--onnx", "toy.onnx", "--fp16", *RTX), "--onnx takes a graph as it is"),
+        (("--onnx", "a.onnx", "--fp16", "--bf16", "--out", "b.onnx"), "names one graph, and several are asked for"),
+        (("--onnx", "a.onnx", "--fp16", "--out", "b.engine", *RTX), "the graph needs a place too"),
+        *((("--onnx", "a.onnx", "--fp16", *one), f"{one[0]} goes with --config alone") for one in OF_NEW_GRAPHS),
+        *((("--onnx", "a.onnx", "--fp16", "--config", "c", *one), f"{one[0]} goes with") for one in OF_NEW_GRAPHS),
+        (("--onnx", "a.onnx", "--fp16", "--checkpoint", "c"), "--checkpoint goes with --config"),
+        (("--onnx", "a.onnx", "--fp16", "--shape", "64"), "--shape goes with --backend trt or trt-rtx"),
+        (("--onnx", "a.onnx", "--fp16", "--batch", "2"), "--batch goes with --backend trt or trt-rtx"),
+        *((("--onnx", "a.onnx", "--triton", "m", *one), f"{one[0]} goes with") for one in (*OF_NEW_GRAPHS, *UNHEARD)),
     ],
 )
 def test_bad_input_is_one_clear_error(

@@ -106,7 +106,8 @@ def test_console_script_writes_a_graph(files: tuple[Path, Path], tmp_path: Path)
         (("--config", "{tiny}", "--tolerance", "-1"), "must not be negative"),
         (("--config", "{tiny}", "--checkpoint", "bundled"), "no checkpoint is bundled"),
         (("--config", "{tiny}", "--checkpoint", "published"), "no checkpoint was published"),
-        (("--config", "{tiny}", "--fp16", "--int8"), "give one of --fp16, --int8, not several"),
+        (("--config", "{tiny}", "--fp16", "--int8"), "needs images to calibrate on"),
+        (("--config", "{tiny}", "--fp16", "--bf16", "--int8-base", "fp32"), "--int8-base goes with --int8"),
         (("--config", "{tiny}", "--int8"), "needs images to calibrate on"),
         (("--config", "{tiny}", "--int8", "--calib-images", "a", "--calib-method", "max"), "one of minmax, percentile"),
         (("--config", "{tiny}", "--fp16", "--calib-images", "a", "--ranges", "b"), "--calib-images and --ranges go"),
@@ -201,3 +202,48 @@ def test_sigterm_leaves_nothing_half_written(files: tuple[Path, Path], tmp_path:
     assert running.returncode == 143, message
     assert "terminated" in message
     assert list(out.iterdir()) == []
+
+
+def test_two_precisions_in_one_run_share_the_export(files: tuple[Path, Path], scenes: Path, tmp_path: Path) -> None:
+    shared = ("--config", files[0], "--checkpoint", files[1], "--shape", "64x96", "--data", scenes)
+    loose = ("--min-agreement", "0", "--max-drop", "100", "--calib-images", scenes / "images", "--calib-count", "2")
+    result = run(*shared, *loose, "--fp16", "--int8", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    names = [f"tiny_seg{part}.onnx{suffix}" for part in ("", ".fp16", ".int8") for suffix in ("", ".json")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
+    assert flat(result.output).count("re-parameterisation:") == 1
+    manifests = [read_manifest(tmp_path / "out" / f"tiny_seg{part}.onnx") for part in ("", ".fp16", ".int8")]
+    assert len({manifest["verification"]["mIoU"]["reference"] for manifest in manifests}) == 1
+    assert {manifest["precision"]["source"]["sha256"] for manifest in manifests[1:]} == {manifests[0]["sha256"]}
+
+
+WITHOUT_PYTORCH = """
+import sys
+for name in ("torch", "mmseg", "mmengine", "mmcv", "onnxslim"):
+    sys.modules[name] = None  # as if it were not installed
+from ffnet_deploy.cli.export import main
+main()
+"""
+
+
+def test_a_given_graph_is_reduced_and_verified_against_itself_without_pytorch(
+    files: tuple[Path, Path], scenes: Path, tmp_path: Path
+) -> None:
+    whole = ("--config", files[0], "--checkpoint", files[1], "--shape", "64x96", "--out", tmp_path)
+    assert run(*whole).exit_code == 0
+    graph, before = tmp_path / "tiny_seg.onnx", (tmp_path / "tiny_seg.onnx").read_bytes()
+    loose = ("--min-agreement", "50", "--max-drop", "100", "--calib-images", scenes / "images", "--calib-count", "2")
+    options = ("--onnx", graph, "--fp16", "--int8", *loose, "--data", scenes, "--out", tmp_path / "low")
+    command = [sys.executable, "-c", WITHOUT_PYTORCH, *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("fp16", "int8"):
+        manifest = read_manifest(tmp_path / "low" / f"tiny_seg.{name}.onnx")
+        assert manifest["verification"]["reference"].startswith("ONNX Runtime") and manifest["verification"]["passed"]
+        assert manifest["precision"]["precision"] == name and manifest["verification"]["mIoU"]["images"] == 3
+    assert graph.read_bytes() == before
+    again = run("--onnx", tmp_path / "low" / "tiny_seg.fp16.onnx", "--int8", *loose[4:])
+    assert again.exit_code == 1 and "is in fp16 already" in flat(again.output)
+    onto = run("--onnx", graph, "--fp16", "--out", graph)
+    assert onto.exit_code == 1 and "is an input of this command" in flat(onto.output)
+    assert graph.read_bytes() == before

@@ -19,7 +19,7 @@ from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.evaluation.verify import VerifyOptions, packaged_images
 from ffnet_deploy.export.onnx import ExportOptions, export_onnx
 from ffnet_deploy.export.quantizing import CalibrationRequest, labels_to_search_with
-from ffnet_deploy.export.reduce import ReducedGraph, ReductionOptions, reduce_precision, reduced_path
+from ffnet_deploy.export.reduce import ReducedGraph, ReductionOptions, reduce_precision
 from ffnet_deploy.segmentor.load import Segmentor
 from scenes import SceneOptions
 from scenes.dataset import write_scenes
@@ -226,7 +226,9 @@ def test_default_gates_and_names() -> None:
     assert (half.tolerance.agreement, half.tolerance.miou) == (99.5, 0.05)
     assert ReductionOptions(Target.INT8, calibration=whole).tolerance.miou == 0.3
     assert ReductionOptions(Target.INT8, calibration=whole, max_drop=1.5).tolerance.miou == 1.5
-    assert reduced_path(Path("a/net.onnx"), Target.MIXED) == Path("a/net.mixed.onnx")
+    assert HALF.path(Path("a/net.onnx")) == Path("a/net.fp16.onnx")
+    assert HALF.path(Path("a/net.onnx"), Path("b")) == Path("b/net.fp16.onnx")
+    assert HALF.path(Path("a/net.onnx"), Path("b/own.onnx")) == Path("b/own.onnx")
 
 
 def test_bad_options_are_one_clear_error(tiny: dict[str, Segmentor], own: Path, tmp_path: Path) -> None:
