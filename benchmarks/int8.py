@@ -15,7 +15,6 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks.intervals import difference_interval
 from ffnet_deploy.artifacts.manifest import tool_versions
 from ffnet_deploy.calib import CalibrationImages, CalibrationOptions, Method, apply, choose_images
 from ffnet_deploy.calib.quantize import measure, observe
@@ -27,6 +26,7 @@ from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import check_target, write_json
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
+from ffnet_deploy.evaluation.intervals import difference_interval
 from ffnet_deploy.evaluation.scores import confusion_matrix
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
 from ffnet_deploy.export.onnx_file import contract_in

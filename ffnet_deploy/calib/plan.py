@@ -6,6 +6,7 @@ Source of the rules: NVIDIA TensorRT developer guide, "Explicit quantization".
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import onnx
 from onnx import NodeProto
 
 from ffnet_deploy.core.errors import ArtifactError, OptionError
@@ -125,3 +126,15 @@ def _resizes(node: NodeProto) -> bool:
 def _reads_concat(graph: GraphIndex, conv: Conv) -> bool:
     producer = graph.producers.get(conv.input)
     return producer is not None and producer.op_type == "Concat"
+
+
+def slow_in_fp8(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of the convolutions for which TensorRT has no fast FP8 kernel: they are faster in the base type.
+
+    It has none for kernels of more than 32 positions, nor for 16 or fewer channels of a group or outputs.
+    """
+    return tuple(
+        conv.name
+        for conv in GraphIndex(model).convs
+        if conv.shape[2] * conv.shape[3] > 32 or min(conv.shape[1], conv.shape[0]) <= 16
+    )

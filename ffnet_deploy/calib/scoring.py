@@ -18,11 +18,12 @@ import onnx
 from numpy.typing import NDArray
 
 from ffnet_deploy.calib.collect import Images, open_session
-from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.label_maps import LabelMap
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
-from ffnet_deploy.evaluation.datasets import Dataset
+from ffnet_deploy.evaluation.datasets import Dataset, Sample
 from ffnet_deploy.evaluation.evaluate import evaluate
+from ffnet_deploy.evaluation.scores import confusion_matrix
 from ffnet_deploy.precision.graph_index import GraphIndex
 
 
@@ -113,37 +114,29 @@ class Trial:
     """What a graph made of a data set.
 
     Attributes:
-        logits: of each image, or window of one.
-        miou: percent; None where nothing is labelled.
+        logits: Output for each image, or window of one.
+        confusions: Confusion matrix of each labelled image, int64 (classes, classes).
+        miou: Mean IoU in percent; None where nothing is labelled.
     """
 
     logits: Outputs
+    confusions: Sequence[NDArray[np.int64]]
     miou: float | None
 
 
 def tried(model: onnx.ModelProto, dataset: Dataset) -> Trial:
     """Logits and score of `model` on `dataset`, by its own protocol, every node run as it is written."""
+    confusions: list[NDArray[np.int64]] = []
     with simulated(model) as engine:
-        recorded = Recorded(engine, [])
-        return Trial(recorded.given, _mean_iou(recorded, dataset))
+        recorded, classes = Recorded(engine, []), len(engine.contract.classes)
 
+        def watch(sample: Sample, image: NDArray[np.uint8], predicted: LabelMap, labels: LabelMap | None) -> None:
+            if labels is not None:
+                confusions.append(confusion_matrix(predicted, labels, classes))
 
-def miou(model: onnx.ModelProto, labelled: Dataset) -> float:
-    """Mean IoU in percent of `model` on `labelled`, by its own protocol, every node run as it is written.
-
-    Raises:
-        DataError: no class of the data was found in the labels.
-    """
-    with simulated(model) as engine:
-        found = _mean_iou(engine, labelled)
-    if found is None:
-        raise DataError("the labels hold no class that the network knows: there is no mIoU to hold")
-    return found
-
-
-def _mean_iou(engine: Engine, dataset: Dataset) -> float | None:
-    scores = evaluate(engine, dataset).scores
-    return scores.mean_iou if scores is not None and math.isfinite(scores.mean_iou) else None
+        scores = evaluate(recorded, dataset, watch=watch).scores
+    scored = scores is not None and math.isfinite(scores.mean_iou)
+    return Trial(recorded.given, confusions, scores.mean_iou if scores is not None and scored else None)
 
 
 def disagreement(reference: Outputs, found: Outputs) -> float:

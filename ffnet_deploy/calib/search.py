@@ -17,12 +17,13 @@ from ffnet_deploy.calib.options import CalibrationOptions
 from ffnet_deploy.calib.plan import is_named
 from ffnet_deploy.calib.quantize import Quantized, apply
 from ffnet_deploy.calib.ranges import Calibration
-from ffnet_deploy.calib.scoring import blocks_of, disagreement, miou, sqnr, tried
+from ffnet_deploy.calib.scoring import Trial, blocks_of, disagreement, sqnr, tried
 from ffnet_deploy.core.decoding import decode_file
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset
+from ffnet_deploy.evaluation.intervals import difference_interval
 from ffnet_deploy.precision.graph_index import GraphIndex
 
 _BETWEEN = re.compile(r"\.\.\.|[\s+,:{}\[\]]+")
@@ -175,7 +176,13 @@ def _mac_shares(model: onnx.ModelProto, ranges: Calibration) -> Mapping[str, flo
     return {name: 100 * count / total for name, count in macs.items()}
 
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the state files that are written. Of version 1, whose scores have no interval, the ranking is read."""
+MIN_SQNR = 25.0
+"""Least signal to noise of the logits, dB, where there are no labels.
+
+On the bundled networks INT8 at 30 dB costs no mIoU that 100 images show; at 21 dB it cost a third of a point.
+"""
 
 
 @dataclass(frozen=True)
@@ -183,14 +190,18 @@ class SearchOptions:
     """What the search may cost, and where it keeps its state.
 
     Attributes:
-        max_drop: largest fall of mIoU, points.
-        budget: seconds for trials, after which the best set found is taken; None: until the search is done.
-        images: labelled images to judge on, where there are more.
+        max_drop: Largest fall of mIoU in points: the upper end of its 95 % interval must stay within.
+        tier: Least share of the FP32 network's mIoU, percent, in the place of `max_drop`; None for `max_drop`.
+        min_sqnr: Noise budget where there are no labels: least signal to noise of the logits, dB.
+        budget: Seconds for trials, after which the best set found is taken; None: until the search is done.
+        images: Number of images to judge on, where there are more.
         state: JSON file of what was measured, gone on with when it is there; None: nothing is kept.
-        timings: of engines; blocks that are slower quantised are left alone from the start.
+        timings: Layer times of engines; blocks that are slower quantised are left alone from the start.
     """
 
     max_drop: float = 0.3
+    tier: float | None = None
+    min_sqnr: float = MIN_SQNR
     budget: float | None = None
     images: int = 64
     state: Path | None = None
@@ -199,43 +210,87 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.max_drop < math.inf:
             raise OptionError(f"a largest fall of mIoU is 0 points or more: got {self.max_drop}")
+        if self.tier is not None and not 0 < self.tier <= 100:
+            raise OptionError(f"a tier is a share of the FP32 mIoU, above 0 and up to 100 percent: got {self.tier}")
+        if not math.isfinite(self.min_sqnr):
+            raise OptionError(f"a noise budget is a number of dB: got {self.min_sqnr}")
         if self.images < 1:
             raise OptionError(f"a search needs at least one image: got {self.images}")
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise OptionError(f"a budget is a positive number of seconds: got {self.budget}")
 
+    def allowed_drop(self, reference: float) -> float:
+        """Largest fall of mIoU, points, from `reference` percent."""
+        return self.max_drop if self.tier is None else reference * (1 - self.tier / 100)
+
 
 @dataclass(frozen=True)
-class Found:
+class TrialScore:
+    """What a partly quantised graph costs.
+
+    Attributes:
+        sqnr_db: Signal to noise of the logits.
+        drop: Fall of mIoU, points; None where there are no labels.
+        largest_drop: Upper end of the fall's 95 % interval, images resampled for both networks alike; None alike.
+    """
+
+    sqnr_db: float
+    drop: float | None = None
+    largest_drop: float | None = None
+
+
+def score(model: onnx.ModelProto, reference: Trial, dataset: Dataset) -> TrialScore:
+    """The cost of `model` on `dataset`, beside what the FP32 graph made of it."""
+    found = tried(model, dataset)
+    noise = min(sqnr(reference.logits, found.logits), _EXACT_DB)
+    if reference.miou is None or found.miou is None:
+        return TrialScore(noise)
+    low, _ = difference_interval(reference.confusions, found.confusions)
+    return TrialScore(noise, reference.miou - found.miou, -low)
+
+
+@dataclass(frozen=True)
+class SearchResult:
     """The outcome.
 
     Attributes:
-        quantized: the graph.
-        kept: blocks left unquantised.
-        drop: fall of mIoU, points.
-        reference: mIoU in percent of the FP32 graph.
-        table: cost of each block alone, most costly first.
-        trials: sets of blocks whose mIoU was measured.
+        quantized: The graph.
+        kept: Blocks left unquantised.
+        score: What the graph costs on the images searched on.
+        limit: What was allowed: points of mIoU, or dB where there are no labels.
+        reference: mIoU of the FP32 graph in percent; None without labels.
+        table: Cost of each block alone, most costly first; empty where everything could be quantised.
+        trials: Number of sets of blocks that were tried.
+        images: Number of images searched on.
         finished: False where the budget ended the search.
     """
 
     quantized: Quantized
     kept: tuple[str, ...]
-    drop: float
-    reference: float
+    score: TrialScore
+    limit: float
+    reference: float | None
     table: tuple[Sensitivity, ...]
     trials: int
+    images: int
     finished: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """For the manifest; `noise_share_percent` is what each block adds to the noise of all blocks."""
+        noises = {row.block: 10 ** (-row.sqnr_db / 10) for row in self.table}
+        total = sum(noises.values())
+        rows = [{**row.to_dict(), "noise_share_percent": 100 * noises[row.block] / total} for row in self.table]
         return {
             "kept": list(self.kept),
-            "drop": self.drop,
+            "drop": self.score.drop,
+            "largest_drop": self.score.largest_drop,
+            "sqnr_db": self.score.sqnr_db,
+            "limit": {"points" if self.reference is not None else "sqnr_db": self.limit},
             "reference_mIoU": self.reference,
             "trials": self.trials,
+            "images": self.images,
             "finished": self.finished,
-            "sensitivity": [row.to_dict() for row in self.table],
+            "sensitivity": rows,
         }
 
 
@@ -243,185 +298,187 @@ def search_mixed(
     model: onnx.ModelProto,
     ranges: Calibration,
     options: CalibrationOptions,
-    labelled: Dataset,
+    dataset: Dataset,
     search: SearchOptions | None = None,
     progress: Progress = no_progress,
-) -> Found:
-    """Quantise as much of the FP32 graph `model` as the fall of mIoU allows.
+) -> SearchResult:
+    """Quantise as much of the FP32 graph `model` as its accuracy allows.
 
-    Blocks are ranked by what they cost alone; the shortest head of that list that holds the mIoU is found by bisection,
-    then each of its blocks is quantised again where the mIoU still holds.
+    Everything quantised is tried first: if it holds, nothing is ranked. Else blocks are ranked by the noise that each
+    alone adds to the logits; the shortest head of that list that holds is found by bisection, then each of its blocks
+    is quantised again where the accuracy still holds. With labels the fall of mIoU decides, by the upper end of its
+    interval over paired images; without labels the noise budget does.
 
     Args:
         model: FP32, with logits as its output.
         ranges: calibration of all of it.
         options: how it is quantised; what `keep` names stays unquantised whatever is found.
-        labelled: data to rank blocks on, and whose mIoU must hold.
+        dataset: images to rank blocks on and to hold the accuracy on, labelled or not.
         search: limits.
         progress: told of blocks and trials done.
 
     Raises:
-        VerificationError: no set that was tried holds the mIoU.
+        VerificationError: no set that was tried holds.
         ArtifactError: the state file is of another search, or damaged.
     """
     search = search or SearchOptions()
-    state = _State.opened(search.state, _key(ranges, options, labelled))
-    for row in sensitivities(model, ranges, options, labelled, {row.block for row in state.rows}, progress):
-        state.rows.append(row)
-        state.save()
-    if state.reference is None:
-        state.reference = miou(model, labelled)
-        state.save()
-    run = _Search(model, ranges, options, labelled, search, state, progress)
-    kept, finished = run.run()
-    quantized = apply(model, ranges, run.options_for(kept))
-    drop = state.reference - state.scores[_name(kept)]
-    return Found(quantized, tuple(sorted(kept)), drop, state.reference, run.table, len(state.scores), finished)
-
-
-def _key(ranges: Calibration, options: CalibrationOptions, labelled: Dataset) -> str:
-    """SHA-256 of what the measurements hold for."""
-    files = [[str(sample.image), str(sample.labels)] for sample in labelled.samples]
-    text = json.dumps([asdict(ranges.key), sorted(options.keep), files], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _name(kept: Sequence[str] | frozenset[str]) -> str:
-    return " ".join(sorted(kept))
+    return _Search(model, ranges, options, dataset, search, progress).run()
 
 
 @dataclass(frozen=True)
 class SearchFile:
-    """The state of a search as its file holds it; percentages are of mIoU.
+    """The state of a search as its file holds it.
 
     Attributes:
-        format: version of the file.
+        format: Version of the file.
         key: SHA-256 of what the measurements hold for.
-        reference_mIoU: of the FP32 graph; None: not measured yet.
-        scores: mIoU by the names of the blocks left unquantised.
-        sensitivity: cost of each block alone, in the order measured.
+        scores: Cost by the names of the blocks left unquantised; in version 1 a mIoU.
+        sensitivity: Cost of each block alone, in the order measured.
     """
 
     format: int
     key: str
-    reference_mIoU: float | None  # noqa: N815
-    scores: dict[str, float]
+    scores: dict[str, TrialScore | float]
     sensitivity: tuple[Sensitivity, ...]
-
-    def __post_init__(self) -> None:
-        if not all(0 <= score <= 100 for score in (self.reference_mIoU or 0.0, *self.scores.values())):
-            raise OptionError("mIoU lies within 0 and 100 percent")
 
 
 class _State:
-    """Everything measured so far, on disk after each measurement."""
+    """Everything measured so far, on disk after each measurement.
+
+    Raises:
+        ArtifactError: the file at `path` is of another search, or damaged.
+    """
 
     def __init__(self, path: Path | None, key: str) -> None:
         self.path = path
         self.key = key
         self.rows: list[Sensitivity] = []
-        self.reference: float | None = None
-        self.scores: dict[str, float] = {}
-
-    @classmethod
-    def opened(cls, path: Path | None, key: str) -> "_State":
-        """The state in `path`, or a new one."""
-        state = cls(path, key)
+        self.scores: dict[str, TrialScore] = {}
         if path is None or not path.exists():
-            return state
+            return
         remedy = "remove the file to search anew"
         stored = decode_file(path, SearchFile, f"the state of the search in {path}", remedy)
-        if stored.format != FORMAT or stored.key != key:
+        if stored.format not in (1, FORMAT) or stored.key != key:
             raise ArtifactError(
-                f"{path} is the state of another search: graph, calibration, kept layers or labelled images differ.\n"
+                f"{path} is the state of another search: graph, calibration, kept layers or images differ.\n"
                 f"  to do    {remedy}"
             )
-        state.reference, state.scores = stored.reference_mIoU, dict(stored.scores)
-        state.rows = list(stored.sensitivity)
-        return state
+        self.rows = list(stored.sensitivity)
+        self.scores = {name: one for name, one in stored.scores.items() if isinstance(one, TrialScore)}
 
     def save(self) -> None:
         """Write the state, atomically."""
-        if self.path is None:
-            return
-        rows = [row.to_dict() for row in self.rows]
-        content = {"format": FORMAT, "key": self.key, "reference_mIoU": self.reference, "scores": self.scores}
-        write_json(self.path, {**content, "sensitivity": rows})
+        if self.path is not None:
+            scores = {name: asdict(one) for name, one in self.scores.items()}
+            rows = [row.to_dict() for row in self.rows]
+            write_json(self.path, {"format": FORMAT, "key": self.key, "scores": scores, "sensitivity": rows})
 
 
-@dataclass
 class _Search:
-    model: onnx.ModelProto
-    ranges: Calibration
-    options: CalibrationOptions
-    labelled: Dataset
-    search: SearchOptions
-    state: _State
-    progress: Progress
-
-    def __post_init__(self) -> None:
-        assert self.state.reference is not None
-        self.table = ranked(self.state.rows)
-        self.convs = {row.block: row.convs for row in self.table}
-        slow = self.search.timings.slower(self.convs) if self.search.timings else ()
-        self.slow = frozenset(slow)
-        self.order = [row.block for row in self.table if row.block not in self.slow]
-        self.reference = self.state.reference
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        ranges: Calibration,
+        options: CalibrationOptions,
+        dataset: Dataset,
+        search: SearchOptions,
+        progress: Progress,
+    ) -> None:
+        self.model, self.ranges, self.options, self.dataset = model, ranges, options, dataset
+        self.search, self.progress = search, progress
+        files = [[str(sample.image), str(sample.labels)] for sample in dataset.samples]
+        text = json.dumps([asdict(ranges.key), sorted(options.keep), files], sort_keys=True)
+        self.state = _State(search.state, hashlib.sha256(text.encode()).hexdigest())
+        self.blocks = {name: convs for name, convs in blocks_of(model).items() if _is_open(convs, options)}
+        self.slow = frozenset(search.timings.slower(self.blocks) if search.timings else ())
+        self.reference = tried(model, dataset)
         self.started = time.monotonic()
 
-    def options_for(self, kept: Sequence[str] | frozenset[str]) -> CalibrationOptions:
+    def run(self) -> SearchResult:
+        kept, finished = self.slow, True
+        if not self.holds(kept):
+            self.rank()
+            kept, finished = self.pruned(self.shortest_head())
+        score = self.state.scores[_name(kept)]
+        miou = self.reference.miou
+        return SearchResult(
+            quantized=apply(self.model, self.ranges, self.options_for(kept)),
+            kept=tuple(sorted(kept)),
+            score=score,
+            limit=self.search.min_sqnr if miou is None else self.search.allowed_drop(miou),
+            reference=miou,
+            table=ranked(self.state.rows),
+            trials=len(self.state.scores),
+            images=len(self.dataset),
+            finished=finished,
+        )
+
+    def options_for(self, kept: frozenset[str]) -> CalibrationOptions:
         """The options that leave the blocks `kept` unquantised."""
-        names = tuple(conv for block in sorted(kept) for conv in self.convs[block])
+        names = tuple(conv for block in sorted(kept) for conv in self.blocks[block])
         return replace(self.options, keep=(*self.options.keep, *names))
 
-    def run(self) -> tuple[frozenset[str], bool]:
-        """The blocks to keep, and whether the search came to its end."""
-        low, high = 0, max(len(self.order) - 1, 0)  # the shortest head that holds is within low..high, if any is
+    def rank(self) -> None:
+        """Measure the noise of each block alone, where that was not done before."""
+        known = {row.block for row in self.state.rows}
+        for row in sensitivities(self.model, self.ranges, self.options, self.dataset, known, self.progress):
+            self.state.rows.append(row)
+            self.state.save()
+        self.order = [row.block for row in ranked(self.state.rows) if row.block not in self.slow]
+
+    def shortest_head(self) -> frozenset[str]:
+        """The fewest of the most costly blocks that have to be kept for the accuracy to hold."""
+        low, high = 1, len(self.order) - 1  # it is within these, if any head holds
         best: frozenset[str] | None = None
-        middle = 0  # at first with everything quantised, which often holds
-        while low <= high:
-            if self._is_out_of_time() and best is not None:
-                return best, False
-            kept = self._head(middle)
-            if self._holds(kept):
+        while low <= high and not self.is_out_of_time():
+            middle = (low + high) // 2
+            kept = frozenset(self.order[:middle]) | self.slow
+            if self.holds(kept):
                 best, high = kept, middle - 1
             else:
                 low = middle + 1
-            middle = (low + high) // 2
-            if self._is_out_of_time() and best is None:
-                break
         if best is None:
-            raise self._failure()
-        return self._pruned(best)
+            raise self.failure()
+        return best
 
-    def _head(self, count: int) -> frozenset[str]:
-        return frozenset(self.order[:count]) | self.slow
-
-    def _pruned(self, kept: frozenset[str]) -> tuple[frozenset[str], bool]:
-        """`kept` without the blocks that it can do without, the least costly tried first."""
+    def pruned(self, kept: frozenset[str]) -> tuple[frozenset[str], bool]:
+        """`kept` without the blocks that it can do without, the least costly tried first; False if time ran out."""
         for block in [block for block in reversed(self.order) if block in kept]:
-            if self._is_out_of_time():
+            if self.is_out_of_time():
                 return kept, False
-            if self._holds(kept - {block}):
+            if self.holds(kept - {block}):
                 kept -= {block}
         return kept, True
 
-    def _holds(self, kept: frozenset[str]) -> bool:
-        name = _name(kept)
-        if name not in self.state.scores:
+    def holds(self, kept: frozenset[str]) -> bool:
+        name, scores = _name(kept), self.state.scores
+        if name not in scores:
             trial = apply(self.model, self.ranges, self.options_for(kept)).model
-            self.state.scores[name] = miou(trial, self.labelled)
+            scores[name] = score(trial, self.reference, self.dataset)
             self.state.save()
-        self.progress(f"trying {len(kept)} blocks unquantised", len(self.state.scores), len(self.convs))
-        return self.reference - self.state.scores[name] <= self.search.max_drop
+        self.progress(f"trying {len(kept)} blocks unquantised", len(scores), len(self.blocks))
+        drop = scores[name].largest_drop
+        if drop is None or self.reference.miou is None:
+            return scores[name].sqnr_db >= self.search.min_sqnr
+        return drop <= self.search.allowed_drop(self.reference.miou)
 
-    def _is_out_of_time(self) -> bool:
+    def is_out_of_time(self) -> bool:
         return self.search.budget is not None and time.monotonic() - self.started > self.search.budget
 
-    def _failure(self) -> VerificationError:
-        least = self.reference - max(self.state.scores.values())
+    def failure(self) -> VerificationError:
+        tried, miou = self.state.scores.values(), self.reference.miou
+        if miou is None:
+            found = f"the logits' noise: the best has {max(one.sqnr_db for one in tried):.1f} dB"
+            found += f", {self.search.min_sqnr:g} are needed"
+        else:
+            least = min(one.largest_drop for one in tried if one.largest_drop is not None)
+            found = f"the mIoU: the least fall may be {least:.2f} points (95 % interval), "
+            found += f"{self.search.allowed_drop(miou):g} are allowed"
         return VerificationError(
-            f"no set of blocks that was tried holds the mIoU: the least fall is {least:.2f} points, "
-            f"{self.search.max_drop} are allowed.\n"
-            "  to do    allow more by --max-drop or more time, calibrate on more images, or use --fp16"
+            f"no set of blocks that was tried holds {found}.\n"
+            "  to do    allow more by --max-drop or more time, search and calibrate on more images, or use --fp16"
         )
+
+
+def _name(kept: frozenset[str]) -> str:
+    return " ".join(sorted(kept))

@@ -21,6 +21,7 @@ from ffnet_deploy.calib import (
     write_calibration,
 )
 from ffnet_deploy.calib.images import DEFAULT_COUNT, labelled_samples, read_image_list
+from ffnet_deploy.calib.plan import slow_in_fp8
 from ffnet_deploy.calib.search import SearchOptions, search_mixed
 from ffnet_deploy.core.contract import Contract, OutputKind
 from ffnet_deploy.core.errors import DataError, OptionError
@@ -30,9 +31,6 @@ from ffnet_deploy.core.precision import Hardware, PrecisionRecord, Target
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.layouts import is_data_set
-
-_SEARCHED_FALL = 0.5
-"""Share of the fall of mIoU that a search may use up: other images, on which the graph is verified, may lose more."""
 
 
 @dataclass(frozen=True)
@@ -141,54 +139,57 @@ def quantized(
         contract: of it.
         target: INT8, FP8 or MIXED.
         request: images and method.
-        labelled: for MIXED, where the calibration's images have no labels: data whose mIoU must hold.
-        max_drop: for MIXED: by how many points it may fall; half of it on the images that are searched with.
+        labelled: for MIXED, where the calibration's images have no labels: data whose mIoU must hold; None: the noise
+            of the logits decides.
+        max_drop: for MIXED: by how many points it may fall.
         progress: told of steps and images.
 
     Raises:
         DataError: the images cannot be used.
         ArtifactError: the graph is quantised already, or the file of ranges was measured on something else.
-        OptionError: the options do not fit the graph, or there are no labels to search with.
+        OptionError: the options do not fit the graph, or the graph to search on gives no logits.
         VerificationError: no set of layers that was tried holds the mIoU.
     """
     options = CalibrationOptions(
         method=request.chosen_method,
         precision=target.precision,
-        keep=request.keep,
+        keep=(*request.keep, *(slow_in_fp8(model) if target is Target.FP8 else ())),
         calibrator=request.chosen_calibrator,
         hardware=request.hardware,
     )
     check_quantizable(model, options)
-    trained = labels_to_search_with(request, contract, labelled) if target is Target.MIXED else None
+    trained = images_to_search_with(request, contract, labelled) if target is Target.MIXED else None
     images = calibration_images(request, contract)
     ranges = _ranges(model, images, options, request, progress)
     if trained is None:
         result = quantize_graph(model, images, options, progress, ranges)
         return QuantizedGraph(result.model, result.record, result.report, images)
     ranges = ranges or calibrate(model, images, options, progress)
-    limits = replace(request.search, max_drop=max_drop * _SEARCHED_FALL)
+    limits = replace(request.search, max_drop=max_drop)
     found = search_mixed(model, ranges, options, trained, limits, progress)
     report = {**found.quantized.report, "search": found.to_dict()}
     return QuantizedGraph(found.quantized.model, found.quantized.record, report, images)
 
 
-def labels_to_search_with(request: CalibrationRequest, contract: Contract, labelled: Dataset | None) -> Dataset:
-    """Labelled images for the search: of the calibration's training split, so that what verifies is not searched on.
+def images_to_search_with(request: CalibrationRequest, contract: Contract, labelled: Dataset | None) -> Dataset:
+    """Images for the search, labelled ones where there are any.
+
+    They are of the calibration's training split if that is labelled, so that what verifies is not searched on; else
+    `labelled`; else of the calibration's folder.
 
     Raises:
-        OptionError: neither these nor `labelled` have labels, or the graph does not give logits.
+        OptionError: the graph does not give logits.
     """
     if contract.output is not OutputKind.LOGITS:
         raise OptionError(f"--mixed searches on logits, and this graph gives {contract.output.value}: --output logits")
     calibrated_on = _dataset(request.images or Path(), contract)
     if any(sample.labels for sample in calibrated_on.samples):
         return labelled_samples(calibrated_on, request.search.images, len(contract.classes))
-    if labelled is None:
-        raise OptionError(
-            "--mixed needs labels to search with.\n"
-            "  to do    give --calib-images the folder of a labelled data set, or verify on one with --data"
-        )
-    return labelled
+    if labelled is not None:
+        return labelled
+    usable = choose_images(calibrated_on, contract, request.search.images).paths
+    chosen = [sample for sample in calibrated_on.samples if sample.image in set(usable)]
+    return replace(calibrated_on, samples=tuple(chosen))
 
 
 def calibration_images(request: CalibrationRequest, contract: Contract) -> CalibrationImages:

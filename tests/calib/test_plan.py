@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 
 from ffnet_deploy.calib import CalibrationOptions, quantize_graph
-from ffnet_deploy.calib.plan import make_plan
+from ffnet_deploy.calib.plan import make_plan, slow_in_fp8
 from ffnet_deploy.core.precision import Hardware
 from ffnet_deploy.export.rewrites.matrices import MATRIX_NAME
 from ffnet_deploy.precision.assign import recorded
@@ -53,3 +53,13 @@ def test_what_reads_a_concatenation_stays_unquantised_on_cpus() -> None:
     assert recorded(quantised.model).hardware is Hardware.CPU
     assert quantised.report["hosts"][0] == "OpenVINO on x86-64 from AVX2 on"
     assert quantised.report["mac_share_percent"] < 100
+
+
+def test_convolutions_without_a_fast_fp8_kernel_are_named() -> None:
+    net = Builder()
+    x = net.conv("image", "stem", (32, 3, 3))
+    x = net.conv(x, "dense", (32, 32, 3))
+    x = net.conv(x, "depthwise", (32, 1 * 32, 3), groups=32)
+    x = net.conv(x, "wide", (32, 32, 7))
+    model = net.model(net.conv(x, "classifier", (11, 32, 1)), contract(**fixed(32, 64)))
+    assert slow_in_fp8(model) == ("/stem/Conv", "/depthwise/Conv", "/wide/Conv", "/classifier/Conv")

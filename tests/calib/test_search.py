@@ -1,7 +1,7 @@
 """Sensitivity and search on a tiny network with one block that quantisation ruins."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from onnx import numpy_helper
 from ffnet_deploy.benchmark.files import write_run
 from ffnet_deploy.benchmark.record import BenchRun, LayerProfile, ProfileRow
 from ffnet_deploy.calib import Calibration, CalibrationOptions, Method, calibrate
-from ffnet_deploy.calib.scoring import blocks_of, sqnr
+from ffnet_deploy.calib.scoring import Trial, blocks_of, sqnr
 from ffnet_deploy.calib.search import (
     SearchOptions,
     Sensitivity,
     Timings,
+    TrialScore,
     ranked,
     read_timings,
     search_mixed,
@@ -107,60 +108,129 @@ def test_the_blocks_hold_every_convolution_once(model: onnx.ModelProto, table: t
     assert sum(row.macs_percent for row in table) == pytest.approx(100)
 
 
+def test_everything_quantised_is_tried_before_anything_is_ranked(
+    model: onnx.ModelProto, ranges: Calibration, labelled: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> Iterator[Sensitivity]:
+        raise AssertionError("ranked though everything holds")
+
+    monkeypatch.setattr("ffnet_deploy.calib.search.sensitivities", never)
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=100))
+    assert (found.kept, found.table, found.trials, found.finished) == ((), (), 1, True)
+
+
 def test_only_the_fragile_block_is_left_alone(
     model: onnx.ModelProto, ranges: Calibration, labelled: Dataset, tmp_path: Path
 ) -> None:
-    everything = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=100))
-    assert everything.kept == () and everything.drop > 1, everything.drop
+    everything = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=100)).score
+    assert everything.drop is not None and everything.drop > 1, everything
     limit = everything.drop / 2
     state = tmp_path / "search.json"
     found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit, state=state))
-    print(f"drop {everything.drop:.2f} points, {found.drop:.2f} with {found.kept} kept, {found.trials} trials")
-    assert found.finished and found.kept == (FRAGILE,) and found.drop <= limit
+    print(f"{everything} with all, {found.score} with {found.kept} kept, {found.trials} trials")
+    assert found.finished and found.kept == (FRAGILE,)
+    assert found.score.drop is not None and found.score.largest_drop is not None
+    assert found.score.drop <= found.score.largest_drop <= limit, "the interval's end decides, not the point"
     assert found.reference == pytest.approx(100)
     assert set(found.quantized.record.quantized).isdisjoint(blocks_of(model)[FRAGILE])
+
+
+def test_without_labels_the_noise_budget_decides(
+    model: onnx.ModelProto, ranges: Calibration, labelled: Dataset, table: tuple[Sensitivity, ...]
+) -> None:
+    bare = replace(labelled, samples=tuple(replace(sample, labels=None) for sample in labelled.samples))
+    everything = search_mixed(model, ranges, OPTIONS, bare, SearchOptions(min_sqnr=-100)).score
+    assert everything.drop is None and everything.largest_drop is None
+    budget = everything.sqnr_db + 1
+    found = search_mixed(model, ranges, OPTIONS, bare, SearchOptions(min_sqnr=budget))
+    assert FRAGILE in found.kept and found.score.sqnr_db >= budget
+    told = found.to_dict()
+    assert told["limit"] == {"sqnr_db": budget} and told["reference_mIoU"] is None
+    assert sum(row["noise_share_percent"] for row in told["sensitivity"]) == pytest.approx(100)
+    with pytest.raises(VerificationError, match="dB"):
+        search_mixed(model, ranges, OPTIONS, bare, SearchOptions(min_sqnr=500))
+
+
+def test_a_tier_is_a_share_of_the_reference() -> None:
+    assert SearchOptions(tier=99.9).allowed_drop(80.0) == pytest.approx(0.08)
+    assert SearchOptions(tier=99).allowed_drop(80.0) == pytest.approx(0.8)
+    assert SearchOptions(max_drop=0.3).allowed_drop(80.0) == 0.3
 
 
 def test_a_search_goes_on_where_it_stopped(
     model: onnx.ModelProto,
     ranges: Calibration,
     labelled: Dataset,
+    table: tuple[Sensitivity, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = SearchOptions(max_drop=3, state=tmp_path / "search.json")
-    first = search_mixed(model, ranges, OPTIONS, labelled, options)
+    path = tmp_path / "search.json"
+    with monkeypatch.context() as patched:
+        scored_by(patched, lambda quantized: quantized.isdisjoint(table[0].convs))
+        options = SearchOptions(max_drop=3, state=path)
+        first = search_mixed(model, ranges, OPTIONS, labelled, options)
 
-    def never(*_: object) -> float:
+    def never(*_: object) -> TrialScore:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("ffnet_deploy.calib.search.miou", never)
+    monkeypatch.setattr("ffnet_deploy.calib.search.score", never)
     again = search_mixed(model, ranges, OPTIONS, labelled, options)
     assert again.to_dict() == first.to_dict()
     other = replace(OPTIONS, keep=(FRAGILE,))
     with pytest.raises(ArtifactError, match="another search"):
         search_mixed(model, ranges, other, labelled, options)
-    (tmp_path / "search.json").write_text(json.dumps({"format": 1}))
+    path.write_text(json.dumps({"format": 1}))
     with pytest.raises(ArtifactError, match="damaged"):
         search_mixed(model, ranges, OPTIONS, labelled, options)
 
 
-def test_blocks_that_were_ranked_before_a_stop_are_not_tried_again(
-    model: onnx.ModelProto, ranges: Calibration, labelled: Dataset, tmp_path: Path
+def test_the_ranking_of_an_older_state_is_used_again(
+    model: onnx.ModelProto,
+    ranges: Calibration,
+    labelled: Dataset,
+    table: tuple[Sensitivity, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = SearchOptions(max_drop=100, state=tmp_path / "search.json")
+    path = tmp_path / "search.json"
+    search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=100, state=path))
+    rows = [row.to_dict() for row in table]
+    old = {"format": 1, "key": json.loads(path.read_text())["key"], "reference_mIoU": 100.0, "scores": {"": 50.0}}
+    path.write_text(json.dumps({**old, "sensitivity": rows}))
+    trials = scored_by(monkeypatch, lambda quantized: quantized.isdisjoint(table[0].convs))
+    monkeypatch.setattr("ffnet_deploy.calib.search.tried", lambda *_: Trial([], [], 100.0))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1, state=path))
+    assert found.kept == (table[0].block,) and trials, "its scores had no interval and are measured anew"
+
+
+def test_blocks_that_were_ranked_before_a_stop_are_not_tried_again(
+    model: onnx.ModelProto,
+    ranges: Calibration,
+    labelled: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scored_by(monkeypatch, lambda quantized: len(quantized) < 10)
+    options = SearchOptions(max_drop=1, state=tmp_path / "search.json")
     told: list[int] = []
 
     def stop_at_three(step: str, done: int, total: int) -> None:
-        told.append(done)
-        if done == 3:
-            raise KeyboardInterrupt
+        if step == "trying each block alone":
+            told.append(done)
+            if done == 3:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         search_mixed(model, ranges, OPTIONS, labelled, options, stop_at_three)
     assert len(json.loads((tmp_path / "search.json").read_text())["sensitivity"]) == 3
     told.clear()
-    search_mixed(model, ranges, OPTIONS, labelled, options, lambda step, done, total: told.append(done))
+
+    def note(step: str, done: int, total: int) -> None:
+        if step == "trying each block alone":
+            told.append(done)
+
+    search_mixed(model, ranges, OPTIONS, labelled, options, note)
     assert told[0] == 4
 
 
@@ -171,15 +241,16 @@ def test_a_fall_that_nothing_prevents_is_told(model: onnx.ModelProto, ranges: Ca
 
 
 def scored_by(monkeypatch: pytest.MonkeyPatch, holds: Callable[[set[str]], bool]) -> list[int]:
-    """Lets a trial keep 100 % mIoU where `holds` says so of its quantised convolutions, else 50 %; notes each."""
+    """Lets a trial lose no mIoU where `holds` says so of its quantised convolutions, else 50 points; notes each."""
     trials: list[int] = []
 
-    def miou(model: onnx.ModelProto, labelled: Dataset) -> float:
-        record = recorded(model)
-        trials.append(len(record.quantized))
-        return 100.0 if not record.precision.is_quantized or holds(set(record.quantized)) else 50.0
+    def score(model: onnx.ModelProto, reference: Trial, dataset: Dataset) -> TrialScore:
+        quantized = set(recorded(model).quantized)
+        trials.append(len(quantized))
+        drop = 0.0 if holds(quantized) else 50.0
+        return TrialScore(30.0, drop, drop)
 
-    monkeypatch.setattr("ffnet_deploy.calib.search.miou", miou)
+    monkeypatch.setattr("ffnet_deploy.calib.search.score", score)
     return trials
 
 
@@ -194,7 +265,7 @@ def test_blocks_that_need_not_be_kept_are_quantised_again(
     scored_by(monkeypatch, lambda quantized: quantized.isdisjoint(table[2].convs))
     found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1))
     assert found.kept == (third,), "the two that rank before it are not needed"
-    assert found.finished and found.drop == 0
+    assert found.finished and found.score.drop == 0
 
 
 def test_a_search_ends_with_its_budget(
@@ -204,6 +275,7 @@ def test_a_search_ends_with_its_budget(
     table: tuple[Sensitivity, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("ffnet_deploy.calib.search.sensitivities", lambda *_: iter(table))
     trials = scored_by(monkeypatch, lambda quantized: quantized.isdisjoint(table[0].convs))
     monkeypatch.setattr("ffnet_deploy.calib.search.time.monotonic", lambda: float(len(trials)))
     whole = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1))
@@ -211,7 +283,7 @@ def test_a_search_ends_with_its_budget(
     trials.clear()
     # everything quantised does not hold; half of the blocks do, and then the time is up
     cut = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1, budget=1.5))
-    assert not cut.finished and cut.drop == 0 and len(cut.kept) > 1, "the best set so far"
+    assert not cut.finished and cut.score.drop == 0 and len(cut.kept) > 1, "the best set so far"
     trials.clear()
     with pytest.raises(VerificationError, match="or more time"):
         search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1, budget=0.5))
@@ -269,7 +341,9 @@ def test_sqnr_is_the_ratio_of_energies() -> None:
     assert sqnr(signal, signal) == float("inf")
 
 
-@pytest.mark.parametrize("wrong", [{"max_drop": -1}, {"budget": 0}, {"images": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_drop": -1}, {"tier": 101}, {"min_sqnr": float("nan")}, {"budget": 0}, {"images": 0}]
+)
 def test_impossible_limits_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(OptionError):
         SearchOptions(**wrong)

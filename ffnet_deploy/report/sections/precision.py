@@ -110,11 +110,12 @@ def _outcome(one: CandidateResults, search: Mapping[str, Any]) -> str:
     kept = len(search["kept"])
     left = f"{kept} of {len(search['sensitivity'])} blocks are left unquantised" if kept else "every block is quantised"
     ended = "" if search["finished"] else " The search ran out of time: fewer might do."
-    return (
-        f"{one.name}: {left}; mIoU changes by {points(-search['drop'])} points from "
-        f"{percent(search['reference_mIoU'])} on the labels that were searched with, after "
-        f"{search['trials']} trials.{ended}"
-    )
+    if search["drop"] is None:
+        changed = f"the logits have {search['sqnr_db']:.1f} dB of signal to noise, without labels to score"
+    else:
+        fall = points(-search["drop"])
+        changed = f"mIoU changes by {fall} points from {percent(search['reference_mIoU'])} on the labels searched with"
+    return f"{one.name}: {left}; {changed}, after {search['trials']} trials.{ended}"
 
 
 def _noises(search: Mapping[str, Any]) -> list[float]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.intervals import difference_interval
+from ffnet_deploy.evaluation.intervals import difference_interval
 from ffnet_deploy.evaluation.scores import scores
 
 CLASSES = ("a", "b", "c")
