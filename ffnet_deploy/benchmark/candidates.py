@@ -150,13 +150,13 @@ class TorchSource:
     """The network that PyTorch runs.
 
     Attributes:
-        config: name or file.
+        config: name, file, or a `ffnet_deploy.segmentor.config.SegmentorConfig`.
         checkpoint: file, ``"published"``, ``"bundled"``; None: random weights.
         device: PyTorch device.
         progress: called with the bytes of a download.
     """
 
-    config: str
+    config: Any
     checkpoint: str | None = None
     device: str = "cpu"
     progress: Progress = no_progress

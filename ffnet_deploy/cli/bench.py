@@ -45,12 +45,14 @@ from ffnet_deploy.cli.options import (
     MAX_THREADS,
     MEASUREMENT,
     OUTPUT,
+    ConfigOptions,
     check_numbers,
     claim_report,
     option,
     parse_choices,
     parse_numbers,
     parse_sizes,
+    read_config,
 )
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import MAX_BATCH
@@ -82,6 +84,8 @@ class CandidateFlags:
     """What runs the networks, with commas: torch, onnxruntime, openvino, trt, trt-rtx. By default what fits each."""
     device: Annotated[str | None, option(EVERYDAY)] = None
     """Where they run: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
+    cfg_options: ConfigOptions = ()
+    """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
     provider: Annotated[str | None, option(ENGINE, "LIST")] = None
     """Execution providers of ONNX Runtime, each timed: cpu, cuda, tensorrt. By default the one of the device."""
     torch_forms: Annotated[str, option(ENGINE, "LIST")] = "published,reparameterized"
@@ -100,6 +104,8 @@ class CandidateFlags:
     def __post_init__(self) -> None:
         if self.checkpoint is not None and self.config is None:
             raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
+        if self.cfg_options and self.config is None:
+            raise OptionError("--cfg-options change a config: they go with --config")
         if self.runtime is not None and (self.backend is not None or self.provider is not None):
             raise OptionError("--runtime is the old spelling of --backend and --provider: leave it out")
 
@@ -281,8 +287,9 @@ def command(
     with progress_bar() as downloaded:
         torch = None
         if which.config is not None:
+            config = read_config(which.config, which.cfg_options)
             checkpoint = chosen_checkpoint(which.checkpoint, Path(which.config).stem)
-            torch = TorchSource(which.config, checkpoint, which.device or "cpu", downloaded)
+            torch = TorchSource(config, checkpoint, which.device or "cpu", downloaded)
         candidates = all_candidates(artifacts, opening, torch, which.forms())
         candidates = baseline_first(candidates, which.baseline)
         with progress_bar("timing") as progress:

@@ -21,6 +21,7 @@ from ffnet_deploy.cli.options import (
     MAX_THREADS,
     OUTPUT,
     PROTOCOL,
+    ConfigOptions,
     DataFlags,
     check_at_most,
     check_numbers,
@@ -71,6 +72,8 @@ class NetworkFlags:
     """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
     backend: Annotated[Backend | None, choice(Backend, EVERYDAY)] = None
     """What runs the network. By default PyTorch for a config, ONNX Runtime for a graph, TensorRT for an engine."""
+    cfg_options: ConfigOptions = ()
+    """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
     device: Annotated[str | None, option(ENGINE)] = None
     """Where the network runs: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
     provider: Annotated[Provider | None, choice(Provider, ENGINE)] = None
@@ -100,6 +103,7 @@ class NetworkFlags:
             artifact=self.artifact,
             config=self.config,
             checkpoint=self.checkpoint,
+            cfg_options=self.cfg_options,
             device=device,
             provider=provider,
             threads=self.threads,

@@ -30,6 +30,7 @@ from ffnet_deploy.cli.options import (
     GRAPH,
     OUTPUT,
     PRECISION,
+    ConfigOptions,
     DataFlags,
     check_numbers,
     choice,
@@ -37,6 +38,7 @@ from ffnet_deploy.cli.options import (
     option,
     parse_batch,
     parse_shape,
+    read_config,
 )
 from ffnet_deploy.core.contract import STRIDE, Contract, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.core.errors import OptionError
@@ -113,8 +115,9 @@ class GraphFlags:
     output: Annotated[OutputKind, choice(OutputKind, GRAPH)] = OutputKind.LOGITS
     """What the graph returns: logits, the label map of their argmax, or softmax probabilities."""
     rewrite: Annotated[str, option(GRAPH, "NAMES", converter=lowered)] = "auto"
-    """Forms of the decoder with fewer operations and the same result: auto (by measurement for the backend), none, or
-    names with commas between them: squeeze-first, taps-first, matrix-resize, phase-labels, border-labels."""
+    """Exact rewrites of the decoder with fewer operations: auto (measured for the backend), none, or names."""
+    cfg_options: ConfigOptions = ()
+    """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
     onnx: Annotated[Path | None, option(GRAPH, "FILE")] = None
     """Start from this exported graph. Needs no --config and no PyTorch."""
 
@@ -455,7 +458,7 @@ def check_options(
     fixed += [name for name in given(verification) if name == "--tolerance"]
     refuse(fixed, "--config alone: the graph of --onnx is exported already")
     if graph.config is None:
-        refuse([name for name in given(graph) if name == "--checkpoint"], "--config")
+        refuse([name for name in given(graph) if name in ("--checkpoint", "--cfg-options")], "--config")
     if not engine.builds:
         refuse([name for name in given(graph) if name in ("--shape", "--batch")], "--backend trt or trt-rtx")
     if not engine.builds and not precision.targets:
@@ -510,7 +513,7 @@ def open_start(
             return Start(graph.onnx)
         contract, _ = read_description(graph.onnx)
         return Start(graph.onnx, images=verification.options(data, contract.dataset, contract.classes))
-    settings = load_settings(graph.config)
+    settings = load_settings(graph.config, graph.cfg_options)
     form = None if graph.onnx is not None else graph.options(settings, backend)
     images = verification.options(data, settings.dataset, settings.labels.classes)
     segmentor = open_for_export(settings, graph.checkpoint)
@@ -568,7 +571,7 @@ def refuse(lone: Sequence[str], owner: str) -> None:
         raise OptionError(f"{' and '.join(lone)} {'goes' if len(lone) == 1 else 'go'} with {owner}")
 
 
-def load_settings(config: str) -> "SegmentorConfig":
+def load_settings(config: str, cfg_options: Sequence[str] = ()) -> "SegmentorConfig":
     """The config of that name or file, after a check that the conversion layer is installed.
 
     Raises:
@@ -581,7 +584,8 @@ def load_settings(config: str) -> "SegmentorConfig":
         optional(package, extra="convert", purpose="ffnet-export")
     from ffnet_deploy.segmentor.config import load_config
 
-    return load_config(config)
+    changed = read_config(config, cfg_options)
+    return load_config(config) if changed is config else changed
 
 
 def default_shape(protocol: TestProtocol) -> str:

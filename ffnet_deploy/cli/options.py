@@ -202,6 +202,25 @@ def claim_report(outputs: Outputs, page: Path | None, taken: Sequence[Path | Non
         outputs.claim(values, Kind.REPORT)
 
 
+ConfigOptions = Annotated[tuple[str, ...], option(GRAPH, "KEY=VALUE", name="--cfg-options", consume_multiple=True)]
+"""Type of the field that holds ``--cfg-options``."""
+
+
+def read_config(config: str, cfg_options: Sequence[str]) -> Any:
+    """`config` itself, or where ``--cfg-options`` change it, what it then is: a `SegmentorConfig`.
+
+    Raises:
+        OptionError: an option cannot be read or does not fit the config.
+        ConfigError, MissingPackageError: the config cannot be read.
+    """
+    if not cfg_options:
+        return config
+    from ffnet_deploy.segmentor.config import load_config
+    from ffnet_deploy.segmentor.overrides import parse_override
+
+    return load_config(config, dict(parse_override(text, "--cfg-options") for text in cfg_options))
+
+
 @dataclass(frozen=True)
 class DataFlags:
     """The images to work on, labelled or not."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffnet_deploy.cli.console import progress_bar
+from ffnet_deploy.cli.options import read_config
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of, gpu_index
 from ffnet_deploy.engines.engine import Engine
@@ -32,6 +33,7 @@ class Source:
         artifact: Exported graph or engine.
         config: Name or file, in place of an artefact.
         checkpoint: Weights of the config.
+        cfg_options: ``KEY=VALUE`` that change the config.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None for the CPU, or for engines the first GPU.
         provider: Execution provider of ONNX Runtime: None for the one that fits the device.
         threads: CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores.
@@ -43,6 +45,7 @@ class Source:
     artifact: Path | None = None
     config: str | None = None
     checkpoint: str | None = None
+    cfg_options: tuple[str, ...] = ()
     device: str | None = None
     provider: Provider | None = None
     threads: int = 0
@@ -54,6 +57,8 @@ class Source:
             raise OptionError("give either --artifact FILE (exported) or --config NAME [--checkpoint FILE]")
         if self.checkpoint is not None and self.config is None:
             raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
+        if self.cfg_options and self.config is None:
+            raise OptionError("--cfg-options change a config: they go with --config")
         if self.backend is not None and self.backend is not self.fitting_backend:
             raise OptionError(f"--backend {self.backend.value} needs {TAKES[self.backend]}")
         if self.trust_engine and not self.fitting_backend.runs_engines:
@@ -118,9 +123,10 @@ class Source:
         from ffnet_deploy.engines.torch import TorchEngine
 
         assert self.config is not None  # __post_init__ saw to it
+        config = read_config(self.config, self.cfg_options)
         choice = chosen_checkpoint(self.checkpoint, Path(self.config).stem)
         with progress_bar() as progress:
-            return TorchEngine.from_config(self.config, choice, self.device or "cpu", progress)
+            return TorchEngine.from_config(config, choice, self.device or "cpu", progress)
 
     def _open_onnx(self) -> Engine:
         # lazy: a machine for engines alone need not have ONNX Runtime

@@ -19,7 +19,8 @@ from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.cuda import NoDeviceError
-from ffnet_deploy.training.options import AmpType, ClassWeights, Logger, TrainOptions, parse_override
+from ffnet_deploy.training.options import AmpType, ClassWeights, Logger, TrainOptions
+from ffnet_deploy.segmentor.overrides import parse_override, without_no_ops
 
 app = make_app("ffnet-train", "Train an FFNet segmentor, or fine-tune one on other data.")
 
@@ -72,8 +73,10 @@ class TrainFlags:
     """Compile the backbone with torch.compile."""
     save_memory: Annotated[bool, option(SCHEDULE)] = False
     """Recompute activations in the backward pass instead of keeping them (activation checkpointing)."""
-    set: Annotated[tuple[str, ...], option(SCHEDULE, "KEY=VALUE")] = ()
-    """Change a key of the config. May be repeated."""
+    cfg_options: Annotated[
+        tuple[str, ...], option(SCHEDULE, "KEY=VALUE", name=("--cfg-options", "--set"), consume_multiple=True)
+    ] = ()
+    """Change keys of the config, in mmengine's syntax, as optim_wrapper.optimizer.lr=1e-4."""
     logger: Annotated[tuple[Logger, ...], option(OUTPUT)] = ()
     """Record the run there too; may be repeated. By default tensorboard, where it is installed."""
     dry_run: Annotated[bool, option(OUTPUT)] = False
@@ -93,6 +96,9 @@ class TrainFlags:
         Raises:
             OptionError: a value is out of its range, or options do not go together.
         """
+        overrides, notes = without_no_ops(dict(parse_override(text) for text in self.cfg_options))
+        for note in notes:
+            report_note(note)
         return TrainOptions(
             config=self.config,
             work_dir=self.work_dir or Path("work_dirs") / (self.name or Path(self.config).stem),
@@ -117,7 +123,7 @@ class TrainFlags:
             save_memory=self.save_memory,
             name=self.name,
             loggers=self.logger,
-            overrides=dict(parse_override(text) for text in self.set),
+            overrides=overrides,
         )
 
 

@@ -140,12 +140,18 @@ class TorchEngine:
     @classmethod
     def from_config(
         cls,
-        config: str | Path,
+        config: Any,
         checkpoint: str | Path | None,
         device: str = "cpu",
         progress: Progress = no_progress,
     ) -> "TorchEngine":
         """The engine of a config and checkpoint, as published, with float input of any size and logits as output.
+
+        Args:
+            config: name, file, or a `ffnet_deploy.segmentor.config.SegmentorConfig`.
+            checkpoint: file, ``"published"``, ``"bundled"``, or None for random weights.
+            device: PyTorch device.
+            progress: told of the bytes of a download.
 
         Raises:
             ConfigError: the config cannot be found, read or built.
@@ -385,8 +391,8 @@ class _CapturedNetwork:
         return graph, image, out
 
 
-def open_torch_segmentor(config: str | Path, checkpoint: str | Path | None, progress: Progress = no_progress) -> Any:
-    """The `ffnet_deploy.segmentor.load.Segmentor` of a config and checkpoint.
+def open_torch_segmentor(config: Any, checkpoint: str | Path | None, progress: Progress = no_progress) -> Any:
+    """The `ffnet_deploy.segmentor.load.Segmentor` of a config (name, file or `SegmentorConfig`) and checkpoint.
 
     Raises:
         ConfigError: the config cannot be found, read or built.

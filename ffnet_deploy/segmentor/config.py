@@ -17,6 +17,7 @@ from ffnet_deploy.core.errors import ConfigError, OptionError
 from ffnet_deploy.core.label_sets import LabelSet, label_set, label_set_names, spread_palette
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
+from ffnet_deploy.segmentor.overrides import apply_overrides
 from ffnet_deploy.segmentor.published_config import read_with_stand_ins, upgrade
 
 if TYPE_CHECKING:
@@ -85,14 +86,20 @@ def find_config(name: str | PathLike[str]) -> Path:
     )
 
 
-def load_config(source: str | PathLike[str]) -> SegmentorConfig:
+def load_config(source: str | PathLike[str], overrides: Mapping[str, Any] | None = None) -> SegmentorConfig:
     """The config called `source`, or in the file `source`.
+
+    Args:
+        source: name or file.
+        overrides: values to change, by keys with dots between their parts.
 
     Raises:
         ConfigError: it cannot be found or read, or describes no segmentor.
+        OptionError: an override does not fit it.
     """
     path = find_config(source)
     cfg, assumptions = _read(path)
+    assumptions += apply_overrides(cfg, overrides or {})
     try:
         return _described(path, cfg, assumptions)
     except (AttributeError, IndexError, KeyError, TypeError) as error:

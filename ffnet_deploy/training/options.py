@@ -1,7 +1,5 @@
 """What a training run is asked to do."""
 
-import ast
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ffnet_deploy.core.errors import OptionError
-
-_BARE = re.compile(r"[\w./:~+@=,-]*")
-"""Values that are taken as strings without quotes: names and paths."""
 
 
 class AmpType(str, Enum):
@@ -114,39 +109,3 @@ class TrainOptions:
                 )
         if (self.images_dir is None) != (self.masks_dir is None):
             raise OptionError("--images-dir and --masks-dir go together: name both")
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Key and value of `key=value`.
-
-    The value is a Python literal (`3`, `1e-4`, `[1, 2]`, `True`), in which `dict(type="X")` may stand for a dictionary,
-    or a bare word or path.
-
-    Raises:
-        OptionError: there is no key or no `=`, or the value is neither.
-    """
-    key, sign, value = (part.strip() for part in text.partition("="))
-    if not key or not sign:
-        raise OptionError(f"--set takes key=value, for instance optim_wrapper.optimizer.lr=1e-4: got {text!r}")
-    try:
-        return key, _literal(ast.parse(value, mode="eval").body)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        if _BARE.fullmatch(value):
-            return key, value
-        raise OptionError(
-            f"--set {key}: {value!r} is no Python literal.\n"
-            "  to do    write numbers, quoted strings, [lists], {'type': 'X'} or dict(type='X'), quoted for the shell"
-        ) from error
-
-
-def _literal(node: ast.expr) -> Any:
-    """The value of a literal, `dict(...)` calls included."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        return {str(one.arg): _literal(one.value) for one in node.keywords if one.arg is not None}
-    if isinstance(node, ast.List | ast.Tuple):
-        parts = [_literal(part) for part in node.elts]
-        return parts if isinstance(node, ast.List) else tuple(parts)
-    if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
-        keys = [ast.literal_eval(key) for key in node.keys if key is not None]
-        return dict(zip(keys, (_literal(value) for value in node.values), strict=True))
-    return ast.literal_eval(node)

@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from ffnet_deploy.core.errors import ConfigError, DataError, OptionError
+from ffnet_deploy.segmentor.overrides import parse_override
 from ffnet_deploy.training import datasets
 from ffnet_deploy.training.datasets import CheckLabels, ClassCrop, check_data
-from ffnet_deploy.training.options import AmpType, TrainOptions, parse_override
+from ffnet_deploy.training.options import AmpType, TrainOptions
 from ffnet_deploy.training.recipe import run_config
 from ffnet_deploy.training.train import dry_run, train
 from tests.training.tiny import NETWORK, tiny_options
