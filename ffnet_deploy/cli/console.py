@@ -1,9 +1,12 @@
 """What all commands share: where they print, how they parse, and how they end."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -125,6 +128,9 @@ def run_command(app: App, arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _outcome(app: App, arguments: Sequence[str] | None) -> int:
+    closed = sys.stdout is None  # as `>&-` leaves it
+    if closed:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # stays open as long as the process
     with stopping.listening():
         try:
             code = app(arguments) or ExitCode.DONE
@@ -136,7 +142,10 @@ def _outcome(app: App, arguments: Sequence[str] | None) -> int:
             asked = stopping.requested()
             if asked is not None and code == ExitCode.DONE:  # its exception was lost in somebody's code
                 code = _stopped(asked)
-        return code
+    if closed and code == ExitCode.DONE:
+        report_error("standard output is closed; what files were asked for are written")
+        return ExitCode.FAILED
+    return code
 
 
 def _stopped(asked: signal.Signals) -> int:
@@ -158,7 +167,23 @@ def _failure(app: App, error: BaseException) -> int:
             return ExitCode.FAILED
         case KeyboardInterrupt():
             return _stopped(signal.SIGINT)
+        case OSError():
+            named = f"{error.filename}: " if error.filename else ""
+            report_error(f"{named}{error.strerror or error}")
+            _abandon_output()
+            return ExitCode.FAILED
+        case MemoryError():
+            report_error("not enough memory.\n  to do    choose a smaller --shape or --batch, or fewer --threads")
+            return ExitCode.FAILED
     raise error
+
+
+def _abandon_output() -> None:
+    """Let what standard output cannot take go nowhere, so that Python does not fail again when it exits."""
+    try:
+        console.file.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report_error(message: str) -> None:
@@ -185,12 +210,14 @@ def progress_bar(description: str = "") -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=error_console, transient=True) as bar:
+    with bars.Progress(*columns, console=error_console, transient=True, disable=not error_console.is_terminal) as bar:
         task = bar.add_task(shown_line(description), total=None, visible=bool(description))
 
         def report(stage: str, done: float = 0, total: float | None = None, /) -> None:
             stopping.check()  # every stage and every image comes by here
             if shown_line(stage) != bar.tasks[0].description:
+                if not error_console.is_terminal:  # where no bar is drawn, a line a stage tells how it goes
+                    error_console.print(Text(f"{shown_line(stage)} ..."), soft_wrap=True)
                 bar.reset(task, total=None, description=shown_line(stage), visible=True)
             bar.update(task, completed=done, total=total)
 

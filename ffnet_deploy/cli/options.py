@@ -10,7 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from cyclopts import Group, Parameter, Token
+from cyclopts import Group, Parameter, Token, default_name_transform
 
 from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.core.contract import MAX_BATCH, MAX_SIZE, STRIDE, DimensionRange
@@ -55,7 +55,12 @@ def option(group: Group, metavar: str | None = None, **more: Any) -> Parameter:
 def choice(kind: type[Enum], group: Group, name: str | None = None) -> Parameter:
     """A parameter that takes one value of `kind`, in any case; its option is called `name` where that is given."""
     values = [str(member.value) for member in kind]
-    return Parameter(group=group, converter=partial(_member, kind), choices=values, name=name)
+    return Parameter(group=group, converter=partial(_member, kind), choices=values, name=name, name_transform=_spelling)
+
+
+def _spelling(text: str) -> str:
+    """An option or value as it is typed; values like ``OnnxRuntime`` are no two words."""
+    return default_name_transform(text) if "_" in text else text.lower()
 
 
 def _member(kind: type[Choice], hint: Any, tokens: Sequence[Token]) -> Choice:

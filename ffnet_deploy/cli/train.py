@@ -3,7 +3,7 @@
 import importlib
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ffnet_deploy.cli.console import FLAT, ExitCode, console, make_app, report_error, report_note, run_command
-from ffnet_deploy.cli.options import DATA, ENGINE, EVERYDAY, OUTPUT, SCHEDULE, choice, option
+from ffnet_deploy.cli.options import DATA, ENGINE, EVERYDAY, OUTPUT, SCHEDULE, check_numbers, choice, option
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.cuda import NoDeviceError
-from ffnet_deploy.training.options import AmpType, ClassWeights, Logger, TrainOptions
 from ffnet_deploy.segmentor.overrides import parse_override, without_no_ops
+from ffnet_deploy.training.options import AmpType, ClassWeights, Logger, TrainOptions
 
 app = make_app("ffnet-train", "Train an FFNet segmentor, or fine-tune one on other data.")
 
@@ -77,7 +77,7 @@ class TrainFlags:
         tuple[str, ...], option(SCHEDULE, "KEY=VALUE", name=("--cfg-options", "--set"), consume_multiple=True)
     ] = ()
     """Change keys of the config, in mmengine's syntax, as optim_wrapper.optimizer.lr=1e-4."""
-    logger: Annotated[tuple[Logger, ...], option(OUTPUT)] = ()
+    loggers: Annotated[tuple[Logger, ...], option(OUTPUT, name="--logger")] = ()
     """Record the run there too; may be repeated. By default tensorboard, where it is installed."""
     dry_run: Annotated[bool, option(OUTPUT)] = False
     """Check config and data, take one step, draw eight samples with their labels on a contact sheet, and stop."""
@@ -87,6 +87,7 @@ class TrainFlags:
     """Where the network trains: cpu, cuda or cuda:N. By default the first GPU, else the CPU."""
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.backend is not Backend.TORCH:
             raise OptionError(f"training runs on --backend torch, not {self.backend.value}")
 
@@ -99,32 +100,9 @@ class TrainFlags:
         overrides, notes = without_no_ops(dict(parse_override(text) for text in self.cfg_options))
         for note in notes:
             report_note(note)
-        return TrainOptions(
-            config=self.config,
-            work_dir=self.work_dir or Path("work_dirs") / (self.name or Path(self.config).stem),
-            data=self.data,
-            classes=self.classes,
-            images_dir=self.images_dir,
-            masks_dir=self.masks_dir,
-            mask_suffix=self.mask_suffix,
-            load=self.load,
-            resume=self.resume,
-            iterations=self.iterations,
-            batch=self.batch,
-            workers=self.workers,
-            accumulate=self.accumulate,
-            effective_batch=self.effective_batch,
-            class_weights=self.class_weights,
-            patience=self.patience,
-            ema=self.ema,
-            amp=self.amp,
-            seed=self.seed,
-            compile=self.compile,
-            save_memory=self.save_memory,
-            name=self.name,
-            loggers=self.logger,
-            overrides=overrides,
-        )
+        same = {one.name: getattr(self, one.name) for one in fields(TrainOptions) if hasattr(self, one.name)}
+        work_dir = self.work_dir or Path("work_dirs") / (self.name or Path(self.config).stem)
+        return TrainOptions(**{**same, "work_dir": work_dir, "overrides": overrides})
 
 
 @app.default
