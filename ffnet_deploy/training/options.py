@@ -1,5 +1,6 @@
 """What a training run is asked to do."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
