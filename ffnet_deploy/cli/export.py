@@ -146,6 +146,8 @@ class VerificationFlags:
     """Largest relative error of an output value of the FP32 graph."""
     max_drop: Annotated[float | None, option(PRECISION, "POINTS")] = None
     """Largest fall of the mIoU of a lower precision. By default 0.05 points for FP16 and BF16, 0.3 for INT8 and FP8."""
+    tier: Annotated[float | None, option(PRECISION, "PERCENT")] = None
+    """Least share of the mIoU that a lower precision keeps, as 99.9 or 99 in MLPerf, in the place of --max-drop."""
     min_agreement: Annotated[float | None, option(PRECISION, "PERCENT")] = None
     """Least share of pixels with the label of PyTorch. By default 99.5 for FP16 and BF16, 90 for INT8 and FP8."""
 
@@ -537,7 +539,7 @@ def reduction_options(
     """
     targets = precision.targets
     base = [name for name in given(precision) if name in ("--int8-base", "--target")]
-    gate = [name for name in given(verification) if name in ("--max-drop", "--min-agreement")]
+    gate = [name for name in given(verification) if name in ("--max-drop", "--min-agreement", "--tier")]
     if not targets:
         # without a lower precision the gate is the engine's alone
         refuse(
@@ -558,6 +560,7 @@ def reduction_options(
             target=target,
             base=chosen if target.precision.is_quantized else None,
             max_drop=verification.max_drop,
+            tier=verification.tier,
             agreement=verification.min_agreement,
             calibration=calibration.request(precision.hardware) if target.precision.is_quantized else None,
         )
@@ -658,7 +661,7 @@ def finish(
         if graph.onnx is not None and graph.batch is not None:
             options = replace(options, batch=parse_batch(graph.batch, dynamic=False))
         _, record = read_description(path)
-        gate = usual_tolerance(record.precision, verification.min_agreement, verification.max_drop)
+        gate = usual_tolerance(record.precision, verification.min_agreement, verification.max_drop, verification.tier)
         command = shlex.join(["ffnet-export", *sys.argv[1:]])
         check = EngineVerification(replace(start.images, tolerance=gate), start.reference, command)
         comparable = start.segmentor is not None or find_spec("onnxruntime") is not None

@@ -31,6 +31,7 @@ from ffnet_deploy.core.precision import Hardware, PrecisionRecord, Target
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.layouts import is_data_set
+from ffnet_deploy.evaluation.verify import Tolerance
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def quantized(
     target: Target,
     request: CalibrationRequest,
     labelled: Dataset | None = None,
-    max_drop: float = 0.3,
+    gate: Tolerance = Tolerance(miou=0.3),  # noqa: B008  frozen
     progress: Progress = no_progress,
 ) -> QuantizedGraph:
     """`model` with Q/DQ nodes on all that can be quantised, or on what a search leaves.
@@ -141,7 +142,7 @@ def quantized(
         request: images and method.
         labelled: for MIXED, where the calibration's images have no labels: data whose mIoU must hold; None: the noise
             of the logits decides.
-        max_drop: for MIXED: by how many points it may fall.
+        gate: for MIXED: by how much the mIoU may fall.
         progress: told of steps and images.
 
     Raises:
@@ -165,7 +166,7 @@ def quantized(
         result = quantize_graph(model, images, options, progress, ranges)
         return QuantizedGraph(result.model, result.record, result.report, images)
     ranges = ranges or calibrate(model, images, options, progress)
-    limits = replace(request.search, max_drop=max_drop)
+    limits = replace(request.search, max_drop=gate.miou, tier=gate.tier)
     found = search_mixed(model, ranges, options, trained, limits, progress)
     report = {**found.quantized.report, "search": found.to_dict()}
     return QuantizedGraph(found.quantized.model, found.quantized.record, report, images)

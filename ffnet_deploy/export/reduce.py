@@ -41,6 +41,7 @@ class ReductionOptions:
         base: type of what a quantised graph does not quantise; None: FP16 where the graph's operator set has 16-bit
             Q/DQ nodes and a GPU is to compute it, else FP32.
         max_drop: largest fall of mIoU, points; None: 0.05 for FP16 and BF16, 0.3 for quantised graphs.
+        tier: least share of the network's mIoU that is kept, percent, in the place of `max_drop`; None for none.
         agreement: least share of positions with the same label, percent; None: 99.5, and 90 for quantised graphs.
         calibration: what quantised graphs are calibrated on.
     """
@@ -48,6 +49,7 @@ class ReductionOptions:
     target: Target
     base: Precision | None = None
     max_drop: float | None = None
+    tier: float | None = None
     agreement: float | None = None
     calibration: CalibrationRequest | None = None
 
@@ -60,6 +62,8 @@ class ReductionOptions:
             raise OptionError("CPUs compute in float32 what is not quantised: leave --int8-base out with --target cpu")
         if self.hardware is Hardware.CPU and self.target.precision is not Precision.INT8:
             raise OptionError(f"--target cpu goes with --int8 or --mixed, not with --{self.target.value}")
+        if self.tier is not None and self.max_drop is not None:
+            raise OptionError("--tier and --max-drop are two limits for one fall of mIoU: give one")
         _ = self.tolerance
 
     @property
@@ -70,7 +74,7 @@ class ReductionOptions:
     @property
     def tolerance(self) -> Tolerance:
         """The gate."""
-        return usual_tolerance(self.target.precision, self.agreement, self.max_drop)
+        return usual_tolerance(self.target.precision, self.agreement, self.max_drop, self.tier)
 
     def path(self, fp32: Path, out: Path | None = None) -> Path:
         """Where the graph `fp32` goes: ``NAME.fp16.onnx`` beside ``NAME.onnx``, or where `out` says."""
@@ -133,6 +137,8 @@ def reduce_precision(
         StorageError: there is no room, or the folder cannot be written.
     """
     target = options.target
+    if options.tier is not None and verification.labelled is None:
+        raise OptionError("--tier is a share of mIoU, and there are no labels to score: give --data DIR")
     source = {"file": fp32.name, "sha256": read_manifest(fp32)["sha256"]}
     model = onnx.load(fp32)
     contract = contract_in(model)
@@ -150,8 +156,8 @@ def reduce_precision(
         else:
             progress("choosing images")
             base = options.base or default_base(model, options.hardware)
-            request, drop = options.calibration, options.tolerance.miou
-            made = quantized(model, contract, target, request, verification.labelled, drop, progress)
+            request, gate = options.calibration, options.tolerance
+            made = quantized(model, contract, target, request, verification.labelled, gate, progress)
             model, record, images = made.model, made.record, made.images[:_OBSERVED]
             quantization = {**made.report, "source": str(request.images)}
             notes = [*made.images.notes, *_left_notes(made.report["left_unquantized"])]
@@ -197,12 +203,12 @@ def reduce_precision(
         if runtimes:
             content["verification_in_runtimes"] = [one.to_dict() for one in runtimes]
         accept = "to accept the difference, raise --max-drop or lower --min-agreement"
-        gate = Gate(
+        published = Gate(
             failures,
             f"the {target.value} graph costs more than the gate allows",
             f"try --mixed; {accept}" if target is Target.INT8 else accept,
         )
-        manifest = artifacts.publish(draft, "onnx", content, gate, files)
+        manifest = artifacts.publish(draft, "onnx", content, published, files)
     return ReducedGraph(
         path=draft.target,
         manifest=manifest,

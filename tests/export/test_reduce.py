@@ -251,3 +251,11 @@ def test_bad_options_are_one_clear_error(tiny: dict[str, Segmentor], own: Path, 
     for wrong in ({"ranges": tmp_path / "folder"}, {"search": SearchOptions(state=tmp_path / "folder")}):
         with pytest.raises(StorageError, match="it is a folder"):
             CalibrationRequest(tmp_path, **wrong)
+
+
+def test_a_tier_needs_labels_and_stands_alone(tiny: dict[str, Segmentor], own: Path) -> None:
+    with pytest.raises(OptionError, match="give one"):
+        replace(HALF, tier=99.9, max_drop=0.1)
+    with pytest.raises(OptionError, match="give --data"):
+        reduced(tiny, own, replace(HALF, tier=99.9))
+    assert replace(HALF, tier=99.0).tolerance.allowed_drop(80.0) == pytest.approx(0.8)
