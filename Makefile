@@ -40,6 +40,7 @@ format: $(STAMP)  ## mend style where that needs no thought
 	$(BIN)/ruff format .
 
 docs: $(STAMP)  ## build the documentation into build/docs; it needs no network to be read
+	$(BIN)/python -m ffnet_deploy.cli.reference > docs/reference/commands.md
 	$(BIN)/mkdocs build --strict --site-dir build/docs
 
 clean:  ## remove the environment and what demo, docs and builds wrote

@@ -53,6 +53,7 @@ from ffnet_deploy.cli.options import (
     parse_numbers,
     parse_sizes,
     read_config,
+    refresh_checkpoint,
 )
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import MAX_BATCH
@@ -84,6 +85,8 @@ class CandidateFlags:
     """What runs the networks, with commas: torch, onnxruntime, openvino, trt, trt-rtx. By default what fits each."""
     device: Annotated[str | None, option(EVERYDAY)] = None
     """Where they run: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
+    refresh: Annotated[bool, option(ENGINE)] = False
+    """With --checkpoint published: download it anew, whatever the cache holds."""
     cfg_options: ConfigOptions = ()
     """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
     provider: Annotated[str | None, option(ENGINE, "LIST")] = None
@@ -104,6 +107,8 @@ class CandidateFlags:
     def __post_init__(self) -> None:
         if self.checkpoint is not None and self.config is None:
             raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
+        if self.refresh and self.checkpoint != "published":
+            raise OptionError("--refresh downloads anew: it goes with --checkpoint published")
         if self.cfg_options and self.config is None:
             raise OptionError("--cfg-options change a config: they go with --config")
         if self.runtime is not None and (self.backend is not None or self.provider is not None):
@@ -289,6 +294,7 @@ def command(
         if which.config is not None:
             config = read_config(which.config, which.cfg_options)
             checkpoint = chosen_checkpoint(which.checkpoint, Path(which.config).stem)
+            refresh_checkpoint(which.refresh, which.checkpoint, Path(which.config).stem, downloaded)
             torch = TorchSource(config, checkpoint, which.device or "cpu", downloaded)
         candidates = all_candidates(artifacts, opening, torch, which.forms())
         candidates = baseline_first(candidates, which.baseline)

@@ -72,6 +72,8 @@ class NetworkFlags:
     """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
     backend: Annotated[Backend | None, choice(Backend, EVERYDAY)] = None
     """What runs the network. By default PyTorch for a config, ONNX Runtime for a graph, TensorRT for an engine."""
+    refresh: Annotated[bool, option(ENGINE)] = False
+    """With --checkpoint published: download it anew, whatever the cache holds."""
     cfg_options: ConfigOptions = ()
     """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
     device: Annotated[str | None, option(ENGINE)] = None
@@ -104,6 +106,7 @@ class NetworkFlags:
             config=self.config,
             checkpoint=self.checkpoint,
             cfg_options=self.cfg_options,
+            refresh=self.refresh,
             device=device,
             provider=provider,
             threads=self.threads,
@@ -211,6 +214,7 @@ def command(
     result: Annotated[ResultFlags, FLAT] = ResultFlags(),
 ) -> int:
     """Score a network, and others against it; write what was found, then print it."""
+    data.allow_pixels()
     source = network.source()
     if data.data is None and data.images is None:
         raise OptionError("give either --data ROOT (labelled images) or --images DIR (to predict only)")

@@ -37,8 +37,10 @@ from ffnet_deploy.cli.options import (
     lowered,
     option,
     parse_batch,
+    parse_choices,
     parse_shape,
     read_config,
+    refresh_checkpoint,
 )
 from ffnet_deploy.core.contract import STRIDE, Contract, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.core.errors import OptionError
@@ -48,7 +50,7 @@ from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnx_metadata import read_description
-from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility, ProfileShapes, TacticSource
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.datasets import open_images
 from ffnet_deploy.evaluation.verify import (
@@ -114,6 +116,8 @@ class GraphFlags:
     """What the graph takes: normalised float32 NCHW tensors, or uint8 NHWC images in RGB or BGR order."""
     output: Annotated[OutputKind, choice(OutputKind, GRAPH)] = OutputKind.LOGITS
     """What the graph returns: logits, the label map of their argmax, or softmax probabilities."""
+    refresh: Annotated[bool, option(GRAPH)] = False
+    """With --checkpoint published: download it anew, whatever the cache holds."""
     rewrite: Annotated[str, option(GRAPH, "NAMES", converter=lowered)] = "auto"
     """Exact rewrites of the decoder with fewer operations: auto (measured for the backend), none, or names."""
     cfg_options: ConfigOptions = ()
@@ -298,6 +302,14 @@ class EngineFlags:
     """Let the engine's weights be replaced later."""
     strip_weights: Annotated[bool, option(ENGINE)] = False
     """Leave the weights out of the engine; it must be refitted before it can run."""
+    profile: Annotated[tuple[str, ...], option(ENGINE, "BATCH@SHAPE")] = ()
+    """A further optimisation profile, as 1:1:8@256x256:512x512:1024x1024. May be repeated."""
+    tactic_sources: Annotated[str | None, option(ENGINE, "LIST")] = None
+    """Libraries whose kernels a trt engine may use besides TensorRT's own: cublas, cublas-lt, cudnn, or none."""
+    sparsity: Annotated[bool, option(ENGINE)] = False
+    """Use sparse kernels for weights with two zeros in every four."""
+    dla: Annotated[int | None, option(ENGINE, "CORE")] = None
+    """Core of the deep learning accelerator (Jetson) that runs what it can; the GPU runs the rest."""
     device: Annotated[str | None, option(ENGINE)] = None
     """GPU to build the engine on: cuda or cuda:N. By default the first."""
 
@@ -333,6 +345,10 @@ class EngineFlags:
             refit=self.refit,
             strip_weights=self.strip_weights,
             compute_capabilities=listed,
+            profiles=tuple(parse_profile(text) for text in self.profile),
+            tactic_sources=self._tactic_sources(),
+            sparsity=self.sparsity,
+            dla=self.dla,
             device=self._gpu(),
         )
 
@@ -345,6 +361,11 @@ class EngineFlags:
         options = self.options(out)
         outputs.claim(out, Kind.ARTIFACT)
         outputs.claim(options.timing_cache if options else None, Kind.TIMING_CACHE)
+
+    def _tactic_sources(self) -> tuple[TacticSource, ...] | None:
+        if self.tactic_sources is None or self.tactic_sources.lower() == "none":
+            return None if self.tactic_sources is None else ()
+        return parse_choices(self.tactic_sources, TacticSource, "--tactic-sources")
 
     def _times(self, variant: Variant, out: Path) -> Path | None:
         if self.timing_cache == _OFF:
@@ -404,6 +425,7 @@ def command(
     target: Annotated[TargetFlags, FLAT] = TargetFlags(),
 ) -> None:
     """Export what is named, as far as is asked for."""
+    data.allow_pixels()
     check_options(graph, precision, engine, data, verification, target)
     reductions = reduction_options(precision, calibration, verification, engine)
     # graphs of a lower precision are for TensorRT, plain ones for the engine that runs files ending in .onnx
@@ -518,8 +540,21 @@ def open_start(
     settings = load_settings(graph.config, graph.cfg_options)
     form = None if graph.onnx is not None else graph.options(settings, backend)
     images = verification.options(data, settings.dataset, settings.labels.classes)
-    segmentor = open_for_export(settings, graph.checkpoint)
+    segmentor = open_for_export(settings, graph.checkpoint, graph.refresh)
     return Start(graph.onnx or target.graph_path(settings.name), form, segmentor, images)
+
+
+def parse_profile(text: str) -> ProfileShapes:
+    """The optimisation profile written as ``BATCH@SHAPE``.
+
+    Raises:
+        OptionError: the text is something else.
+    """
+    batch, sign, shape = text.partition("@")
+    if not sign:
+        raise OptionError(f"--profile takes BATCH@SHAPE, as 1:1:8@256x256:512x512:1024x1024: got {text!r:.60}")
+    height, width = parse_shape(shape, dynamic=False, option="--profile")
+    return ProfileShapes(parse_batch(batch, dynamic=False, option="--profile"), height, width)
 
 
 def given(flags: Any) -> list[str]:
@@ -601,12 +636,13 @@ def default_shape(protocol: TestProtocol) -> str:
     return f"{-(-height // STRIDE) * STRIDE}x{-(-width // STRIDE) * STRIDE}"
 
 
-def open_for_export(config: "SegmentorConfig", checkpoint: str | None) -> "Segmentor":
+def open_for_export(config: "SegmentorConfig", checkpoint: str | None, refresh: bool = False) -> "Segmentor":
     """The segmentor to export, its download shown as a bar, and what was assumed or left out as notes."""
     from ffnet_deploy.segmentor.load import open_segmentor
 
     choice = chosen_checkpoint(checkpoint, config.name)
     with progress_bar() as progress:
+        refresh_checkpoint(refresh, checkpoint, config.name, progress)
         segmentor = open_segmentor(config, choice, progress)
     for note in segmentor.notes:
         report_note(note)

@@ -1,6 +1,7 @@
 """The panels of the help pages, and how values are read from the command line."""
 
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -15,9 +16,12 @@ from cyclopts import Group, Parameter, Token, default_name_transform
 from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.core.contract import MAX_BATCH, MAX_SIZE, STRIDE, DimensionRange
 from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.progress import Progress
 from ffnet_deploy.evaluation.data_source import DataSource
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
+from ffnet_deploy.evaluation.images import MAX_PIXELS_VARIABLE
 from ffnet_deploy.report.write import report_files
+from ffnet_deploy.segmentor.zoo import published_checkpoint
 
 ANY_SIDE = (STRIDE, 4096)
 """Heights and widths, in pixels, that ``--dynamic`` accepts unless ``--shape`` says otherwise."""
@@ -226,6 +230,20 @@ def read_config(config: str, cfg_options: Sequence[str]) -> Any:
     return load_config(config, dict(parse_override(text, "--cfg-options") for text in cfg_options))
 
 
+def refresh_checkpoint(refresh: bool, checkpoint: str | None, config: str, progress: Progress) -> None:
+    """Download the published checkpoint of `config` anew, where ``--refresh`` asks for it.
+
+    Raises:
+        OptionError: ``--refresh`` goes with ``--checkpoint published`` alone.
+        CheckpointError: it cannot be downloaded.
+    """
+    if not refresh:
+        return
+    if checkpoint != "published":
+        raise OptionError("--refresh downloads anew: it goes with --checkpoint published")
+    published_checkpoint(config, progress, refresh=True)
+
+
 @dataclass(frozen=True)
 class DataFlags:
     """The images to work on, labelled or not."""
@@ -246,8 +264,13 @@ class DataFlags:
     """What the name of a mask adds to the name of its image, for instance _mask."""
     classes: Annotated[Path | None, option(DATA, "FILE")] = None
     """Classes of the data: 'name r g b' on each line. By default the list that lies with the data."""
+    max_pixels: Annotated[int | None, option(DATA, "N")] = None
+    """Largest number of pixels of an image that is decoded. By default 100 million; raise it for files you trust."""
 
     def __post_init__(self) -> None:
+        check_numbers(self)
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise OptionError(f"--max-pixels takes a number from 1: got {self.max_pixels}")
         if self.data is not None and self.images is not None:
             raise OptionError("give either --data (labelled images) or --images, not both")
         for name in ("images_dir", "masks_dir", "mask_suffix", "classes"):
@@ -258,6 +281,11 @@ class DataFlags:
     def files(self) -> tuple[Path | None, ...]:
         """What is read of the data."""
         return self.data, self.images, self.classes
+
+    def allow_pixels(self) -> None:
+        """Raise or lower the limit of pixels for this process, and for those that it starts."""
+        if self.max_pixels is not None:
+            os.environ[MAX_PIXELS_VARIABLE] = str(self.max_pixels)
 
     def labelled(self, network: str, classes: Sequence[str]) -> Dataset | None:
         """The labelled split, for a network that predicts `classes` of the data set `network`; None without --data.

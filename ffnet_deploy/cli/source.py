@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffnet_deploy.cli.console import progress_bar
-from ffnet_deploy.cli.options import read_config
+from ffnet_deploy.cli.options import read_config, refresh_checkpoint
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of, gpu_index
 from ffnet_deploy.engines.engine import Engine
@@ -34,6 +34,7 @@ class Source:
         config: Name or file, in place of an artefact.
         checkpoint: Weights of the config.
         cfg_options: ``KEY=VALUE`` that change the config.
+        refresh: Download a published checkpoint anew.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None for the CPU, or for engines the first GPU.
         provider: Execution provider of ONNX Runtime: None for the one that fits the device.
         threads: CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores.
@@ -46,6 +47,7 @@ class Source:
     config: str | None = None
     checkpoint: str | None = None
     cfg_options: tuple[str, ...] = ()
+    refresh: bool = False
     device: str | None = None
     provider: Provider | None = None
     threads: int = 0
@@ -57,6 +59,8 @@ class Source:
             raise OptionError("give either --artifact FILE (exported) or --config NAME [--checkpoint FILE]")
         if self.checkpoint is not None and self.config is None:
             raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
+        if self.refresh and self.checkpoint != "published":
+            raise OptionError("--refresh downloads anew: it goes with --checkpoint published")
         if self.cfg_options and self.config is None:
             raise OptionError("--cfg-options change a config: they go with --config")
         if self.backend is not None and self.backend is not self.fitting_backend:
@@ -126,6 +130,7 @@ class Source:
         config = read_config(self.config, self.cfg_options)
         choice = chosen_checkpoint(self.checkpoint, Path(self.config).stem)
         with progress_bar() as progress:
+            refresh_checkpoint(self.refresh, self.checkpoint, Path(self.config).stem, progress)
             return TorchEngine.from_config(config, choice, self.device or "cpu", progress)
 
     def _open_onnx(self) -> Engine:

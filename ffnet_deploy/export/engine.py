@@ -30,7 +30,9 @@ PASSED = "passed"
 
 LAYERS_SUFFIX = ".layers.json"
 """Ends the name of the inspector's layer list beside an engine."""
-_PRECISION_REMEDY = "read the layer list that was kept; export the graph again, or with another --precision"
+_PRECISION_REMEDY = (
+    "read the layer list that was kept; export the graph again, or in another precision: --fp16, --bf16, --int8"
+)
 _CLAIM = "the engine is not the network it came from"
 _REMEDY = "to accept the difference, raise --max-drop or lower --min-agreement"
 

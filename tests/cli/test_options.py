@@ -189,6 +189,53 @@ def test_the_data_of_another_label_set_is_refused(artifact: Path, data: Path) ->
     assert_one_line(result, "are not the network's", "'thing0' in the data")
 
 
+def test_the_limit_of_pixels_can_be_set(artifact: Path, data: Path) -> None:
+    arguments = ("--artifact", artifact, "--data", data, "--max-pixels")
+    assert_one_line(invoke(evaluate.app, *arguments, 1000), "million pixels")
+    assert invoke(evaluate.app, *arguments, 10_000_000).exit_code == 0
+    assert_one_line(invoke(evaluate.app, *arguments, 0), "--max-pixels takes a number from 1")
+
+
+def test_a_published_checkpoint_alone_is_downloaded_anew() -> None:
+    arguments = ("--config", "ffnet_seg_nano_scenes", "--refresh")
+    assert_one_line(invoke(evaluate.app, *arguments, "--data", "d"), "--refresh downloads anew")
+    assert_one_line(invoke(bench.app, *arguments), "--refresh downloads anew")
+    assert_one_line(invoke(export.app, *arguments), "--refresh downloads anew")
+
+
+def test_cfg_options_change_the_config_and_no_ops_are_said_to_be(tmp_path: Path) -> None:
+    pytest.importorskip("mmseg")
+    data = write_pairs(tmp_path / "data")
+    idle = ("--cfg-options", "model.backbone.init_cfg.checkpoint=None", "model.test_cfg.mode=whole")
+    network = ("--config", "ffnet_seg_nano_camvid", "--checkpoint", "random", *idle, "--limit", 1)
+    result = invoke(evaluate.app, *network, "--data", data, "--json", tmp_path / "s.json", env=WIDE)
+    assert result.exit_code == 0, result.output
+    assert "init_cfg.checkpoint=None changes nothing" in " ".join(result.stderr.split())
+    wrong = ("--cfg-options", "model.bakbone.depth=3")
+    result = invoke(evaluate.app, "--config", "ffnet_seg_nano_camvid", "--checkpoint", "random", *wrong, "--data", data)
+    assert_one_line(result, "no 'bakbone' there; nearest are backbone")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,2,3", [1, 2, 3]),
+        ("a,b", ["a", "b"]),
+        ("[a,b]", ["a", "b"]),
+        ("(a,b)", ("a", "b")),
+        ("[(1,2),(3,4)]", [(1, 2), (3, 4)]),
+        ("true", True),
+        ("None", None),
+        ("1e-4", 1e-4),
+        ("poly", "poly"),
+    ],
+)
+def test_cfg_options_are_read_as_mmengine_reads_them(text: str, value: object) -> None:
+    from ffnet_deploy.segmentor.overrides import parse_override
+
+    assert parse_override(f"a.b={text}", "--cfg-options") == ("a.b", value)
+
+
 def test_json_and_html_of_one_stem_lie_side_by_side(artifact: Path, data: Path, tmp_path: Path) -> None:
     scored = ("--artifact", artifact, "--data", data, "--json", tmp_path / "s.json", "--html", tmp_path / "s.html")
     timed = (artifact, *QUICK, "--json", tmp_path / "b.json", "--html", tmp_path / "b.html")

@@ -333,7 +333,7 @@ def set_precision_flags(trt: Any, config: Any, network: Any, record: PrecisionRe
         if flag is None:
             raise OptionError(
                 f"this TensorRT ({trt.__version__}) knows no {precision.value}.\n"
-                "  to do    choose --precision fp16 or int8, or use a newer TensorRT"
+                "  to do    export the graph with --fp16 or --int8, or use a newer TensorRT"
             )
         config.set_flag(flag)
     _hold_types(trt, config, network, record)

@@ -137,7 +137,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         r"ould not find any implementation for node",
         "TensorRT has no kernel for a node in the types that the graph asks for",
-        "raise --workspace, or choose another --precision",
+        "raise --workspace, or export the graph in another precision: --fp16, --bf16, --int8",
     ),
 )
 _PARSER_REMEDY = "to do    export it again with --opset 17, or use a newer TensorRT"
