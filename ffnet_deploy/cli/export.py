@@ -21,7 +21,7 @@ from ffnet_deploy.cli.console import (
     report_note,
     run_command,
 )
-from ffnet_deploy.cli.export_tables import show_engine, show_exported, show_reduced
+from ffnet_deploy.cli.export_tables import config_table, show_engine, show_exported, show_reduced
 from ffnet_deploy.cli.options import (
     CALIBRATION,
     DATA,
@@ -106,6 +106,8 @@ class GraphFlags:
     """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
     shape: Annotated[str | None, option(EVERYDAY, "SIZE")] = None
     """Input size in pixels: HEIGHTxWIDTH, or MIN:OPT:MAX of such; multiples of 32. By default as published."""
+    list_configs: Annotated[bool, option(GRAPH, name="--list")] = False
+    """List the packaged configs, their weights and mIoU, and stop."""
     dynamic: Annotated[bool, option(GRAPH)] = False
     """Accept any size and batch; --shape and --batch then give typical ones."""
     batch: Annotated[str | None, option(GRAPH, "N")] = None
@@ -425,6 +427,9 @@ def command(
     target: Annotated[TargetFlags, FLAT] = TargetFlags(),
 ) -> None:
     """Export what is named, as far as is asked for."""
+    if graph.list_configs:
+        console.print(config_table())
+        return
     data.allow_pixels()
     check_options(graph, precision, engine, data, verification, target)
     reductions = reduction_options(precision, calibration, verification, engine)

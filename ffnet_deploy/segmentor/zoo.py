@@ -23,6 +23,16 @@ PUBLISHED = {
     "ffnet_seg_1024_city_160k": "ffnet_seg_sys_1024_160k_cityscapes.pth",
 }
 """File of each published segmentor, by config name."""
+SCORES = {
+    "upernet_ffnet_2_512_160k_ade20k": ("ADE20K", 47.1),
+    "upernet_ffnet_3_512_160k_ade20k": ("ADE20K", 49.6),
+    "upernet_ffnet_4_512_160k_ade20k": ("ADE20K", 50.7),
+    "ffnet_seg_512_ade_160k": ("ADE20K", 50.1),
+    "ffnet_seg_1024_city_160k": ("Cityscapes", 83.2),
+    "ffnet_seg_nano_scenes": ("generated scenes", 85.56),
+    "ffnet_seg_nano_camvid": ("CamVid", 64.03),
+}
+"""Data set and mIoU in percent at one scale: as published, and of the bundled networks as their cards say."""
 PRETRAINED = {
     "ffnet_2": "ffnet_2_distillation.pth.tar",
     "ffnet_3": "ffnet_3_distillation.pth.tar",

@@ -156,6 +156,29 @@ def test_quantised_graphs_by_the_command_line(files: tuple[Path, Path], tmp_path
     assert result.exit_code == 1 and "no convolution is, or is in, 'nowhere'" in flat(result.output)
 
 
+def test_the_packaged_configs_are_listed() -> None:
+    from ffnet_deploy.segmentor.config import config_names
+    from ffnet_deploy.segmentor.zoo import PUBLISHED, SCORES
+
+    result = invoke(app, "--list", env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.output
+    for name in config_names():
+        (line,) = [line for line in result.stdout.splitlines() if f" {name} " in line]
+        assert name not in PUBLISHED or (f"{SCORES[name][1]:g}" in line and "published" in line)
+    assert set(PUBLISHED) < set(SCORES)
+    for name in set(SCORES) - set(PUBLISHED):
+        card = Path("ffnet_deploy/segmentor/checkpoints") / f"{name}.md"
+        assert f"{SCORES[name][1]:.2f}" in (Path(__file__).parents[2] / card).read_text()
+
+
+def test_names_of_images_keep_their_tails() -> None:
+    from ffnet_deploy.cli.export_tables import shortened
+
+    long = "frankfurt/frankfurt_000000_000294_leftImg8bit_and_more"
+    assert len(shortened(long)) == 40 and shortened(long).endswith("leftImg8bit_and_more")
+    assert shortened("a.png") == "a.png"
+
+
 def test_shapes_and_batches_as_typed() -> None:
     assert parse_shape("512", dynamic=False) == (DimensionRange.fixed(512), DimensionRange.fixed(512))
     assert parse_shape("256x512", dynamic=True) == (DimensionRange(32, 256, 4096), DimensionRange(32, 512, 4096))
