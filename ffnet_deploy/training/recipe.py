@@ -246,7 +246,8 @@ def accumulated_steps(batch: int, options: TrainOptions) -> int:
 def weigh_classes(cfg: Any, pixels: Sequence[int]) -> tuple[float, ...]:
     """Weigh the classes in the losses of `cfg` by the inverse of their share of the training pixels.
 
-    Weights are at most `MOST_WEIGHT` times that of an average pixel, whose weight is 1; classes without pixels weigh 1.
+    A class of average share weighs 1, a rare one at most `MOST_WEIGHT`, one without pixels 1. The loss is averaged over
+    the weights, so that only their ratios count.
 
     Args:
         cfg: of the run.
@@ -254,9 +255,7 @@ def weigh_classes(cfg: Any, pixels: Sequence[int]) -> tuple[float, ...]:
     """
     total = max(sum(pixels), 1)
     shares = [count / total for count in pixels]
-    weights = [min(1 / (len(shares) * share), MOST_WEIGHT) if share else 1.0 for share in shares]
-    mean = sum(share * weight for share, weight in zip(shares, weights, strict=True)) or 1.0
-    weights = [round(weight / mean, 4) for weight in weights]
+    weights = [round(min(1 / (len(shares) * share), MOST_WEIGHT), 4) if share else 1.0 for share in shares]
     for head in heads(cfg):
         # mmseg averages over the weights of the labelled pixels, as long as avg_non_ignore is False
         head.loss_decode.update(class_weight=weights, avg_non_ignore=False)

@@ -106,9 +106,7 @@ def train(options: TrainOptions, console: Console) -> Training:
     tell_data(data, console)
     if options.class_weights is not None:
         tell_weights(weigh_classes(cfg, data["train"].pixels), data["train"], console)
-    if options.iterations is None and options.load is not None:
-        steps, images = cfg.train_cfg.max_iters, data["train"].pairs
-        console.print(f"{steps} iterations for {images} images; --iterations N takes another number", soft_wrap=True)
+    tell_length(options, cfg, data, console)
     make_folder(options.work_dir)
     if options.resume:
         tell_resume(options.work_dir, console)
@@ -161,10 +159,18 @@ def tell_data(splits: Mapping[str, DataSummary], console: Console) -> None:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
 
 
+def tell_length(options: TrainOptions, cfg: Any, data: Mapping[str, DataSummary], console: Console) -> None:
+    """Say how long a fine-tuning takes whose number of iterations was not given."""
+    if options.iterations is None and options.load is not None:
+        steps, images = cfg.train_cfg.max_iters, data["train"].pairs
+        console.print(f"{steps} iterations for {images} images; --iterations N takes another number", soft_wrap=True)
+
+
 def tell_weights(weights: Sequence[float], data: DataSummary, console: Console) -> None:
     """Say what each class weighs in the loss."""
     pairs = zip(data.classes, weights, strict=True)
-    console.print("class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs), markup=False)
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in pairs)
+    console.print(f"class weights: {told}", soft_wrap=True, markup=False)
 
 
 def tell_resume(work_dir: Path, console: Console) -> None:
@@ -290,6 +296,7 @@ def dry_run(options: TrainOptions, console: Console) -> DryRun:
         tell_data(data, console)
         if options.class_weights is not None:
             tell_weights(weigh_classes(cfg, data["train"].pixels), data["train"], console)
+        tell_length(options, cfg, data, console)
         sheet = None
         if cfg.train_dataloader.dataset.type == "FolderDataset":
             classes = LabelSet(tuple(cfg.metainfo["classes"]), tuple(tuple(c) for c in cfg.metainfo["palette"]))

@@ -127,7 +127,10 @@ def test_every_layout_is_trained_scored_and_reported(layout: str, tmp_path: Path
     root = tmp_path / "data"
     examples.LAYOUTS[layout](root)
     said = examples.OPTIONS.get(layout, {})
-    overrides = NETWORK | {"model.data_preprocessor.size": (64, 96), "default_hooks.checkpoint.interval": 20}
+    overrides = {
+        key: value for key, value in NETWORK.items() if not key.startswith("val_")
+    }  # resized as ffnet-eval does
+    overrides["default_hooks.checkpoint.interval"] = 20
     options = replace(tiny_options(root, tmp_path / "run", iterations=20), classes=None, overrides=overrides, **said)
     result = train(options, Console(quiet=True))
     assert result.best is not None and result.iterations == 20
