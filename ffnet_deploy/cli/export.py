@@ -281,7 +281,13 @@ class EngineFlags:
 
     backend: Annotated[
         Backend | None,
-        option(EVERYDAY, converter=_export_backend, choices=[*_EXPORT_BACKENDS, "onnx"], show_choices=False),
+        option(
+            EVERYDAY,
+            converter=_export_backend,
+            choices=[*_EXPORT_BACKENDS, "onnx"],
+            show_choices=False,
+            show_default=False,
+        ),
     ] = None
     """What will run the export: onnxruntime or openvino (the graph), trt or trt-rtx (an engine built from it)."""
     compute_capability: Annotated[str | None, option(ENGINE, "LIST")] = None

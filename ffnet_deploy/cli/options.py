@@ -49,9 +49,13 @@ OUTPUT = Group("Output", sort_key=8)
 Choice = TypeVar("Choice", bound=Enum)
 
 
+_CYCLOPTS_5 = "metavar" in signature(Parameter).parameters
+"""Python 3.10 has cyclopts 4: it knows no metavar, and cannot show the default of a choice that has none."""
+
+
 def option(group: Group, metavar: str | None = None, **more: Any) -> Parameter:
     """A parameter of the panel `group`, whose value the help shows as `metavar`."""
-    if metavar is not None and "metavar" in signature(Parameter).parameters:  # from cyclopts 5 on
+    if metavar is not None and _CYCLOPTS_5:
         more["metavar"] = metavar
     return Parameter(group=group, **more)
 
@@ -59,7 +63,9 @@ def option(group: Group, metavar: str | None = None, **more: Any) -> Parameter:
 def choice(kind: type[Enum], group: Group, name: str | None = None) -> Parameter:
     """A parameter that takes one value of `kind`, in any case; its option is called `name` where that is given."""
     values = [str(member.value) for member in kind]
-    return Parameter(group=group, converter=partial(_member, kind), choices=values, name=name, name_transform=_spelling)
+    shown = {} if _CYCLOPTS_5 else {"show_default": False}
+    converter = partial(_member, kind)
+    return Parameter(group=group, converter=converter, choices=values, name=name, name_transform=_spelling, **shown)
 
 
 def _spelling(text: str) -> str:
