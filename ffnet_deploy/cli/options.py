@@ -63,7 +63,7 @@ def option(group: Group, metavar: str | None = None, **more: Any) -> Parameter:
 def choice(kind: type[Enum], group: Group, name: str | None = None) -> Parameter:
     """A parameter that takes one value of `kind`, in any case; its option is called `name` where that is given."""
     values = [str(member.value) for member in kind]
-    shown = {} if _CYCLOPTS_5 else {"show_default": False}
+    shown: dict[str, Any] = {} if _CYCLOPTS_5 else {"show_default": False}
     converter = partial(_member, kind)
     return Parameter(group=group, converter=converter, choices=values, name=name, name_transform=_spelling, **shown)
 
