@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OF_OTHER_TOOLS = {
     "--aug-test", "--constraint", "--eval", "--force-reinstall", "--gpus", "--logdir", "--model-repository",
     "--no-python", "--nnodes", "--node-rank", "--nproc-per-node", "--quick", "--rm", "--table", "--graph", "--methods",
-    "--editable", "--train", "--val", "--size", "--about-data", "--standalone", "--upgrade", "--master-addr", "--master-port", "--rdzv-endpoint",
+    "--editable", "--train", "--val", "--size", "--about-data", "--standalone", "--upgrade", "--master-addr",
+    "--master-port", "--rdzv-endpoint",
 }  # fmt: skip
 """Options of pip, Docker, Triton, torchrun, TensorBoard, MMSegmentation and the programs in benchmarks/ and scenes/."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
