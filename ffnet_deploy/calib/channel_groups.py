@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
-from ffnet_deploy.precision.graph_index import Conv, GraphIndex, Use, attribute, set_initializer
+from ffnet_deploy.precision.graph_index import Conv, GraphIndex, TensorUse, attribute, set_initializer
 
 _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity"})
 """Operators f with f(s x) = s f(x) for a positive factor s per channel, in their first input."""
@@ -53,7 +53,7 @@ class ChannelGroup:
     channels: int
     producers: list[Conv] = field(default_factory=list)
     readers: list[tuple[Conv, int]] = field(default_factory=list)
-    sinks: list[Use] = field(default_factory=list)
+    sinks: list[TensorUse] = field(default_factory=list)
     fixed: bool = False
 
     def absorb(self, other: "ChannelGroup") -> None:
@@ -116,7 +116,7 @@ class ChannelGroups:
     def _end(self, node: NodeProto) -> None:
         for position, name in enumerate(node.input):
             for piece in self.layout(name):
-                self._groups[piece.group].sinks.append(Use(node, position))
+                self._groups[piece.group].sinks.append(TensorUse(node, position))
 
     def _unites(self, node: NodeProto) -> bool:
         first, second = (self.layout(name) for name in node.input)

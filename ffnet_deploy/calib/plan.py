@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.precision import Hardware
-from ffnet_deploy.precision.graph_index import LINEAR, QUANTIZERS, RESIZE_MATRIX, Conv, GraphIndex, Use
+from ffnet_deploy.precision.graph_index import LINEAR, QUANTIZERS, RESIZE_MATRIX, Conv, GraphIndex, TensorUse
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Plan:
 
     convs: tuple[Conv, ...]
     kept: tuple[Conv, ...]
-    uses: Mapping[str, tuple[Use, ...]]
+    uses: Mapping[str, tuple[TensorUse, ...]]
     left: Mapping[str, str]
 
 
@@ -54,9 +54,9 @@ def make_plan(graph: GraphIndex, keep: tuple[str, ...] = (), hardware: Hardware 
     convs = tuple(conv for conv in graph.convs if conv.name not in names)
     if not convs:
         raise OptionError("every convolution is kept unquantised: nothing is left to quantise")
-    uses: dict[str, list[Use]] = {}
+    uses: dict[str, list[TensorUse]] = {}
     for conv in convs:
-        uses.setdefault(conv.input, []).append(Use(conv.node, 0))
+        uses.setdefault(conv.input, []).append(TensorUse(conv.node, 0))
     for tensor, use in _residual_branches(graph, names):
         uses.setdefault(tensor, []).append(use)
     return Plan(convs, kept, {name: tuple(found) for name, found in uses.items()}, left)
@@ -89,7 +89,7 @@ def check_kept_names(graph: GraphIndex, keep: tuple[str, ...]) -> None:
             )
 
 
-def _residual_branches(graph: GraphIndex, kept: set[str]) -> list[tuple[str, Use]]:
+def _residual_branches(graph: GraphIndex, kept: set[str]) -> list[tuple[str, TensorUse]]:
     """Of each residual sum the branch that gets Q/DQ: the one that is not the sum's own convolution.
 
     TensorRT fuses a sum into the quantised convolution that makes one of its branches, which for that must reach it
@@ -105,7 +105,7 @@ def _residual_branches(graph: GraphIndex, kept: set[str]) -> list[tuple[str, Use
             continue
         other = 1 - bare[-1]
         if _is_quantizable_branch(graph, node, other):
-            branches.append((node.input[other], Use(node, other)))
+            branches.append((node.input[other], TensorUse(node, other)))
     return branches
 
 

@@ -31,7 +31,7 @@ _IR_VERSION = 10
 
 
 @dataclass(frozen=True)
-class Use:
+class TensorUse:
     """One input of one node."""
 
     node: NodeProto
@@ -146,10 +146,10 @@ class GraphIndex:
         self.inputs = [tensor.name for tensor in model.graph.input if tensor.name not in self.initializers]
         self.outputs = [tensor.name for tensor in model.graph.output]
         self.producers: dict[str, NodeProto] = {name: node for node in self.nodes for name in node.output if name}
-        self.uses: dict[str, list[Use]] = {}
+        self.uses: dict[str, list[TensorUse]] = {}
         for node in self.nodes:
             for position, name in enumerate(node.input):
-                self.uses.setdefault(name, []).append(Use(node, position))
+                self.uses.setdefault(name, []).append(TensorUse(node, position))
 
     @property
     def opset(self) -> int:
@@ -160,7 +160,7 @@ class GraphIndex:
         """The values of an initialiser."""
         return np.asarray(numpy_helper.to_array(self.initializers[name]))
 
-    def only_use(self, name: str) -> Use | None:
+    def only_use(self, name: str) -> TensorUse | None:
         """The single use of a tensor, or None where it has others or is an output of the graph."""
         uses = self.uses.get(name, [])
         return uses[0] if len(uses) == 1 and name not in self.outputs else None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from ffnet_deploy.precision.graph_index import GraphIndex, Use, attribute
+from ffnet_deploy.precision.graph_index import GraphIndex, TensorUse, attribute
 
 NO_FUSION_ACROSS = ("Resize", "ArgMax", "Softmax", "Concat", "Cast", "Gelu", "Relu", "ReduceMean", "Sub", "MatMul")
 
@@ -22,7 +22,7 @@ def source(graph: GraphIndex, name: str) -> str:
     return str(quantize.input[0])
 
 
-def readers(graph: GraphIndex) -> list[Use]:
+def readers(graph: GraphIndex) -> list[TensorUse]:
     """Everything that reads the result of a Q/DQ pair."""
     return [use for node in graph.nodes if node.op_type == "DequantizeLinear" for use in graph.uses[node.output[0]]]
 
@@ -72,7 +72,7 @@ def check_pair(graph: GraphIndex, quantize: onnx.NodeProto) -> None:
         assert graph.array(quantize.input[1]).shape == ()
 
 
-def check_residual_sum(graph: GraphIndex, use: Use, kept: Sequence[str]) -> None:
+def check_residual_sum(graph: GraphIndex, use: TensorUse, kept: Sequence[str]) -> None:
     """The other branch comes bare from a quantised convolution that nothing else reads."""
     assert use.node.op_type == "Add", f"{use.node.name} ({use.node.op_type}) reads a Q/DQ pair"
     other = use.node.input[1 - use.position]
