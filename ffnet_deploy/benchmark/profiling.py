@@ -4,16 +4,20 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest
 from ffnet_deploy.benchmark.record import LayerProfile, Peaks, ProfileRow
 from ffnet_deploy.benchmark.roofline import Cost, TensorSize, cost, raised
-from ffnet_deploy.core.contract import INPUT_NAME
+from ffnet_deploy.core.contract import INPUT_NAME, Contract
+from ffnet_deploy.core.decoding import DecodingError, document_bytes
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.engines.onnxruntime import SessionSettings, create_session
@@ -27,6 +31,10 @@ _WELL_TIMED = 0.002
 
 _ITEMSIZE = {"float": 4, "float16": 2, "bfloat16": 2, "double": 8, "int64": 8, "int32": 4, "uint32": 4}
 """Bytes per value by ONNX Runtime's names; 1 for the others: int8, uint8, bool, float8."""
+_METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+"""Nodes of the graph in the inspector's words."""
+_ITEMSIZES = ((1, r"int8|fp8|float8|bool"), (2, r"fp16|half|bf16|bfloat16|float16"))
+"""Bytes per value by the inspector's words for a type; 4 for the others."""
 _STAGE = re.compile(r"stages\.(\d+)")
 _NORM = re.compile(r"backbone[./]norm(\d)")
 _HEAD_ORDER = ("head", "head token mixer", "head channel mixer", "upsample", "output")
@@ -294,19 +302,71 @@ def profile_torch(engine: TorchEngine, batch: NDArray[np.generic]) -> TimedLayer
 def profile_tensorrt(path: Path, batch: NDArray[np.generic], options: Any) -> TimedLayers:
     """The layers of a TensorRT engine, as its profiler times them.
 
-    Costs come from the ONNX file that lies beside the engine, where there is one.
+    Costs of the graph's nodes stand in the engine's manifest; which nodes a layer runs, and what it reads and writes,
+    in the inspector's list beside the engine, where a GPU was at hand when it was built. Older engines take both from
+    the ONNX file beside them and from the names of their layers.
     """
     from ffnet_deploy.engines.tensorrt.runner import layer_times
 
     times = layer_times(path, batch, repeats=RUNS, warmup=_WARM, options=options)
+    manifest = read_manifest(path) if manifest_path(path).is_file() else {}
+    costs = _recorded_costs(manifest, batch)
     graph = path.with_name(f"{path.name.removesuffix('.engine').removesuffix('.rtx')}.onnx")
-    costs = node_costs(graph, batch) if graph.is_file() else {}
-    layers = [TimedLayer(name, "", sum(values) / len(values)) for name, values in times.items()]
-    return TimedLayers(
-        "TensorRT profiler",
-        RUNS,
-        [_with_origin(layer, [part.strip() for part in layer.name.split("+")], costs) for layer in layers],
-    )
+    if not costs and graph.is_file():
+        costs = node_costs(graph, batch)
+    listed = _inspected_layers(path)
+    layers = []
+    for name, values in times.items():
+        entry = listed.get(name, {})
+        nodes = _METADATA.findall(str(entry.get("Metadata", ""))) or [part.strip() for part in name.split("+")]
+        layer = _with_origin(TimedLayer(name, "", sum(values) / len(values)), nodes, costs)
+        known = [costs[node] for node in nodes if node in costs]
+        if layer.cost is not None:
+            traffic = _traffic(entry) or (known[0].bytes if len(known) == 1 else None)
+            layer = replace(layer, cost=Cost(layer.cost.flops, traffic))
+        layers.append(layer)
+    return TimedLayers("TensorRT profiler", RUNS, layers)
+
+
+def _recorded_costs(manifest: Mapping[str, Any], batch: NDArray[np.generic]) -> dict[str, Cost]:
+    """The costs in an engine's manifest, scaled from the shape they were counted at to that of `batch`."""
+    found, described = manifest.get("costs"), manifest.get("contract")
+    if not isinstance(found, Mapping) or not isinstance(described, Mapping):
+        return {}
+    contract = Contract.from_json(json.dumps(described))
+    scale = batch.size / (3 * contract.batch.opt * contract.height.opt * contract.width.opt)
+    return {
+        str(name): Cost(float(value[0]) * scale, float(value[1]) * scale)
+        for name, value in found.items()
+        if isinstance(value, list | tuple) and len(value) == 2
+    }
+
+
+def _inspected_layers(path: Path) -> dict[str, Mapping[str, Any]]:
+    """The inspector's entry of each layer by its name; empty where the engine has no list beside it."""
+    file = path.with_name(f"{path.name}.layers.json")
+    if not file.is_file():
+        return {}
+    try:
+        # not by `core.decoding.decode`: the inspector separates the names of nodes by control characters
+        listed = msgspec.json.decode(document_bytes(file), type=dict[str, Any]).get("Layers")
+    except (OSError, msgspec.MsgspecError, DecodingError, RecursionError) as error:
+        raise ArtifactError(f"the layer list {file} is damaged: {error}.\n  to do    build the engine again") from error
+    entries = listed if isinstance(listed, list) else []
+    return {str(entry["Name"]): entry for entry in entries if isinstance(entry, dict) and "Name" in entry}
+
+
+def _traffic(entry: Mapping[str, Any]) -> float | None:
+    """Bytes of the inputs and outputs that the inspector lists for a layer; None where a shape is not known."""
+    total = 0.0
+    tensors = [one for side in ("Inputs", "Outputs") for one in entry.get(side) or () if isinstance(one, dict)]
+    for tensor in tensors:
+        shape = tensor.get("Dimensions")
+        if not isinstance(shape, list) or not all(isinstance(side, int) and side >= 0 for side in shape):
+            return None
+        kind = str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "")
+        total += prod(shape) * next((size for size, words in _ITEMSIZES if re.search(words, kind, re.IGNORECASE)), 4)
+    return total if tensors else None
 
 
 def _with_origin(layer: TimedLayer, origins: Sequence[str], costs: Mapping[str, Cost]) -> TimedLayer:

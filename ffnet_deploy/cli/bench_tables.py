@@ -23,6 +23,9 @@ def show_run(run: BenchRun) -> None:
     for number, one in enumerate(run.candidates, 1):
         console.print(f"{number}  {one.name}: {one.precision}, {one.engine}", soft_wrap=True)
     console.print(_run_table(run))
+    for one in run.candidates:
+        for note in one.notes:
+            report_note(f"{one.name}: {note}")
     for missing in run.missing:
         report_note(f"{missing.candidate} is left out: {missing.reason}")
     for warning in run.warnings:

@@ -35,7 +35,9 @@ def conclusions(data: ReportData, found: tuple[Check, ...]) -> tuple[str, ...]:
     for one in data.candidates:
         failing = [check for check in found if check.candidate == one.name and check.outcome is GateOutcome.FAILS]
         if failing:
-            sentences.append(f"Do not use {one.name}: asked was {failing[0].asked}; found: {failing[0].found}.")
+            sentences.append(
+                f"Do not use {one.name}: the gate asks for {failing[0].asked}, and found {failing[0].found}."
+            )
     return tuple(sentences)
 
 
@@ -72,7 +74,8 @@ def _speed_conclusions(data: ReportData, found: tuple[Check, ...]) -> Iterator[s
     certain = chosen.timing.ratio is not None and chosen.timing.ratio.verdict is Verdict.FASTER
     if chosen is baseline:
         kind = " of its precision" if fastest is not chosen else ""
-        yield f"On this machine use {baseline.one.name}: nothing else{kind} is certainly faster."
+        passing = " that passes the gate" if len(usable) < len(known) else ""
+        yield f"On this machine use {baseline.one.name}: nothing else{kind}{passing} is certainly faster."
     elif not certain:
         yield f"On this machine use {chosen.one.name} or {baseline.one.name}: neither is certainly faster."
     else:

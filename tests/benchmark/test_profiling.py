@@ -1,8 +1,13 @@
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ffnet_deploy.benchmark.profiling import block_of, block_order
+from ffnet_deploy.artifacts.manifest import write_manifest
+from ffnet_deploy.benchmark.profiling import block_of, block_order, profile_tensorrt
+from ffnet_deploy.benchmark.roofline import Cost
+from tests.toy import contract, fixed
 
 MIXER = "/backbone/stages.2/stages.2.3/token_mixer/token_mixer.0/main/conv1/Conv"
 
@@ -52,3 +57,30 @@ def test_every_module_of_a_real_network_has_its_block(tmp_path: Path) -> None:
     assert "other" not in blocks
     assert {"stem", "head", "upsample"} <= blocks
     assert {f"stage {stage} {mixer} mixer" for stage in range(1, 5) for mixer in ("token", "channel")} <= blocks
+
+
+LAYER = "__myl_ConvAdd_myl0_3"
+
+
+def test_an_engines_costs_come_from_its_manifest_and_its_traffic_from_the_inspector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ffnet_deploy.engines.tensorrt import runner
+
+    path = tmp_path / "net.engine"
+    path.write_bytes(b"a plan")
+    described = contract(**fixed(64, 96))
+    costs = {f"{MIXER}": [2e6, 5e5], "/backbone/Add": [1e4, 1e5], "/head/Conv": [4e6, 3e5]}
+    write_manifest(path, "engine", {"contract": json.loads(described.to_json()), "costs": costs})
+    tensors = [{"Name": "x", "Dimensions": [1, 8, 16, 24], "Format": "Row major", "Datatype": "Half"}]
+    outputs = [{"Name": "y", "Dimensions": [1, 8, 16, 24], "Format/Datatype": "Row major linear FP32"}]
+    nodes = f"[ONNX Layer: {MIXER}]\x1e[ONNX Layer: /backbone/Add]"
+    entries = [{"Name": LAYER, "Metadata": nodes, "Inputs": tensors, "Outputs": outputs}]
+    path.with_name("net.engine.layers.json").write_text(json.dumps({"Layers": entries}))
+    monkeypatch.setattr(runner, "layer_times", lambda *_, **__: {LAYER: [1.0, 3.0], "/head/Conv": [0.5]})
+    fused, alone = profile_tensorrt(path, np.zeros((2, 3, 64, 96), np.float32), None).layers
+    assert fused.name == f"{MIXER} + /backbone/Add"
+    assert fused.milliseconds == 2.0
+    # the graph's nodes were counted for one image, and two were run
+    assert fused.cost == Cost(2 * (2e6 + 1e4), 8 * 16 * 24 * (2 + 4))
+    assert alone.cost == Cost(8e6, 6e5)

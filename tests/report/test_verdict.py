@@ -51,8 +51,8 @@ def test_what_fails_the_gate_is_never_recommended() -> None:
     fast = timed("broken", "fp32", 2.0)
     fast = replace(fast, measurements=(replace(fast.measurements[0], check=wrong),))
     first, second = concluded(report(timed("PyTorch", "fp32", 40.0), fast))
-    assert first == "On this machine use PyTorch: nothing else is certainly faster."
-    assert second.startswith("Do not use broken: asked was output as of PyTorch")
+    assert first == "On this machine use PyTorch: nothing else that passes the gate is certainly faster."
+    assert second.startswith("Do not use broken: the gate asks for output as of PyTorch")
     assert "61.0 % same labels" in second
 
 
