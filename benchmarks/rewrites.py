@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import onnx
+import torch
 from cyclopts import Parameter
 from rich.table import Table
 
@@ -39,7 +40,7 @@ from ffnet_deploy.export.onnx import ExportOptions, build_graph
 from ffnet_deploy.export.onnx_file import write_graph
 from ffnet_deploy.export.rewrites import LABEL_FORMS, Rewrite
 from ffnet_deploy.export.rewrites.choice import MEASUREMENTS
-from ffnet_deploy.segmentor.config import load_config
+from ffnet_deploy.segmentor.config import SegmentorConfig, load_config
 from ffnet_deploy.segmentor.load import Segmentor, open_segmentor
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
@@ -116,11 +117,7 @@ def measure(case: Case, runtimes: Sequence[Runtime], method: TimingMethod, threa
     """All forms of one network on all runtimes, in turns; the record of it, for the JSON file."""
     began = time.perf_counter()
     settings = load_config(case.config)
-    try:
-        checkpoint = chosen_checkpoint(None, settings.name)
-    except CheckpointError:  # times do not depend on the weights, but for those of border-labels
-        checkpoint = None
-    segmentor = open_segmentor(settings, checkpoint)
+    segmentor, checkpoint = opened(settings)
     decoder = str(settings.cfg.model.decode_head.type)
     forms = NETWORK_FORMS[decoder]
     if case.output is OutputKind.LABELS:  # all else rewritten
@@ -128,7 +125,9 @@ def measure(case: Case, runtimes: Sequence[Runtime], method: TimingMethod, threa
     with tempfile.TemporaryDirectory() as folder, progress_bar(str(case)) as progress:
         candidates: list[Candidate] = []
         if case.output is OutputKind.LOGITS:
-            candidates += torch_candidates(TorchSource(case.config, checkpoint), [TorchForm.PUBLISHED])
+            weights = Path(folder) / "weights.pth"  # random ones are drawn once for all candidates
+            torch.save({"state_dict": segmentor.model.state_dict(), "meta": {}}, weights)
+            candidates += torch_candidates(TorchSource(case.config, str(weights)), [TorchForm.PUBLISHED])
         counts = {}
         for path, form, counted in written(segmentor, case, forms, Path(folder)):
             counts[form_name(form)] = counted
@@ -137,7 +136,7 @@ def measure(case: Case, runtimes: Sequence[Runtime], method: TimingMethod, threa
         run = bench(candidates, options, progress=progress)
     return {
         "network": case.config,
-        "checkpoint": checkpoint or "random",
+        "checkpoint": checkpoint,
         "decoder": decoder,
         "output": case.output.value,
         "size": case.size,
@@ -153,6 +152,17 @@ def measure(case: Case, runtimes: Sequence[Runtime], method: TimingMethod, threa
             for form in forms
         ],
     }
+
+
+def opened(settings: SegmentorConfig) -> tuple[Segmentor, str]:
+    """The segmentor with the weights that come along, else with random ones, and which.
+
+    Times do not depend on the weights, but for those of border-labels: random labels have more borders than real ones.
+    """
+    try:
+        return open_segmentor(settings, chosen_checkpoint(None, settings.name)), "bundled"
+    except CheckpointError:
+        return open_segmentor(settings, None), "random"
 
 
 def written(segmentor: Segmentor, case: Case, forms: Sequence[Form], folder: Path) -> Iterator[tuple[Path, Form, int]]:
