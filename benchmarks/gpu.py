@@ -1,315 +1,337 @@
-"""Everything that is to be measured on a GPU, in one command.
+"""The plan for a GPU machine without a network: stages of less than ten minutes, each run once, results after each.
 
-    python -m benchmarks.gpu FOLDER --out engines/records
+    python -m benchmarks.gpu parts FOLDER --out PARTS       # here: what to carry, in files of at most 45 MiB
+    python -m benchmarks.gpu join PARTS FOLDER              # there
+    python -m benchmarks.gpu run FOLDER --results RESULTS   # there; again after an interruption: goes on where it was
+    python -m benchmarks.gpu status --results RESULTS
 
-FOLDER comes from benchmarks/prepare_gpu.py. For each network in it: engines of all its graphs are built and proved,
-compared with PyTorch's FP32 outputs and mIoU, and timed against each other (by the GPU's events, with the copies, and
-as a stream of batches) with the time of every layer; ONNX Runtime on the GPU and, with --checkpoint, PyTorch's forms
-take part where they are installed. One JSON file a network, with every sample.
-
-Needs TensorRT 8.5 or later, cuda-bindings, numpy, OpenCV, cyclopts and rich; neither PyTorch nor ONNX Runtime.
+FOLDER comes from benchmarks/prepare_gpu.py, once for each network. RESULTS holds small files alone; its ``state.json``
+says of each stage what came of it, how long it took and what it wrote. A stage is a list of commands, each a process of
+its own under the stage's time limit, so that a crash or a hang costs that stage only. ``--tensorrt-python`` names the
+Python that has TensorRT where that is another one than this (TensorRT 8.5.3 needs Python 3.10).
 """
 
-import re
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table
 
-from benchmarks.gpu_reference import DATA, Case, Gate, Reference, find_references, verify_engine
-from ffnet_deploy.benchmark.bench import BenchOptions, bench
-from ffnet_deploy.benchmark.candidates import (
-    ArtifactOptions,
-    Candidate,
-    Runtime,
-    TorchSource,
-    artifact_candidates,
-    distinct,
-    torch_candidates,
-)
-from ffnet_deploy.benchmark.device_state import environment, package_versions
-from ffnet_deploy.benchmark.files import run_to_dict
-from ffnet_deploy.benchmark.record import BenchRun, TimingMethod, TimingScope
-from ffnet_deploy.benchmark.steps import Picture
-from ffnet_deploy.benchmark.sweep import Grid
-from ffnet_deploy.cli.console import console, make_app, progress_bar, report_note, run_command
-from ffnet_deploy.cli.options import ENGINE, choice
-from ffnet_deploy.core.errors import FFNetDeployError, OptionError, VerificationError
-from ffnet_deploy.core.files import make_folder, write_json
-from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError, find_device
-from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.engines.tensorrt.options import BuildOptions
-from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
-from ffnet_deploy.engines.tensorrt.variant import Variant
-from ffnet_deploy.engines.torch import TorchForm
-from ffnet_deploy.evaluation.images import image_files, read_whole
-from ffnet_deploy.evaluation.preprocessing import network_input
-from ffnet_deploy.export.engine import build_engine
+from benchmarks.gpu_reference import DATA, find_references
+from ffnet_deploy.cli.console import console, make_app, run_command
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.files import make_folder, sha256, write_json
 
-KIND, FORMAT = "ffnet-gpu", 1
-_QUEUE = 20
-"""Calls that the GPU is given in a row when it is timed alone."""
-FORMS = (TorchForm.PUBLISHED, TorchForm.CHANNELS_LAST, TorchForm.FP16, TorchForm.COMPILED)
-GPU_RUNTIMES = (Runtime.ONNXRUNTIME_CUDA, Runtime.ONNXRUNTIME_TENSORRT)
+STATE = "state.json"
+LIST = "parts.json"
+MIB = 1 << 20
+_TAIL = 4000
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to measure, and how.
+class Site:
+    """Where stages run.
 
     Attributes:
-        engines: folder for the engines; those that are there and fit are reused.
-        out: folder for the records.
-        variant: TensorRT or TensorRT for RTX.
-        device: number of the GPU.
-        seconds: time each candidate for at least this long,
-        samples: and at least this often,
-        rounds: in so many turns,
-        warmup: after a warm-up of this long, milliseconds.
-        batch: images per call that are timed; 0: what the graphs are made for.
-        profile: time the layers too.
-        checkpoint: of the networks, for PyTorch's forms; None leaves them out.
-        stream: batches of a stream that is timed, and how often.
+        folder: of benchmarks/prepare_gpu.py.
+        results: folder of small files that is taken home.
+        work: folder for engines and other large files that stay.
+        python: the interpreter with PyTorch, triton, onnx and ONNX Runtime.
+        tensorrt: the interpreter with TensorRT and cuda-bindings.
+        seconds: time each candidate for at least this long.
     """
 
-    engines: Path
-    out: Path
-    variant: Variant = Variant.TENSORRT
-    device: int = 0
+    folder: Path
+    results: Path
+    work: Path
+    python: str
+    tensorrt: str
     seconds: float = 3.0
-    samples: int = 100
-    rounds: int = 50
-    warmup: float = 200.0
-    batch: int = 0
-    profile: bool = True
-    checkpoint: str | None = None
-    stream: tuple[int, int] = (100, 7)
-
-    def __post_init__(self) -> None:
-        if self.batch < 0 or self.device < 0 or min(self.stream) < 1:
-            raise OptionError(f"batch and device are counted from 0, streams from 1: got {self}")
 
 
-@dataclass
-class Findings:
-    """What came out for one network: its engines' entries in the record, the files that can be timed, their times."""
+@dataclass(frozen=True)
+class Stage:
+    """A part of the plan.
 
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    engines: list[Path] = field(default_factory=list)
-    timing: dict[str, Any] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-
-
-def measure(reference: Reference, plan: Plan, device: CudaDevice) -> tuple[Path, list[str]]:
-    """Build, compare and time all graphs of one network; write the record.
-
-    Returns:
-        The record's file, and what is out of tolerance.
+    Attributes:
+        name: of the stage, and of its files in the results.
+        purpose: what it measures, in words.
+        limit: most seconds that it may take.
+        memory: bytes of GPU memory that it needs.
+        disk: bytes that it writes.
+        commands: its processes, for a site.
     """
-    findings = Findings()
-    path = make_folder(plan.out) / f"{reference.network}.{_slug(device.name)}.{plan.variant.value}.json"
-    for graph in reference.graphs:
-        _measure_graph(graph, reference, plan, findings)
-        write_json(path, _record(reference, device, findings))
-    for scope in (TimingScope.NETWORK, TimingScope.DEVICE) if findings.engines else ():
-        _time(scope, reference, plan, findings)
-        write_json(path, _record(reference, device, findings))
-    _show(reference, findings)
-    return path, findings.failures
+
+    name: str
+    purpose: str
+    limit: int
+    memory: int
+    disk: int
+    commands: Callable[[Site], list[list[str]]]
 
 
-def _record(reference: Reference, device: CudaDevice, findings: Findings) -> dict[str, Any]:
-    """All that is known so far: it is written after each step, since time on a GPU may end at any moment."""
+def _ceilings(site: Site) -> list[list[str]]:
+    return [[site.python, "-m", "benchmarks.gpu_ceilings", "--out", str(site.results / "ceilings.json")]]
+
+
+def _pytorch(site: Site) -> list[list[str]]:
+    commands = []
+    for reference in find_references(site.folder):
+        contract = reference.contract
+        shape = f"{contract.height.opt}x{contract.width.opt}"
+        for batch in (1, 8):
+            out = site.results / f"pytorch.{reference.network}.batch{batch}.json"
+            commands.append(
+                [
+                    *(site.python, "-m", "ffnet_deploy.cli.bench", "--config", reference.network),
+                    *("--checkpoint", "random", "--device", "cuda", "--shape", shape, "--batch", str(batch)),
+                    *("--torch-forms", "published,reparameterized,channels-last,fp16,compiled"),
+                    *("--seconds", str(site.seconds), "--json", str(out)),
+                ]
+            )
+    return commands
+
+
+def _tensorrt(site: Site) -> list[list[str]]:
+    return [
+        [
+            *(site.tensorrt, "-m", "benchmarks.gpu_engines", str(site.folder), "--out", str(site.results)),
+            *("--engines", str(site.work / "engines"), "--seconds", str(site.seconds)),
+        ]
+    ]
+
+
+def _onnxruntime(site: Site) -> list[list[str]]:
+    return [
+        [
+            *(site.python, "-m", "ffnet_deploy.cli.bench", *map(str, reference.graphs), "--device", "cuda"),
+            *("--provider", "cuda", "--seconds", str(site.seconds)),
+            *("--json", str(site.results / f"onnxruntime.{reference.network}.json")),
+        ]
+        for reference in find_references(site.folder)
+    ]
+
+
+def _end_to_end(site: Site) -> list[list[str]]:
+    commands = []
+    for reference in find_references(site.folder):
+        if not (reference.folder / DATA).is_dir():
+            continue
+        for graph in reference.graphs:
+            engine = site.work / "engines" / f"{graph.name.removesuffix('.onnx')}.engine"
+            commands.append(
+                [
+                    *(site.tensorrt, "-m", "ffnet_deploy.cli.evaluate", "--artifact", str(engine)),
+                    *("--data", str(reference.folder / DATA), "--bench"),
+                    *("--json", str(site.results / f"evaluate.{graph.name.removesuffix('.onnx')}.json")),
+                ]
+            )
+    return commands
+
+
+def _tests(site: Site) -> list[list[str]]:
+    return [[site.tensorrt, "-m", "pytest", "-q", "-rs", "tests/gpu", "-m", "gpu", "-p", "no:cacheprovider"]]
+
+
+STAGES = (
+    Stage("ceilings", "copy, FP16 and INT8 matrix products, state of the device", 120, 1 << 30, 1 << 16, _ceilings),
+    Stage("pytorch", "PyTorch's forms, batch 1 and 8", 590, 8 << 30, 4 << 20, _pytorch),
+    Stage(
+        "tensorrt", "engines: proof, parity, latency with and without graphs, layers", 590, 8 << 30, 1 << 30, _tensorrt
+    ),
+    Stage("onnxruntime", "ONNX Runtime's CUDA provider", 300, 4 << 30, 4 << 20, _onnxruntime),
+    Stage("end-to-end", "mIoU and speed by the evaluation pipeline", 590, 4 << 30, 4 << 20, _end_to_end),
+    Stage("tests", "tests/gpu", 590, 4 << 30, 1 << 30, _tests),
+)
+"""In their order; a later one may use the engines of an earlier one."""
+
+
+def read_state(results: Path) -> dict[str, Any]:
+    """What came of each stage so far, by its name; empty before the first."""
+    path = results / STATE
+    if not path.is_file():
+        return {}
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged.\n  to do    remove it: all stages run again") from error
+    return dict(state)
+
+
+def run_stage(stage: Stage, site: Site) -> dict[str, Any]:
+    """Run the commands of `stage` under its time limit; what came of it, for the state."""
+    began, commands = time.monotonic(), []
+    environment = {**os.environ, "FFNET_GPU_FOLDER": str(site.folder)}
+    outcome = "done"
+    for command in stage.commands(site):
+        left = stage.limit - (time.monotonic() - began)
+        if left <= 0:
+            outcome = "out of time"
+            break
+        start = time.monotonic()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=left, env=environment)
+            code, told = done.returncode, done.stdout + done.stderr
+        except subprocess.TimeoutExpired as error:
+            code, told = None, "".join(_text(part) for part in (error.stdout, error.stderr))
+        except OSError as error:
+            code, told = None, str(error)
+        commands.append(
+            {"command": command, "exit": code, "seconds": round(time.monotonic() - start, 1), "output": told[-_TAIL:]}
+        )
+        if code != 0:
+            outcome = "failed" if code is not None or time.monotonic() - began < stage.limit else "out of time"
     return {
-        "kind": KIND,
-        "format": FORMAT,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "network": reference.network,
-        "gpu": asdict(device),
-        "versions": package_versions(),
-        "environment": environment(),
-        "reference": {name: reference.about[name] for name in ("engine", "mIoU", "data", "tools", "created")},
-        "engines": findings.entries,
-        "timing": findings.timing,
-        "failures": findings.failures,
+        "state": outcome,
+        "seconds": round(time.monotonic() - began, 1),
+        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commands": commands,
     }
 
 
-def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Findings) -> None:
-    """One graph: its engine, the proof of it, its comparison with PyTorch, and its stream of batches."""
-    engine_path = plan.engines / f"{graph.name.removesuffix('.onnx')}{plan.variant.suffix}"
-    entry: dict[str, Any] = {"graph": graph.name}
-    findings.entries.append(entry)
-    try:
-        with progress_bar(f"building {engine_path.name}") as progress:
-            options = BuildOptions(variant=plan.variant, device=plan.device)
-            made = build_engine(graph, engine_path, options, progress=progress, notes=report_note)
-        manifest = made.bundle.manifest
-        entry.update(engine=engine_path.name, precision=manifest["precision"]["precision"], build=manifest["build"])
-        entry.update(proof=manifest["proof"], bytes=manifest["bytes"], sha256=manifest["sha256"])
-        with TensorRTEngine(engine_path, TensorRTOptions(device=plan.device)) as engine:
-            result = verify_engine(engine, reference, Gate.of(made.bundle.record.precision))
-            entry["verification"] = result.to_dict()
-            entry["streams"] = _streams(engine, next(reference.cases()), plan)
-            entry["notes"] = list(engine.notes)
-        findings.failures += [f"{engine_path.name}: {failure}" for failure in result.failures]
-        findings.engines.append(engine_path)
-    except Exception as error:  # bindings raise nearly anything, and the other graphs are worth measuring all the same
-        findings.failures.append(f"{graph.name}: {_reason(error)}")
-        entry["error"] = str(error) if isinstance(error, FFNetDeployError) else _reason(error)
+def _text(part: str | bytes | None) -> str:
+    return part.decode(errors="replace") if isinstance(part, bytes) else part or ""
 
 
-def _streams(engine: TensorRTEngine, case: Case, plan: Plan) -> dict[str, Any]:
-    """Seconds for a number of batches, one after the other and as a stream, in turns."""
-    batch = network_input(case.images, engine.contract)
-    count, turns = plan.stream
-    times: dict[str, list[float]] = {"one by one": [], "stream": []}
-    for turn in range(turns + 1):
-        begin = time.perf_counter()
-        for _ in range(count):
-            engine.run(batch)
-        middle = time.perf_counter()
-        for _ in engine.run_stream(repeat(batch, count)):
-            pass
-        if turn:  # the first warms up
-            times["one by one"].append(middle - begin)
-            times["stream"].append(time.perf_counter() - middle)
-    return {"batches": count, "images per batch": len(batch), "size": list(case.images.shape[1:3]), "seconds": times}
+def run_plan(site: Site, chosen: Sequence[str] = (), again: bool = False) -> dict[str, Any]:
+    """Run the stages that are not done yet, in order; the state is written after each.
 
+    Args:
+        site: where.
+        chosen: names of the stages; none: all.
+        again: run them also where they are done.
 
-def _time(scope: TimingScope, reference: Reference, plan: Plan, findings: Findings) -> None:
-    """All candidates timed side by side: on the GPU alone, with layers, or with the copies."""
-    alone = scope is TimingScope.NETWORK
-    # calls in a row keep the GPU busy, so that the time between them is not Python's
-    queue = _QUEUE if alone else 1
-    method = TimingMethod(
-        scope, plan.warmup, seconds=plan.seconds, samples=plan.samples, rounds=plan.rounds, queue=queue
-    )
-    grid = Grid((plan.batch,) if plan.batch else ())
-    options = BenchOptions(grid, _picture(reference), method, profile=plan.profile and alone)
-    try:
-        with progress_bar(f"timing {reference.network}, {scope.sentence}") as progress:
-            candidates = [_or_missing(one) for one in _candidates(reference, findings.engines, plan)]
-            run = bench(candidates, options, progress=progress)
-    except Exception as error:  # what was built and compared so far must not be lost
-        findings.failures.append(f"timing, {scope.sentence}: {_reason(error)}")
-        findings.timing[scope.value] = {"error": findings.failures[-1]}
-        return
-    _print_times(run, scope)
-    findings.timing[scope.value] = run_to_dict(run)
+    Returns:
+        The state of all stages.
 
-
-def _reason(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0]
-    return text if isinstance(error, FFNetDeployError) else f"{type(error).__name__}: {text}"
-
-
-def _or_missing(candidate: Candidate) -> Candidate:
-    """`candidate`, which takes no part where it cannot be opened, whatever the reason."""
-
-    def opened(threads: int, streams: int) -> Engine:
-        try:
-            return candidate.open(threads, streams)
-        except Exception as error:  # bindings raise nearly anything; the others are timed all the same
-            raise NoDeviceError(_reason(error)) from error
-
-    return replace(candidate, open=opened)
-
-
-def _candidates(reference: Reference, engines: Sequence[Path], plan: Plan) -> list[Candidate]:
-    options = ArtifactOptions(runtimes=GPU_RUNTIMES, device=plan.device)
-    without_graph = ArtifactOptions(cuda_graph=False, device=plan.device)
-    plain = [
-        Candidate(f"{one.name}, no CUDA graph", one.open, one.artifact, one.precision, on_gpu=True)
-        for one in artifact_candidates(engines, without_graph)
-    ]
-    torch: list[Candidate] = []
-    if plan.checkpoint is not None:
-        source = TorchSource(reference.network, plan.checkpoint, f"cuda:{plan.device}")
-        torch = torch_candidates(source, FORMS)
-    ours = [*artifact_candidates(engines, options), *plain]
-    return distinct([*torch, *ours, *artifact_candidates(reference.graphs, options)])
-
-
-def _picture(reference: Reference) -> Picture:
-    """The first labelled image; where there is none, the first case's."""
-    files = image_files(reference.folder / DATA) if (reference.folder / DATA).is_dir() else []
-    images = [file for file in files if "annotations" not in file.parts and "gtFine" not in file.parts]
-    if images:
-        return Picture(read_whole(images[0], "image"), images[0].name)
-    import cv2
-
-    case = next(reference.cases())
-    return Picture(cv2.imencode(".png", case.images[0])[1].tobytes(), case.name)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _show(reference: Reference, findings: Findings) -> None:
-    table = Table("engine", "precision", "agreement %", "relative error", "mIoU (PyTorch)", title=reference.network)
-    for entry in findings.entries:
-        if "verification" not in entry:
-            table.add_row(entry["graph"], "-", "-", "-", entry["error"].splitlines()[0])
+    Raises:
+        OptionError: there is no such stage.
+    """
+    names = [stage.name for stage in STAGES]
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise OptionError(f"there is no stage {unknown[0]!r}; they are {', '.join(names)}")
+    make_folder(site.results)
+    make_folder(site.work)
+    state = read_state(site.results)
+    for stage in STAGES:
+        if chosen and stage.name not in chosen:
             continue
-        found = entry["verification"]
-        shown = "-" if found["miou"] is None else f"{found['miou'][1]:.2f} ({found['miou'][0]:.2f})"
-        agreement, relative = f"{found['agreement']:.3f}", f"{found['relative']:.1e}"
-        table.add_row(entry["engine"], entry["precision"], agreement, relative, shown)
-    console.print(table)
+        if not again and state.get(stage.name, {}).get("state") == "done":
+            console.print(f"{stage.name}: done before")
+            continue
+        console.print(f"{stage.name}: {stage.purpose} (at most {stage.limit} s, {stage.memory // MIB} MiB on the GPU)")
+        state[stage.name] = run_stage(stage, site)
+        write_json(site.results / STATE, state)
+        console.print(f"{stage.name}: {state[stage.name]['state']} in {state[stage.name]['seconds']} s")
+    return state
 
 
-def _print_times(run: BenchRun, scope: TimingScope) -> None:
-    table = Table("candidate", "median ms", "p95 ms", "samples", title=scope.sentence)
-    for row in run.measurements:
-        summary = row.device_summary or row.summary
-        if summary is None:
-            table.add_row(row.candidate, "-", "-", row.error or "")
-        else:
-            table.add_row(row.candidate, f"{summary.median:.3f}", f"{summary.p95:.3f}", str(summary.count))
-    console.print(table)
-    for one in run.missing:
-        report_note(f"{one.candidate}: {one.reason.splitlines()[0]}")
+def write_parts(folders: Sequence[Path], out: Path, size: int = 45) -> list[Path]:
+    """Pack `folders` into files of at most `size` MiB, with the list of them; the command line `parts`.
+
+    Returns:
+        The parts, and then the list with the SHA-256 of each.
+    """
+    if size < 1:
+        raise OptionError(f"a part has at least 1 MiB: got {size}")
+    make_folder(out)
+    packed = out / "all.tar"
+    with tarfile.open(packed, "w") as archive:
+        for folder in folders:
+            archive.add(folder, folder.name)
+    whole, parts = sha256(packed), []
+    with packed.open("rb") as file:
+        while content := file.read(size * MIB):
+            parts.append(out / f"part.{len(parts):03d}")
+            parts[-1].write_bytes(content)
+    packed.unlink()
+    listed = out / LIST
+    write_json(listed, {"sha256": whole, "parts": {part.name: sha256(part) for part in parts}})
+    return [*parts, listed]
 
 
-app = make_app(
-    "benchmarks/gpu.py", "Build, compare and time everything that FOLDER holds, on this machine's GPU.", "FOLDER"
-)
+def join_parts(parts: Path, out: Path) -> Path:
+    """Unpack what `write_parts` packed into `out`, after checking every byte.
+
+    Raises:
+        ArtifactError: a part is missing or has changed.
+    """
+    listed = json.loads((parts / LIST).read_text(encoding="utf-8"))
+    for name, expected in listed["parts"].items():
+        path = parts / Path(name).name
+        if not path.is_file() or sha256(path) != expected:
+            raise ArtifactError(f"{path} is missing or has changed.\n  to do    carry it again")
+    make_folder(out)
+    packed, digest = out / ".all.tar", hashlib.sha256()
+    with packed.open("wb") as file:
+        for name in listed["parts"]:
+            content = (parts / Path(name).name).read_bytes()
+            digest.update(content)
+            file.write(content)
+    if digest.hexdigest() != listed["sha256"]:
+        raise ArtifactError(f"the parts in {parts} do not make up what was packed.\n  to do    pack them again")
+    with tarfile.open(packed) as archive:
+        archive.extractall(out, filter="data")
+    packed.unlink()
+    return out
 
 
-@app.default
-def command(
-    folder: Annotated[Path, Parameter(help="Made by benchmarks/prepare_gpu.py.")],
+app = make_app("gpu", "Measure everything that needs a GPU, in stages.")
+
+
+@app.command
+def run(
+    folder: Path,
     /,
     *,
-    out: Annotated[Path, Parameter(help="Folder for the records.")] = Path("engines/records"),
-    engines: Annotated[Path, Parameter(help="Folder for the engines.")] = Path("engines"),
-    variant: Annotated[Variant, choice(Variant, ENGINE)] = Variant.TENSORRT,
-    device: Annotated[int, Parameter(help="Number of the GPU.")] = 0,
-    seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 3.0,
-    samples: Annotated[int, Parameter(help="And at least this often.")] = 100,
-    batch: Annotated[int, Parameter(help="Images per call; 0: what the graphs are made for.")] = 0,
-    profile: Annotated[bool, Parameter(negative="--no-profile", help="Time the layers too.")] = True,
-    checkpoint: Annotated[str | None, Parameter(help="Time PyTorch's forms too: file, 'published', ...")] = None,
+    results: Path = Path("results"),
+    work: Path = Path("work"),
+    tensorrt_python: Annotated[str, Parameter(help="Python that has TensorRT.")] = sys.executable,
+    stage: Annotated[list[str] | None, Parameter(help="Name of a stage; all by default.")] = None,
+    again: bool = False,
+    seconds: float = 3.0,
 ) -> None:
-    """Build, compare and time everything that FOLDER holds, on this machine's GPU."""
-    references = find_references(folder)
-    found = find_device(device)
-    plan = Plan(engines, out, variant, device, seconds, samples, batch=batch, profile=profile, checkpoint=checkpoint)
-    failures: list[str] = []
-    for reference in references:
-        path, failed = measure(reference, plan, found)
-        console.print(f"every sample is in {path}", soft_wrap=True)
-        failures += failed
-    if failures:
-        raise VerificationError("out of tolerance, or failed:\n  " + "\n  ".join(failures))
+    """Run the stages that are not done yet."""
+    site = Site(folder, results, work, sys.executable, tensorrt_python, seconds)
+    state = run_plan(site, stage or (), again)
+    broken = [name for name, one in state.items() if one["state"] != "done"]
+    if broken:
+        console.print(f"not done: {', '.join(broken)}; see {results / STATE}")
+
+
+@app.command
+def status(*, results: Path = Path("results")) -> None:
+    """Say what each stage needs and what came of it."""
+    state = read_state(results)
+    for stage in STAGES:
+        came = state.get(stage.name, {}).get("state", "not run")
+        console.print(
+            f"{stage.name:12} {came:12} at most {stage.limit} s, {stage.memory // MIB} MiB on the GPU, "
+            f"{stage.disk / MIB:.1f} MiB on disk: {stage.purpose}"
+        )
+
+
+@app.command
+def parts(folders: list[Path], /, *, out: Path = Path("parts"), size: int = 45) -> None:
+    """Pack folders (prepared networks, wheels, the checkout) for a machine that takes small files alone."""
+    for path in write_parts(folders, out, size):
+        console.print(f"{path}  {path.stat().st_size / MIB:.1f} MiB")
+
+
+@app.command
+def join(parts_folder: Path, out: Path, /) -> None:
+    """Unpack the parts on the other machine."""
+    console.print(f"unpacked into {join_parts(parts_folder, out)}")
 
 
 if __name__ == "__main__":
