@@ -33,6 +33,8 @@ class TritonOptions:
         kind: where they run.
         delay: longest time that a request waits for others to share its batch, microseconds.
         ensemble: for networks that take normalised images: add a model that takes bytes, and one for both in a row.
+        cuda_graph: for TensorRT engines: replay the kernels of a batch of typical size as one CUDA graph.
+        warmup: run a batch of typical size before the first request is answered.
     """
 
     name: str | None = None
@@ -40,6 +42,8 @@ class TritonOptions:
     kind: InstanceKind = InstanceKind.AUTO
     delay: int = 100
     ensemble: bool = False
+    cuda_graph: bool = True
+    warmup: bool = True
 
     def __post_init__(self) -> None:
         if self.instances < 1:
@@ -116,6 +120,7 @@ def network_config(
         f"output [ {tensors[1].text(batch > 0, labels=True)} ]",
         f"instance_group [ {{ count: {options.instances} kind: KIND_{options.kind.name} }} ]",
         *_batching(batch, contract.batch.opt, options),
+        *_typical_runs(backend, contract, tensors[0], batch > 0, options),
         f'parameters {{ key: "contract" value: {{ string_value: {quoted(contract.to_json())} }} }}',
     ]
     return "\n".join(lines) + "\n"
@@ -165,6 +170,26 @@ def _batching(batch: int, usual: int, options: TritonOptions) -> list[str]:
         return []
     preferred = f" preferred_batch_size: [ {usual} ]" if usual > 1 else ""
     return [f"dynamic_batching {{{preferred} max_queue_delay_microseconds: {options.delay} }}"]
+
+
+def _typical_runs(backend: str, contract: Contract, image: Tensor, batched: bool, options: TritonOptions) -> list[str]:
+    """The CUDA graph and the warm-up of the shape that the network is made for."""
+    usual = {name: dimension.opt for name, dimension in contract.input_ranges}
+    sizes = [size for name, size in usual.items() if name != "batch" or not batched]
+    count, lines = usual["batch"] if batched else 0, []
+    if backend == "tensorrt" and options.cuda_graph:
+        shape = " ".join(f"dim: {size}" for size in sizes)
+        spec = f"batch_size: {count} input {{ key: {quoted(image.name)} value: {{ {shape} }} }}"
+        lines.append(f"optimization {{ cuda {{ graphs: true graph_spec [ {{ {spec} }} ] }} }}")
+    if options.warmup:
+        kind = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}[image.dtype]
+        shape = ", ".join(map(str, sizes))
+        value = f"{{ data_type: {kind} dims: [ {shape} ] zero_data: true }}"
+        lines.append(
+            f'model_warmup [ {{ name: "typical" batch_size: {max(count, 1)} '
+            f"inputs {{ key: {quoted(image.name)} value: {value} }} }} ]"
+        )
+    return lines
 
 
 def _step(model: str, inputs: dict[str, str], outputs: dict[str, str]) -> str:

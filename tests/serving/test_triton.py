@@ -85,6 +85,15 @@ def test_an_engine_becomes_a_model(tmp_path: Path) -> None:
     assert (config.backend, config.max_batch_size, list(config.output[0].dims)) == ("tensorrt", 4, [11, -1, -1])
     assert (config.instance_group[0].count, config.instance_group[0].kind) == (2, 1)
     assert config.dynamic_batching.max_queue_delay_microseconds == 500
+    assert config.optimization.cuda.graphs
+    (spec,) = config.optimization.cuda.graph_spec
+    assert spec.batch_size == 2 and list(spec.input["image"].dim) == [3, 64, 96], "the shape that it is made for"
+    (warmup,) = config.model_warmup
+    assert warmup.batch_size == 2 and list(warmup.inputs["image"].dims) == [3, 64, 96]
+    assert warmup.inputs["image"].zero_data and warmup.inputs["image"].data_type == data_type("FP32")
+    plain = TritonOptions(name="plain", cuda_graph=False, warmup=False)
+    config = read(write_repository(engine, tmp_path / "models", plain).folder / "plain")
+    assert not config.HasField("optimization") and not config.model_warmup
 
 
 def test_a_fixed_batch_is_served_as_it_comes(tmp_path: Path) -> None:
@@ -92,6 +101,13 @@ def test_a_fixed_batch_is_served_as_it_comes(tmp_path: Path) -> None:
     config = read(write_repository(graph, tmp_path / "models").folder / "toy")
     assert config.max_batch_size == 0 and list(config.input[0].dims) == [1, 3, 64, 96]
     assert not config.HasField("dynamic_batching")
+    assert not config.HasField("optimization"), "CUDA graphs are TensorRT's"
+    assert config.model_warmup[0].batch_size == 1 and list(config.model_warmup[0].inputs["image"].dims) == [
+        1,
+        3,
+        64,
+        96,
+    ]
 
 
 def test_names_with_quotes_and_accents_survive(tmp_path: Path) -> None:
