@@ -231,7 +231,7 @@ def test_without_a_gpu_it_ends_in_one_line_and_needs_no_torch_nor_onnx_runtime(f
         cwd=REPOSITORY,
         env=environment,
     )
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.startswith("error: there is no CUDA device here")
 
 
