@@ -38,6 +38,7 @@ class Kind(Enum):
     ARTIFACT = "a graph or engine of ffnet-export"
     SCORES = "scores of ffnet-eval"
     BENCH = "a run of ffnet-bench"
+    EVALUATION_STATE = "the state of an evaluation"
     REPORT = "values of a report"
     PAGE = "a page of a report"
     MARKDOWN = "a report as Markdown"
@@ -194,6 +195,7 @@ _RECOGNISE: Mapping[Kind, Callable[[Path], bool]] = {
     Kind.ARTIFACT: _is_artifact,
     Kind.SCORES: _has_keys("images", "seconds", "notes", "dataset", "protocol"),
     Kind.BENCH: _is_kind("ffnet-bench"),
+    Kind.EVALUATION_STATE: lambda path: b'"kind": "ffnet-deploy evaluation state"' in _head(path).split(b"\n")[0],
     Kind.REPORT: _is_kind("ffnet-report"),
     Kind.PAGE: _says_so,
     Kind.MARKDOWN: lambda path: _says_so(path) or _says_so(path.with_suffix(".html")),

@@ -1,6 +1,7 @@
 """``ffnet-eval``: the scores of a network, or of what was exported from it, on labelled images."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -39,6 +40,7 @@ from ffnet_deploy.engines.backend import Backend, Provider, backend_of
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
+from ffnet_deploy.evaluation.parallel import World, evaluate_in_processes, evaluate_in_world
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
 from ffnet_deploy.report.builder import ReportBuilder
 from ffnet_deploy.report.data import DEFAULT_MAX_DROP
@@ -173,6 +175,11 @@ class ResultFlags:
     """JSON file of ffnet-bench whose times the report shows too."""
     pictures: Annotated[int, option(OUTPUT, "N")] = 12
     """Number of images in the report's gallery."""
+    resume: Annotated[Path | None, option(OUTPUT, "FILE")] = None
+    """Keep the score of each image in this file, and continue from it where an earlier run was interrupted."""
+    processes: Annotated[int, option(ENGINE, "N")] = 1
+    """Number of processes that share the images on this machine, for runtimes on the CPU. torchrun does the same for
+    GPUs."""
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
@@ -184,6 +191,14 @@ class ResultFlags:
             raise OptionError("--bench goes with --html: the report shows its times")
         if self.max_drop is not None and not self.against:
             raise OptionError("--max-drop compares with another artefact: add --against FILE")
+        check_at_most([self.processes], MAX_THREADS, "--processes")
+        if self.html is not None or self.against:
+            shared = "--processes" if self.processes > 1 else "torchrun" if World.of_environment().size > 1 else None
+            if shared or self.resume is not None:
+                raise OptionError(
+                    f"{shared or '--resume'} keeps scores and no predictions, which --html and --against compare.\n"
+                    "  to do    score each artefact by itself, or without it"
+                )
 
     def claim(self, outputs: Outputs, pictures: Path | None) -> None:
         """Check that all files may be written.
@@ -193,6 +208,7 @@ class ResultFlags:
             StorageError: a folder cannot be written.
         """
         outputs.claim(self.json, Kind.SCORES)
+        outputs.claim(self.resume, Kind.EVALUATION_STATE)
         claim_report(outputs, self.html, (self.json, self.bench))
         outputs.claim_folder(pictures)
 
@@ -215,7 +231,8 @@ def command(
 ) -> int:
     """Score a network, and others against it; write what was found, then print it."""
     data.allow_pixels()
-    source = network.source()
+    world = World.of_environment()
+    source = network.source() if world.size == 1 else own_device(network.source(), world)
     if data.data is None and data.images is None:
         raise OptionError("give either --data ROOT (labelled images) or --images DIR (to predict only)")
     protocol.augmentation()
@@ -230,7 +247,12 @@ def command(
             notes = take_its_sizes(engine, source, result.against)
             samples = chosen_samples(data, engine.contract, pictures)
             scoring = protocol.options(engine.contract.protocol, result.limit, pictures)
-            scored.append(score(comparison, engine, source, samples, scoring, notes))
+            scoring = replace(scoring, state=result.resume)
+            if world.size > 1 or result.processes > 1:
+                found = score_in_parts(engine, source, samples, scoring, result.processes, world)
+                scored += [] if found is None else [found]
+            else:
+                scored.append(score(comparison, engine, source, samples, scoring, notes))
         for path in result.against:
             other = beside(source, path)
             with other.open() as engine:
@@ -239,6 +261,8 @@ def command(
         if scored:
             with stopping.deferred():
                 write_scores(result.json, scored)
+    if not scored:  # another process of torchrun's tells what was found
+        return ExitCode.DONE
     page = write_page(result, comparison, run, source)
     show(scored, pictures)
     if page is not None:
@@ -292,6 +316,28 @@ def score(
         return Scored(found, about(engine, source))
     described = {**about(engine, source), "agreement": comparison.agreement}
     return Scored(found, described, comparison_line(comparison, found))
+
+
+def own_device(source: Source, world: World) -> Source:
+    """`source` on the GPU of this process of torchrun's, where it runs on GPUs and names none."""
+    on_gpus = source.device == "cuda" or (source.device is None and source.fitting_backend.runs_engines)
+    return replace(source, device=f"cuda:{world.local_rank}") if on_gpus else source
+
+
+def score_in_parts(
+    engine: Engine, source: Source, samples: Dataset, options: EvaluateOptions, processes: int, world: World
+) -> Scored | None:
+    """Score `samples` in the processes of torchrun, or in a pool; None in all of torchrun's but the first."""
+    with progress_bar() as progress:
+        if world.size > 1:
+            found = evaluate_in_world(engine, samples, options, world, progress)
+        else:
+            threads = source.threads or max((os.cpu_count() or 1) // processes, 1)
+            opening = replace(source, threads=threads).open
+            found = evaluate_in_processes(opening, samples, options, processes, engine.contract, progress)
+    if found is None:
+        return None
+    return Scored(replace(found, notes=(*engine.notes, *found.notes)), about(engine, source))
 
 
 def write_scores(path: Path | None, scored: Sequence[Scored]) -> None:
@@ -400,9 +446,9 @@ def check_drop(comparison: ReportBuilder, max_drop: float | None) -> None:
     Raises:
         VerificationError: the mIoU of one fell by more.
     """
-    first, *others = comparison.candidates
     if max_drop is None:
         return
+    first, *others = comparison.candidates
     fallen = [(one, drop) for one in others if (drop := miou_drop(first, one)) is not None and drop > max_drop]
     if fallen:
         lines = "".join(f"\n  found    {points(-drop)} points  {one.artifact}" for one, drop in fallen)

@@ -1,7 +1,7 @@
 """Scores of an engine on a data set."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffnet_deploy.artifacts import Kind, Outputs
-from ffnet_deploy.core.contract import TestProtocol
-from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.contract import Contract, TestProtocol
+from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.label_maps import LabelMap
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
+from ffnet_deploy.evaluation.image_scores import ImageScore, StateFile
 from ffnet_deploy.evaluation.overlays import write_overlay
 from ffnet_deploy.evaluation.pipeline import StageClock, predict_stream
 from ffnet_deploy.evaluation.protocol import Prediction, PredictOptions, check_protocol
@@ -35,12 +36,20 @@ class EvaluateOptions:
         predict: scales, mirroring and batch of windows.
         limit: images at most, the first by name; None for all.
         save_images: folder for one picture per image (`overlays.write_overlay`); None for none.
+        state: file that keeps the score of each image, and from which an interrupted run goes on; None for none.
+        part: (number, parts): score only every so many images, beginning with that number; see `merge`.
     """
 
     protocol: TestProtocol | None = None
     predict: PredictOptions = field(default_factory=PredictOptions)
     limit: int | None = None
     save_images: Path | None = None
+    state: Path | None = None
+    part: tuple[int, int] = (0, 1)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.part[0] < self.part[1]:
+            raise OptionError(f"part {self.part[0]} of {self.part[1]} does not exist")
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Evaluation:
         split: the part of the data set.
         skipped: images without labels that could not be read, each with the reason.
         clock: where the time went.
+        per_image: what is kept of each image, in the order of the data set.
     """
 
     scores: Scores | None
@@ -70,6 +80,7 @@ class Evaluation:
     split: str
     skipped: tuple[str, ...] = ()
     clock: StageClock = field(default_factory=StageClock)
+    per_image: tuple[ImageScore, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: `Scores.to_dict`, ``images``, ``seconds``, ``stages``, ``notes``, ``dataset``, ``protocol``."""
@@ -113,14 +124,20 @@ def evaluate(
     contract = engine.contract
     protocol = options.protocol or contract.protocol
     check_protocol(contract, protocol, options.predict)
-    samples = dataset.limited(options.limit).samples
+    samples = dataset.limited(options.limit).samples[options.part[0] :: options.part[1]]
+    labelled = any(sample.labels is not None for sample in dataset.samples)
+    state = (
+        None
+        if options.state is None
+        else StateFile(options.state, _key(engine, dataset, options), len(contract.classes))
+    )
     if options.save_images is not None:
         outputs = Outputs(*(path for sample in samples for path in (sample.image, sample.labels)))
         outputs.claim_folder(options.save_images)
         for sample in samples:
             outputs.claim(options.save_images / f"{sample.name}.png", Kind.PICTURE)
-    confusion = np.zeros((len(contract.classes),) * 2, np.int64)
-    notes: dict[str, None] = {}
+    done: dict[str, ImageScore] = {} if state is None else dict(state.done)
+    remaining = [sample for sample in samples if sample.name not in done]
     skipped: list[str] = []
     clock = StageClock()
 
@@ -128,38 +145,105 @@ def evaluate(
         return dataset.read(sample, len(contract.classes))
 
     def handle(sample: Sample, image: NDArray[np.uint8], labels: LabelMap | None, prediction: Prediction) -> None:
-        notes.update(dict.fromkeys(prediction.notes))
-        if labels is not None:
-            confusion[...] += confusion_matrix(prediction.labels, labels, len(contract.classes))
+        confusion = None if labels is None else confusion_matrix(prediction.labels, labels, len(contract.classes))
+        done[sample.name] = ImageScore.of(sample.name, confusion, prediction.notes)
         if options.save_images is not None:
             write_overlay(options.save_images / f"{sample.name}.png", image, prediction.labels, labels, contract)
         if watch is not None:
             watch(sample, image, prediction.labels, labels)
+        if state is not None:  # last: what is kept is wholly done
+            state.add(done[sample.name])
 
     # a score without one of its labelled images would be another score
-    alone = any(sample.labels is not None for sample in samples) or len(samples) == 1
-    skip = None if alone else lambda error: skipped.append(str(error).partition("\n")[0])
+    skip = None if labelled or len(samples) == 1 else lambda error: skipped.append(str(error).partition("\n")[0])
     begin = time.perf_counter()
     stream = predict_stream(
-        engine, samples, read, handle, protocol, options.predict, clock, skip, lambda sample: str(sample.image)
+        engine, remaining, read, handle, protocol, options.predict, clock, skip, lambda sample: str(sample.image)
     )
-    for done, _ in enumerate(stream, 1):
-        progress(f"scoring with {engine.name}", done + len(skipped), len(samples))
+    before = len(samples) - len(remaining)
+    try:
+        for finished, _ in enumerate(stream, 1):
+            progress(f"scoring with {engine.name}", before + finished + len(skipped), len(samples))
+    finally:
+        if state is not None:
+            state.close()
     if skipped and len(skipped) == len(samples):
         raise DataError(f"none of the {len(samples)} images can be read; the first:\n  {skipped[0]}")
-    labelled = any(sample.labels is not None for sample in samples)
-    return Evaluation(
-        scores=scores(confusion, contract.classes) if labelled else None,
-        images=len(samples) - len(skipped),
+    return _evaluation(
+        contract=contract,
+        labelled=labelled,
+        per_image=tuple(done[sample.name] for sample in samples if sample.name in done),
         seconds=time.perf_counter() - begin,
-        notes=tuple(notes),
         protocol=protocol,
         predict=options.predict,
         dataset=dataset.name,
         split=dataset.split,
         skipped=tuple(skipped),
         clock=clock,
+        partial=options.part[1] > 1,
     )
+
+
+def _evaluation(
+    contract: Contract, labelled: bool, per_image: tuple[ImageScore, ...], partial: bool, **how: Any
+) -> Evaluation:
+    """The evaluation that the scores of single images make; of one part of a data set it may have no labelled pixel."""
+    confusion = np.zeros((len(contract.classes),) * 2, np.int64)
+    for one in per_image:
+        confusion += one.confusion(len(contract.classes))
+    return Evaluation(
+        scores=scores(confusion, contract.classes) if labelled and not (partial and confusion.sum() == 0) else None,
+        images=len(per_image),
+        notes=tuple(dict.fromkeys(note for one in per_image for note in one.notes)),
+        per_image=per_image,
+        **how,
+    )
+
+
+def merge(parts: Sequence[Evaluation], contract: Contract) -> Evaluation:
+    """The evaluation of a data set of which each of `parts` has scored its own images (`EvaluateOptions.part`).
+
+    Confusion matrices are sums, so that the result is exactly that of one run.
+
+    Args:
+        parts: In the order of their numbers.
+        contract: Of the network.
+
+    Raises:
+        DataError: no pixel is labelled with a class.
+    """
+    first = parts[0]
+    longest = max(len(part.per_image) for part in parts)
+    in_order = [part.per_image[row] for row in range(longest) for part in parts if row < len(part.per_image)]
+    return _evaluation(
+        contract=contract,
+        labelled=any(one.cells for one in in_order) or any(part.scores is not None for part in parts),
+        per_image=tuple(in_order),
+        seconds=max(part.seconds for part in parts),
+        protocol=first.protocol,
+        predict=first.predict,
+        dataset=first.dataset,
+        split=first.split,
+        skipped=tuple(text for part in parts for text in part.skipped),
+        clock=StageClock(*(sum(vars(part.clock)[name] for part in parts) for name in vars(first.clock))),
+        partial=False,
+    )
+
+
+def _key(engine: Engine, dataset: Dataset, options: EvaluateOptions) -> dict[str, Any]:
+    """What an evaluation that goes on must have in common with its beginning."""
+    protocol = options.protocol or engine.contract.protocol
+    return {
+        "network": engine.contract.network,
+        "sources": dict(engine.contract.sources),
+        "engine": engine.name,
+        "output": engine.contract.output.value,
+        "dataset": [dataset.name, dataset.split, str(dataset.root)],
+        "protocol": asdict(protocol),
+        "ratios": list(options.predict.ratios),
+        "flip": options.predict.flip,
+        "part": list(options.part),
+    }
 
 
 def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> None:

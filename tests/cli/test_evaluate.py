@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import signal
@@ -242,3 +243,48 @@ def test_the_networks_own_windows_are_kept_unless_changed() -> None:
     assert chosen_protocol(own, None, (256, 256), None).stride == (171, 171)
     assert chosen_protocol(own, None, None, (100, 100)).stride == (100, 100)
     assert chosen_protocol(own, Mode.WHOLE, None, None).crop is None
+
+
+def test_processes_give_the_scores_of_one(artifact: Path, tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "data", 5)
+    command = [
+        sys.executable,
+        "-m",
+        "ffnet_deploy.cli.evaluate",
+        "--artifact",
+        artifact,
+        "--data",
+        data,
+        "--threads",
+        "1",
+    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    calls = {
+        "one.json": command,
+        "pool.json": [*command, "--processes", "2"],
+        "world.json": [*torchrun, *command],
+    }
+    if importlib.util.find_spec("torch") is None:
+        del calls["world.json"]
+    found = {}
+    for name, call in calls.items():
+        done = subprocess.run(
+            [*map(str, call), "--json", str(tmp_path / name)], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("mIoU") == 1, "one process alone tells the result"
+        found[name] = json.loads((tmp_path / name).read_text())
+    first = found["one.json"]
+    assert all((one["per_class"], one["images"]) == (first["per_class"], 5) for one in found.values())
+
+
+def test_resume_continues_and_goes_with_no_report(artifact: Path, tmp_path: Path) -> None:
+    data, state = write_pairs(tmp_path / "data", 4), tmp_path / "state.jsonl"
+    arguments = ("--artifact", artifact, "--data", data, "--resume", state)
+    assert run(*arguments, "--limit", "2").exit_code == 0
+    result = run(*arguments, "--json", tmp_path / "scores.json")
+    assert result.exit_code == 0, result.output
+    assert len(state.read_text().splitlines()) == 5
+    assert json.loads((tmp_path / "scores.json").read_text())["images"] == 4
+    refused = run(*arguments, "--html", tmp_path / "page.html")
+    assert refused.exit_code != 0 and "--resume keeps scores and no predictions" in refused.stderr

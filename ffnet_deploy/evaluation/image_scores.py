@@ -1,0 +1,122 @@
+"""What is kept of each scored image, so that runs can be interrupted, shared between processes, and summed exactly."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.core.decoding import converted, decode
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.files import storage_errors
+
+KIND = "ffnet-deploy evaluation state"
+FORMAT = 1
+_LINE = 16 << 20
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """The confusion matrix of one image, only its entries that are not 0.
+
+    Attributes:
+        image: Name of the image.
+        cells: Index of each entry, label * classes + prediction, rising.
+        counts: Pixels of each entry.
+        notes: How the evaluation of this image differed from the protocol.
+    """
+
+    image: str
+    cells: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, image: str, confusion: NDArray[np.int64] | None, notes: tuple[str, ...] = ()) -> "ImageScore":
+        """What is kept of `confusion`, int64 (classes, classes); of an image without labels, None."""
+        if confusion is None:
+            return cls(image, notes=notes)
+        flat = confusion.reshape(-1)
+        cells = np.flatnonzero(flat)
+        return cls(image, tuple(cells.tolist()), tuple(flat[cells].tolist()), notes)
+
+    def confusion(self, classes: int) -> NDArray[np.int64]:
+        """The confusion matrix, int64 (classes, classes)."""
+        flat = np.zeros(classes * classes, np.int64)
+        flat[list(self.cells)] = self.counts
+        return flat.reshape(classes, classes)
+
+
+class StateFile:
+    """A file that grows by one line for each scored image; what a killed run has left is taken up again.
+
+    The first line says what is scored; a last line that was not written to its end is dropped.
+
+    Args:
+        path: Of the file; it is made where there is none.
+        key: What is scored, and how: an earlier file must have the same.
+        classes: Number of classes.
+
+    Raises:
+        OptionError: the file is of another artefact, data set or protocol.
+        ArtifactError: it is damaged, or no such file.
+        StorageError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, key: Mapping[str, Any], classes: int) -> None:
+        self._path = path
+        header = {"kind": KIND, "format": FORMAT, "key": json.loads(json.dumps(key))}
+        self.done: dict[str, ImageScore] = {}
+        if path.is_file() and path.stat().st_size:
+            self._read(header, classes)
+        with storage_errors(path):
+            self._file = path.open("ab")
+            if not self.done and self._file.tell() == 0:
+                self._write(header)
+
+    def _read(self, header: dict[str, Any], classes: int) -> None:
+        content = self._path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        lines = whole.splitlines()
+        remedy = f"to do    remove {self._path} and score from the beginning, or name another file"
+        try:
+            found = decode(lines[0], dict[str, Any], _LINE) if lines else {}
+            if lines and (found.get("kind") != KIND or found.get("format") != FORMAT):
+                raise ArtifactError("it does not begin as one")
+            for line in lines[1:]:
+                one = converted(decode(line, dict[str, Any], _LINE), ImageScore)
+                if len(one.cells) != len(one.counts) or not all(0 <= cell < classes**2 for cell in one.cells):
+                    raise ArtifactError(f"its entry of {one.image} does not fit {classes} classes")
+                self.done[one.image] = one
+        except ArtifactError as error:
+            raise ArtifactError(f"{self._path} is no state of an evaluation: {error}.\n  {remedy}") from error
+        if lines and found["key"] != header["key"]:
+            differing = [name for name, value in header["key"].items() if found["key"].get(name) != value]
+            raise OptionError(
+                f"{self._path} is of another evaluation: {', '.join(differing) or 'its key'} differ.\n  {remedy}"
+            )
+        if len(whole) < len(content):
+            with storage_errors(self._path):
+                os.truncate(self._path, len(whole))
+
+    def add(self, score: ImageScore) -> None:
+        """Keep the score of one more image.
+
+        Raises:
+            StorageError: there is no room.
+        """
+        self.done[score.image] = score
+        with storage_errors(self._path):
+            self._write(vars(score))
+
+    def _write(self, document: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

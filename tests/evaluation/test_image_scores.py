@@ -1,0 +1,95 @@
+"""An evaluation can be interrupted and shared, and its sum is exactly that of one run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
+from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate, merge
+from ffnet_deploy.evaluation.image_scores import ImageScore, StateFile
+from ffnet_deploy.evaluation.parallel import part_of
+from ffnet_deploy.evaluation.protocol import PredictOptions
+from tests.toy import ToyEngine, contract, write_pairs
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return open_dataset(write_pairs(tmp_path / "data", 7), "camvid")
+
+
+class Interrupted(ToyEngine):
+    """An engine that is stopped at its fourth call, as by Ctrl-C."""
+
+    def run(self, batch: Any) -> Any:
+        if len(self.shapes) == 3:
+            raise KeyboardInterrupt
+        return super().run(batch)
+
+
+def test_a_confusion_matrix_survives() -> None:
+    confusion = np.random.default_rng(0).poisson(0.2, (11, 11)).astype(np.int64)
+    kept = ImageScore.of("one", confusion)
+    assert np.array_equal(kept.confusion(11), confusion) and len(kept.cells) == np.count_nonzero(confusion)
+    assert not ImageScore.of("one", None).confusion(11).any()
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_same_result(dataset: Dataset, tmp_path: Path) -> None:
+    expected = evaluate(ToyEngine(contract()), dataset)
+    options = EvaluateOptions(state=tmp_path / "state.jsonl", predict=PredictOptions(batch=1))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Interrupted(contract()), dataset, options)
+    kept = len((tmp_path / "state.jsonl").read_text().splitlines()) - 1
+    assert 0 < kept < 7
+    engine = ToyEngine(contract())
+    found = evaluate(engine, dataset, options)
+    assert len(engine.shapes) == 7 - kept
+    assert found.scores == expected.scores and found.per_image == expected.per_image
+
+
+def test_a_line_cut_short_by_a_kill_is_scored_again(dataset: Dataset, tmp_path: Path) -> None:
+    state = tmp_path / "state.jsonl"
+    expected = evaluate(ToyEngine(contract()), dataset, EvaluateOptions(state=state))
+    state.write_bytes(state.read_bytes()[:-20])
+    engine = ToyEngine(contract())
+    found = evaluate(engine, dataset, EvaluateOptions(state=state))
+    assert len(engine.shapes) == 1 and found.scores == expected.scores
+
+
+def test_the_state_of_another_evaluation_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    state = tmp_path / "state.jsonl"
+    evaluate(ToyEngine(contract()), dataset, EvaluateOptions(state=state))
+    before = state.read_bytes()
+    with pytest.raises(OptionError, match="network differ"):
+        evaluate(ToyEngine(contract(network="other")), dataset, EvaluateOptions(state=state))
+    assert state.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\n",
+        b"[]\n",
+        b'{"kind": "something else"}\n',
+        b'{"kind": "ffnet-deploy evaluation state", "format": 1}\n{"image": "a", "cells": [200], "counts": [1]}\n',
+        b'{"kind": "ffnet-deploy evaluation state", "format": 1}\n{"image": 3}\n',
+    ],
+)
+def test_what_is_no_state_is_one_error(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(content)
+    with pytest.raises(ArtifactError, match="to do"):
+        StateFile(tmp_path / "state", {}, 11)
+    assert (tmp_path / "state").read_bytes() == content
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7, 9])
+def test_parts_sum_to_the_whole(dataset: Dataset, parts: int) -> None:
+    expected = evaluate(ToyEngine(contract()), dataset)
+    found = merge(
+        [evaluate(ToyEngine(contract()), dataset, part_of(EvaluateOptions(), part, parts)) for part in range(parts)],
+        contract(),
+    )
+    assert found.scores == expected.scores and found.per_image == expected.per_image
+    assert (found.images, found.notes) == (expected.images, expected.notes)
