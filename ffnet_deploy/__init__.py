@@ -6,13 +6,37 @@ from typing import TYPE_CHECKING, Any
 from ffnet_deploy.core.version import __version__
 
 if TYPE_CHECKING:
+    from ffnet_deploy.benchmark.bench import bench
+    from ffnet_deploy.evaluation.evaluate import evaluate
+    from ffnet_deploy.evaluation.protocol import predict
+    from ffnet_deploy.export.engine import build_engine
+    from ffnet_deploy.export.onnx import export_onnx
+    from ffnet_deploy.export.reduce import reduce_precision
     from ffnet_deploy.export.reparameterize import reparameterize
-    from ffnet_deploy.segmentor.load import load_segmentor
+    from ffnet_deploy.segmentor.load import load_segmentor, open_segmentor
 
-__all__ = ["__version__", "load_segmentor", "reparameterize"]
+__all__ = [
+    "__version__",
+    "bench",
+    "build_engine",
+    "evaluate",
+    "export_onnx",
+    "load_segmentor",
+    "open_segmentor",
+    "predict",
+    "reduce_precision",
+    "reparameterize",
+]
 
 _HOME = {
+    "bench": "ffnet_deploy.benchmark.bench",
+    "build_engine": "ffnet_deploy.export.engine",
+    "evaluate": "ffnet_deploy.evaluation.evaluate",
+    "export_onnx": "ffnet_deploy.export.onnx",
     "load_segmentor": "ffnet_deploy.segmentor.load",
+    "open_segmentor": "ffnet_deploy.segmentor.load",
+    "predict": "ffnet_deploy.evaluation.protocol",
+    "reduce_precision": "ffnet_deploy.export.reduce",
     "reparameterize": "ffnet_deploy.export.reparameterize",
 }
 """Module of each public function: imported when the function is asked for, since some of them need PyTorch."""

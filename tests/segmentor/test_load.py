@@ -31,10 +31,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_package_offers_its_two_calls() -> None:
+def test_the_package_offers_its_calls() -> None:
     from ffnet_deploy.export.reparameterize import reparameterize
 
     assert ffnet_deploy.load_segmentor is load_segmentor and ffnet_deploy.reparameterize is reparameterize
+    assert all(callable(getattr(ffnet_deploy, name)) for name in ffnet_deploy.__all__ if name != "__version__")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ffnet_deploy.nothing
 
