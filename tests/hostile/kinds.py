@@ -111,17 +111,6 @@ def ranges(folder: Path) -> Seeded:
     return Seeded(path, lambda: str(read_calibration(path, key)))
 
 
-def search_state(folder: Path) -> Seeded:
-    from ffnet_deploy.calib.search import Sensitivity, _State
-
-    path = folder / "state.json"
-    state = _State(path, "0" * 64)
-    state.rows, state.reference = [Sensitivity("a", ("a.conv",), 50.0, 20.0, 1.0, 0.1)], 80.0
-    state.scores = {"": 79.5, "a": 80.0}
-    state.save()
-    return Seeded(path, lambda: vars(_State.opened(path, "0" * 64)))
-
-
 def bench_record(folder: Path) -> Seeded:
     from ffnet_deploy.benchmark.files import read_run, write_run
     from tests.benchmark.runs import make_run
@@ -236,7 +225,6 @@ KINDS: dict[str, Callable[[Path], Seeded]] = {
         contract_text,
         precision_record,
         ranges,
-        search_state,
         bench_record,
         checkpoint,
         hostile_checkpoint,
