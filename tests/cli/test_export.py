@@ -61,6 +61,20 @@ def test_export_then_evaluate_gives_the_same_miou_as_pytorch(
     assert abs(scores[0] - scores[1]) < 0.01, scores
 
 
+def test_rewrites_are_named_with_their_proof(files: tuple[Path, Path], tmp_path: Path) -> None:
+    config, checkpoint = files
+    arguments = ("--config", config, "--checkpoint", checkpoint, "--shape", "64x96", "--output", "labels")
+    result = run(*arguments, "--rewrite", "squeeze-first,matrix-resize,phase-labels", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "rewrites: squeeze-first, matrix-resize, phase-labels (asked for)" in flat(result.output)
+    first, second, labels = read_manifest(tmp_path / "tiny_seg.onnx")["rewrites"]
+    assert (first["name"], first["places"]) == ("squeeze-first", ["decode_head.squeeze.0"])
+    assert first["macs_after"] < first["macs_before"]
+    assert second["macs_before"] == first["macs_after"]
+    assert max(first["float64_error"], second["float64_error"]) < 1e-12
+    assert labels["float64_error"] == 0
+
+
 def test_fp16_graph_comes_with_its_grounds_and_scores(files: tuple[Path, Path], scenes: Path, tmp_path: Path) -> None:
     config, checkpoint = files
     arguments = ("--config", config, "--checkpoint", checkpoint, "--shape", "64x96", "--data", scenes)
@@ -117,6 +131,7 @@ def test_console_script_writes_a_graph(files: tuple[Path, Path], tmp_path: Path)
             ("--config", "{tiny}", "--int8", "--calib-images", "a", "--search-budget", "1"),
             "--search-budget goes with --mixed",
         ),
+        (("--config", "{tiny}", "--rewrite", "fewer"), "--rewrite takes auto, none, or of squeeze-first"),
         (("--config", "{tiny}", "--fp16", "--keep", "a"), "--keep goes with --int8"),
         (("--config", "{tiny}", "--fp16", "--int8-base", "fp32"), "--int8-base goes with --int8"),
     ],

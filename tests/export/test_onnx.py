@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 
+from ffnet_deploy.benchmark.profiling import block_of
 from ffnet_deploy.core.contract import METADATA_KEY, Contract, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
@@ -119,6 +120,14 @@ def test_matrices_can_be_told_by_name(graph_of: GraphOf) -> None:
     products = [node for node in graph.node if node.op_type == "MatMul" and "upsampler" in node.name]
     assert len(products) == 2 * (4 + 3 + 3), "pyramid, top-down path, fusion"
     assert all(any(name.endswith(".resize_matrix") for name in node.input) for node in products)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_profilers_know_what_enlarges(name: str, graph_of: GraphOf) -> None:
+    graph = graph_of(name, replace(STATIC, rewrites=REWRITES)).graph
+    head = [node.name for node in graph.node if "decode_head" in node.name]
+    assert {block_of(one) for one in head if "upsampler" in one} == {"upsample"}
+    assert all(block_of(one) in ("head", "upsample", "head token mixer", "head channel mixer") for one in head)
 
 
 @pytest.mark.parametrize("form", LABEL_FORMS)
@@ -248,9 +257,12 @@ def dims(value: onnx.ValueInfoProto) -> list[object]:
     return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
+@pytest.mark.parametrize("rewrites", [(), REWRITES])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_opset_17_holds_only_what_tensorrt_8_5_parses(name: str, graph_of: GraphOf) -> None:
-    graph = graph_of(name, replace(DYNAMIC, opset=17))
+def test_opset_17_holds_only_what_tensorrt_8_5_parses(
+    name: str, rewrites: tuple[Rewrite, ...], graph_of: GraphOf
+) -> None:
+    graph = graph_of(name, replace(DYNAMIC, opset=17, rewrites=rewrites))
     kinds = {node.op_type for node in graph.graph.node}
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 17)]
     assert not kinds & {"Gelu", "LayerNormalization", "BatchNormalization", "GroupNormalization", "Identity"}
