@@ -131,7 +131,7 @@ def _end_to_end(site: Site) -> list[list[str]]:
             commands.append(
                 [
                     *(site.tensorrt, "-m", "ffnet_deploy.cli.evaluate", "--artifact", str(engine)),
-                    *("--data", str(reference.folder / DATA), "--bench"),
+                    *("--data", str(reference.folder / DATA)),
                     *("--json", str(site.results / f"evaluate.{graph.name.removesuffix('.onnx')}.json")),
                 ]
             )
@@ -249,7 +249,7 @@ def write_parts(folders: Sequence[Path], out: Path, size: int = 45) -> list[Path
     with tarfile.open(packed, "w") as archive:
         for folder in folders:
             archive.add(folder, folder.name)
-    whole, parts = sha256(packed), []
+    whole, parts = sha256(packed), list[Path]()
     with packed.open("rb") as file:
         while content := file.read(size * MIB):
             parts.append(out / f"part.{len(parts):03d}")
