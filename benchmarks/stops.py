@@ -169,6 +169,8 @@ def main() -> None:
     parser.add_argument("--jobs", help="names, separated by commas; by default all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started this in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = [
         job for job in jobs(options.work, options.data) if not options.jobs or job.name in options.jobs.split(",")
     ]

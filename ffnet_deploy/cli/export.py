@@ -58,6 +58,7 @@ from ffnet_deploy.evaluation.verify import (
     Verification,
     VerifyOptions,
     images_of,
+    numerical_tolerance,
     packaged_images,
     usual_tolerance,
 )
@@ -552,6 +553,7 @@ def open_start(
     form = None if graph.onnx is not None else graph.options(settings, backend)
     images = verification.options(data, settings.dataset, settings.labels.classes)
     segmentor = open_for_export(settings, graph.checkpoint, graph.refresh)
+    images = replace(images, labels=segmentor.checkpoint is not None)
     return Start(graph.onnx or target.graph_path(settings.name), form, segmentor, images)
 
 
@@ -708,7 +710,10 @@ def finish(
         if graph.onnx is not None and graph.batch is not None:
             options = replace(options, batch=parse_batch(graph.batch, dynamic=False))
         _, record = read_description(path)
-        gate = usual_tolerance(record.precision, verification.min_agreement, verification.max_drop, verification.tier)
+        gate = numerical_tolerance(record.precision)
+        if start.images.labels:
+            limits = (verification.min_agreement, verification.max_drop, verification.tier)
+            gate = usual_tolerance(record.precision, *limits)
         command = shlex.join(["ffnet-export", *sys.argv[1:]])
         check = EngineVerification(replace(start.images, tolerance=gate), start.reference, command)
         comparable = start.segmentor is not None or find_spec("onnxruntime") is not None

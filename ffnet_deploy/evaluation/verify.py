@@ -56,6 +56,16 @@ class Tolerance:
         return self.miou if self.tier is None else reference * (1 - self.tier / 100)
 
 
+_ALL_POINTS = 100.0
+_NUMERICAL = {Precision.FP32: 1e-2, Precision.FP16: 0.05, Precision.BF16: 0.3}
+"""Largest relative error of an output value where no labels are judged; 1 for FP8 and INT8."""
+
+
+def numerical_tolerance(precision: Precision) -> Tolerance:
+    """The gate of a network with random weights, whose labels are chance: numerical error alone."""
+    return Tolerance(relative=_NUMERICAL.get(precision, 1.0), agreement=0.0, miou=_ALL_POINTS, pooled=True)
+
+
 def usual_tolerance(
     precision: Precision, agreement: float | None, miou: float | None, tier: float | None = None
 ) -> Tolerance:
@@ -110,6 +120,7 @@ class VerifyOptions:
         labelled: data whose mIoU is compared too; None: no comparison of mIoU.
         tolerance: the gate of an FP32 graph; others have that of their precision (`usual_tolerance`).
         reference_miou: mIoU of the reference on `labelled`, percent, where it was scored before.
+        labels: whether labels are judged; off for random weights, see `numerical_tolerance`.
     """
 
     images: Sequence[NamedImage]
@@ -117,6 +128,12 @@ class VerifyOptions:
     labelled: Dataset | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
     reference_miou: float | None = None
+    labels: bool = True
+
+    @property
+    def gate(self) -> Tolerance:
+        """The tolerance, with agreement and mIoU left out where no labels are judged."""
+        return self.tolerance if self.labels else replace(self.tolerance, agreement=0.0, miou=_ALL_POINTS)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,14 @@ from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.engines.openvino import OpenVinoEngine, OpenVinoOptions
-from ffnet_deploy.evaluation.verify import Tolerance, Verification, VerifyOptions, input_batch, usual_tolerance, verify
+from ffnet_deploy.evaluation.verify import (
+    Tolerance,
+    Verification,
+    VerifyOptions,
+    input_batch,
+    usual_tolerance,
+    verify,
+)
 from ffnet_deploy.export.onnx_file import contract_in, write_graph
 from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
 from ffnet_deploy.precision import TypingOptions, TypingReport, assign_types, simulated
@@ -137,6 +144,7 @@ def reduce_precision(
         StorageError: there is no room, or the folder cannot be written.
     """
     target = options.target
+    tolerance = options.tolerance if verification.labels else numerical_tolerance(target.precision)
     if options.tier is not None and verification.labelled is None:
         raise OptionError("--tier is a share of mIoU, and there are no labels to score: give --data DIR")
     source = {"file": fp32.name, "sha256": read_manifest(fp32)["sha256"]}
@@ -175,11 +183,11 @@ def reduce_precision(
         write_graph(simulated(model), simulation)
         settings = OnnxRuntimeOptions(check_manifest=False, optimize=not record.precision.is_quantized)
         with OnnxRuntimeEngine(simulation, settings) as candidate:
-            result = verify(reference, candidate, replace(verification, tolerance=options.tolerance), progress)
+            result = verify(reference, candidate, replace(verification, tolerance=tolerance), progress)
         result = replace(result, candidate=f"{target.value} simulated in {result.candidate}")
         failures, runtimes = list(result.failures), list[Verification]()
         if options.hardware is Hardware.CPU:  # scored by the very runtimes too
-            known = replace(verification, tolerance=options.tolerance)
+            known = replace(verification, tolerance=tolerance)
             if result.miou is not None:
                 known = replace(known, reference_miou=result.miou[0])
             for engine in cpu_engines(draft.path):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.segmentor.checkpoint import Checkpoint, read_checkpoint
@@ -13,6 +15,9 @@ from ffnet_deploy.segmentor.zoo import resolve_checkpoint
 
 if TYPE_CHECKING:
     from mmseg.models import EncoderDecoder
+
+RANDOM_WEIGHTS = "the weights are random: predictions mean nothing, and numerical error is judged in place of labels"
+"""What is said of a segmentor without a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Segmentor:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed of the config and left out of the checkpoint, in words."""
-        weights = self.report.notes() if self.report else ["the weights are random: predictions mean nothing"]
+        weights = self.report.notes() if self.report else [RANDOM_WEIGHTS]
         read = self.checkpoint.notes if self.checkpoint else ()
         return (*self.config.assumptions, *read, *weights)
 
@@ -77,7 +82,9 @@ def open_segmentor(
         CheckpointError: the checkpoint cannot be found, read or fitted.
     """
     settings = config if isinstance(config, SegmentorConfig) else load_config(config)
-    model = build_segmentor(settings).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # random weights are the same each time
+        model = build_segmentor(settings).eval()
     if checkpoint is None:
         return Segmentor(settings, model)
     weights = read_checkpoint(resolve_checkpoint(checkpoint, settings.name, progress, refresh))

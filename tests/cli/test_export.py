@@ -222,9 +222,18 @@ def test_default_shape_is_what_the_protocol_shows_the_network(config: str, shape
 
 def test_random_weights_are_announced(tmp_path: Path) -> None:
     config = write_config(tmp_path, "tiny_seg")
-    result = run("--config", config, "--checkpoint", "random", "--shape", "64", "--out", tmp_path / "out")
-    assert result.exit_code == 0, result.output
-    assert "the weights are random" in flat(result.output)
+    written = []
+    for name in ("a", "b"):
+        random = ("--config", config, "--checkpoint", "random", "--shape", "64", "--out", tmp_path / name)
+        result = run(*random, "--fp16", "--bf16")
+        assert result.exit_code == 0, result.output
+        assert "the weights are random" in flat(result.output)
+        assert "numerical error is judged in place of labels" in flat(result.output)
+        written.append([(tmp_path / name / f"tiny_seg{part}.onnx").read_bytes() for part in ("", ".fp16", ".bf16")])
+    assert written[0] == written[1], "the same weights each time"
+    gates = [read_manifest(tmp_path / "a" / f"tiny_seg{part}.onnx") for part in ("", ".fp16")]
+    assert [one["verification"]["tolerance"]["agreement"] for one in gates] == [0, 0]
+    assert [one["verification"]["tolerance"]["relative"] for one in gates] == [1e-4, 0.05]
 
 
 def test_sigterm_leaves_nothing_half_written(files: tuple[Path, Path], tmp_path: Path) -> None:
