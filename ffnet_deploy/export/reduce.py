@@ -25,6 +25,7 @@ from ffnet_deploy.evaluation.verify import (
     Verification,
     VerifyOptions,
     input_batch,
+    numerical_tolerance,
     usual_tolerance,
     verify,
 )
