@@ -27,7 +27,6 @@ from ffnet_deploy.benchmark.bench import BenchOptions, bench
 from ffnet_deploy.benchmark.candidates import (
     ArtifactOptions,
     Candidate,
-    Runtime,
     TorchSource,
     artifact_candidates,
     distinct,
@@ -42,6 +41,7 @@ from ffnet_deploy.cli.console import console, make_app, progress_bar, report_not
 from ffnet_deploy.cli.options import ENGINE, choice
 from ffnet_deploy.core.errors import FFNetDeployError, OptionError, VerificationError
 from ffnet_deploy.core.files import make_folder, write_json
+from ffnet_deploy.engines.backend import Provider
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError, find_device
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
@@ -56,7 +56,7 @@ KIND, FORMAT = "ffnet-gpu", 1
 _QUEUE = 20
 """Calls that the GPU is given in a row when it is timed alone."""
 FORMS = (TorchForm.PUBLISHED, TorchForm.CHANNELS_LAST, TorchForm.FP16, TorchForm.COMPILED)
-GPU_RUNTIMES = (Runtime.ONNXRUNTIME_CUDA, Runtime.ONNXRUNTIME_TENSORRT)
+GPU_PROVIDERS = (Provider.CUDA, Provider.TENSORRT)
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _or_missing(candidate: Candidate) -> Candidate:
 
 
 def _candidates(reference: Reference, engines: Sequence[Path], plan: Plan) -> list[Candidate]:
-    options = ArtifactOptions(runtimes=GPU_RUNTIMES, device=plan.device)
+    options = ArtifactOptions(providers=GPU_PROVIDERS, device=plan.device)
     without_graph = ArtifactOptions(cuda_graph=False, device=plan.device)
     plain = [
         Candidate(f"{one.name}, no CUDA graph", one.open, one.artifact, one.precision, on_gpu=True)

@@ -22,7 +22,6 @@ from ffnet_deploy.benchmark.bench import BenchOptions, bench
 from ffnet_deploy.benchmark.candidates import (
     ArtifactOptions,
     Candidate,
-    Runtime,
     TorchSource,
     artifact_candidates,
     torch_candidates,
@@ -35,6 +34,7 @@ from ffnet_deploy.cli.console import console, make_app, progress_bar, run_comman
 from ffnet_deploy.core.contract import DimensionRange, OutputKind
 from ffnet_deploy.core.errors import CheckpointError, OptionError
 from ffnet_deploy.core.files import write_json
+from ffnet_deploy.engines.backend import Backend
 from ffnet_deploy.engines.torch import TorchForm
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
 from ffnet_deploy.export.onnx_file import write_graph
@@ -113,7 +113,7 @@ def multiply_adds(graph: onnx.ModelProto) -> int:
     return total
 
 
-def measure(case: Case, runtimes: Sequence[Runtime], method: TimingMethod, threads: int) -> dict[str, Any]:
+def measure(case: Case, runtimes: Sequence[Backend], method: TimingMethod, threads: int) -> dict[str, Any]:
     """All forms of one network on all runtimes, in turns; the record of it, for the JSON file."""
     began = time.perf_counter()
     settings = load_config(case.config)
@@ -175,7 +175,7 @@ def written(segmentor: Segmentor, case: Case, forms: Sequence[Form], folder: Pat
         yield path, form, multiply_adds(graph)
 
 
-def result(run: BenchRun, form: Form, runtime: Runtime) -> dict[str, Any]:
+def result(run: BenchRun, form: Form, runtime: Backend) -> dict[str, Any]:
     """Median in milliseconds, ratio to the first candidate with its interval, and agreement with its labels."""
     name = f"{form_name(form)}, {runtime.label}"
     row = next((one for one in run.measurements if one.candidate == name), None)
@@ -265,7 +265,7 @@ def main(
     method = TimingMethod(warmup_runs=2, seconds=seconds, samples=rounds, rounds=rounds)
     cases = []
     for case in chosen:
-        cases.append(measure(case, [Runtime(name) for name in runtime], method, threads))
+        cases.append(measure(case, [Backend(name) for name in runtime], method, threads))
         console.print(shown(cases[-1]))
         baseline = cases[-1]["run"]["candidates"][0]["name"]
         console.print(

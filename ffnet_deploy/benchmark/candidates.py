@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from ffnet_deploy.benchmark.steps import TensorRTOnDevice
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.progress import Progress, no_progress
+from ffnet_deploy.engines.backend import Backend, Provider
 from ffnet_deploy.engines.cuda import find_device
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
@@ -59,53 +59,36 @@ class Candidate:
     on_gpu: bool = False
 
 
-class Runtime(str, Enum):
-    """What runs an ONNX file."""
-
-    ONNXRUNTIME = "onnxruntime"
-    ONNXRUNTIME_CUDA = "onnxruntime-cuda"
-    ONNXRUNTIME_TENSORRT = "onnxruntime-tensorrt"
-    OPENVINO = "openvino"
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether it computes on a GPU."""
-        return self in (Runtime.ONNXRUNTIME_CUDA, Runtime.ONNXRUNTIME_TENSORRT)
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        return {
-            Runtime.ONNXRUNTIME: "ONNX Runtime",
-            Runtime.ONNXRUNTIME_CUDA: "ONNX Runtime CUDA",
-            Runtime.ONNXRUNTIME_TENSORRT: "ONNX Runtime TensorRT",
-            Runtime.OPENVINO: "OpenVINO",
-        }[self]
-
-
 @dataclass(frozen=True)
 class ArtifactOptions:
     """How artefacts are opened.
 
     Attributes:
-        runtimes: for ONNX files, one candidate each.
-        trust_engine: run TensorRT engines that no manifest vouches for.
-        cuda_graph: let TensorRT engines launch a captured CUDA graph.
-        device: number of the GPU.
+        backends: Backends of ONNX files, a candidate each.
+        providers: Execution providers of ONNX Runtime, a candidate each.
+        trust_engine: Run TensorRT engines that have no manifest.
+        cuda_graph: Let TensorRT engines launch a captured CUDA graph.
+        device: Number of the GPU.
     """
 
-    runtimes: Sequence[Runtime] = (Runtime.ONNXRUNTIME,)
+    backends: Sequence[Backend] = (Backend.ONNXRUNTIME,)
+    providers: Sequence[Provider] = (Provider.CPU,)
     trust_engine: bool = False
     cuda_graph: bool = True
     device: int = 0
 
     def __post_init__(self) -> None:
-        if not self.runtimes:
-            raise OptionError(f"name at least one runtime: {', '.join(runtime.value for runtime in Runtime)}")
+        graphs = [backend for backend in Backend if backend.runs_graphs]
+        if not self.backends or not set(self.backends) <= set(graphs):
+            names = " or ".join(backend.value for backend in graphs)
+            found = ", ".join(backend.value for backend in self.backends) or "none"
+            raise OptionError(f"ONNX files are run by {names}: got {found}")
+        if Backend.ONNXRUNTIME in self.backends and not self.providers:
+            raise OptionError(f"name at least one provider: {', '.join(provider.value for provider in Provider)}")
 
 
 def artifact_candidates(paths: Sequence[Path], options: ArtifactOptions) -> list[Candidate]:
-    """The candidates of artefacts: an ONNX file once for each runtime, an engine once.
+    """The candidates of artefacts: an ONNX file once for each backend and provider, an engine once.
 
     Raises:
         OptionError: an artefact is of an unknown kind.
@@ -127,16 +110,14 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def _candidates(path: Path, name: str, options: ArtifactOptions) -> list[Candidate]:
     if path.suffix == ".onnx":
-        return [
-            Candidate(
-                name=f"{name.removesuffix('.onnx')}, {runtime.label}",
-                open=_opener(path, runtime, options),
-                artifact=path,
-                profile=_profiler(path, runtime),
-                on_gpu=runtime.on_gpu,
-            )
-            for runtime in options.runtimes
-        ]
+        stem = name.removesuffix(".onnx")
+        out = []
+        for backend in options.backends:
+            if backend is Backend.OPENVINO:
+                out.append(_openvino_candidate(path, f"{stem}, {backend.label}"))
+            else:
+                out += [_onnxruntime_candidate(path, stem, provider, options.device) for provider in options.providers]
+        return out
     if path.suffix == ".engine":
         return [_engine_candidate(path, name, options)]
     raise OptionError(
@@ -217,20 +198,18 @@ def baseline_first(candidates: Sequence[Candidate], wanted: str | None) -> list[
     return [fitting[0], *(one for one in candidates if one is not fitting[0])]
 
 
-def _providers(runtime: Runtime) -> tuple[str, ...]:
-    return DEVICES[runtime.value.partition("-")[2] or "cpu"]
+def _openvino_candidate(path: Path, name: str) -> Candidate:
+    def open_model(threads: int, streams: int) -> Engine:
+        return OpenVinoEngine(path, OpenVinoOptions(threads=threads, streams=streams))
+
+    def layers(batch: NDArray[np.generic], threads: int) -> TimedLayers:
+        return profile_openvino(path, batch, threads)
+
+    return Candidate(name, open_model, path, profile=layers)
 
 
-def _profiler(path: Path, runtime: Runtime) -> ProfileLayers:
-    if runtime is Runtime.OPENVINO:
-        return lambda batch, threads: profile_openvino(path, batch, threads)
-    return lambda batch, threads: profile_onnxruntime(path, batch, threads, _providers(runtime))
-
-
-def _opener(path: Path, runtime: Runtime, options: ArtifactOptions) -> Open:
-    if runtime is Runtime.OPENVINO:
-        return lambda threads, streams: OpenVinoEngine(path, OpenVinoOptions(threads=threads, streams=streams))
-    providers = _providers(runtime)
+def _onnxruntime_candidate(path: Path, stem: str, provider: Provider, device: int) -> Candidate:
+    providers, on_gpu = DEVICES[provider.value], provider is not Provider.CPU
 
     def open_session(threads: int, streams: int) -> Engine:
         available = optional("onnxruntime", extra="onnxruntime", purpose="timing ONNX files").get_available_providers()
@@ -239,11 +218,15 @@ def _opener(path: Path, runtime: Runtime, options: ArtifactOptions) -> Open:
                 f"this ONNX Runtime has no {providers[0]}; it offers {', '.join(available)}"
                 f"{how_to_install(providers[0])}"
             )
-        if runtime.on_gpu:
-            find_device(options.device)
-        return OnnxRuntimeEngine(path, OnnxRuntimeOptions(threads=threads, providers=providers, gpu=options.device))
+        if on_gpu:
+            find_device(device)
+        return OnnxRuntimeEngine(path, OnnxRuntimeOptions(threads=threads, providers=providers, gpu=device))
 
-    return open_session
+    def layers(batch: NDArray[np.generic], threads: int) -> TimedLayers:
+        return profile_onnxruntime(path, batch, threads, providers)
+
+    suffix = {Provider.CPU: "", Provider.CUDA: " CUDA", Provider.TENSORRT: " TensorRT"}[provider]
+    return Candidate(f"{stem}, {Backend.ONNXRUNTIME.label}{suffix}", open_session, path, profile=layers, on_gpu=on_gpu)
 
 
 def _engine_candidate(path: Path, name: str, options: ArtifactOptions) -> Candidate:

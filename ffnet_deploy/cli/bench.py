@@ -14,7 +14,6 @@ from ffnet_deploy.benchmark.bench import BenchOptions, bench
 from ffnet_deploy.benchmark.candidates import (
     ArtifactOptions,
     Candidate,
-    Runtime,
     TorchSource,
     artifact_candidates,
     baseline_first,
@@ -132,19 +131,30 @@ class CandidateFlags:
             OptionError: a backend or device fits none of them.
         """
         gpu = None if self.device is None else gpu_index(self.device)
-        runtimes = self._old_runtimes() if self.runtime is not None else self._runtimes(artifacts, gpu)
-        return ArtifactOptions(runtimes, self.trust_engine, self.cuda_graph, gpu or 0)
+        if self.runtime is not None:
+            return self._old_options(self.runtime, gpu or 0)
+        backends, providers = self._graph_backends(artifacts, gpu)
+        return ArtifactOptions(backends, providers, self.trust_engine, self.cuda_graph, gpu or 0)
 
-    def _old_runtimes(self) -> tuple[Runtime, ...]:
-        runtimes = parse_choices(self.runtime or "", Runtime, "--runtime")
-        backends = ",".join(dict.fromkeys(one.value.partition("-")[0] for one in runtimes))
-        providers = ",".join(one.value.partition("-")[2] or "cpu" for one in runtimes if one is not Runtime.OPENVINO)
-        now = f"--backend {backends}" + (f" --provider {providers}" if providers not in ("", "cpu") else "")
-        report_note(f"--runtime {self.runtime} is now written {now}")
-        return runtimes
+    def _old_options(self, text: str, device: int) -> ArtifactOptions:
+        """`ArtifactOptions` from ``--runtime``: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt and openvino."""
+        known = ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino")
+        parts = [part.strip().lower() for part in text.split(",")]
+        if not set(parts) <= set(known):
+            raise OptionError(f"--runtime takes {', '.join(known)}, with commas between them: got {text!r}")
+        split = [part.partition("-") for part in dict.fromkeys(parts)]
+        backends = tuple(dict.fromkeys(Backend(name) for name, _, _ in split))
+        providers = tuple(Provider(kind or "cpu") for name, _, kind in split if name == "onnxruntime")
+        now = f"--backend {','.join(backend.value for backend in backends)}"
+        if providers not in ((), (Provider.CPU,)):
+            now += f" --provider {','.join(provider.value for provider in providers)}"
+        report_note(f"--runtime {text} is now written {now}")
+        return ArtifactOptions(backends, providers, self.trust_engine, self.cuda_graph, device)
 
-    def _runtimes(self, artifacts: Sequence[Path], gpu: int | None) -> tuple[Runtime, ...]:
-        """What runs the ONNX files: each backend for graphs that is asked for, ONNX Runtime with each provider."""
+    def _graph_backends(
+        self, artifacts: Sequence[Path], gpu: int | None
+    ) -> tuple[tuple[Backend, ...], tuple[Provider, ...]]:
+        """Backends of the ONNX files, and the execution providers of ONNX Runtime."""
         asked = () if self.backend is None else parse_choices(self.backend, Backend, "--backend")
         kinds = {backend_of(path) for path in artifacts} | ({Backend.TORCH} if self.config is not None else set())
         for backend in asked:
@@ -158,16 +168,9 @@ class CandidateFlags:
         providers: tuple[Provider, ...] = (Provider.CPU if gpu is None else Provider.CUDA,)
         if self.provider is not None:
             providers = parse_choices(self.provider, Provider, "--provider")
-        runtimes = []
-        for backend in graphs:
-            if backend is Backend.OPENVINO:
-                if gpu is not None and graphs == (Backend.OPENVINO,):
-                    raise OptionError(f"OpenVINO runs on cpu, not {self.device!r}")
-                runtimes.append(Runtime.OPENVINO)
-                continue
-            names = {Provider.CPU: "onnxruntime", Provider.CUDA: "onnxruntime-cuda"}
-            runtimes += [Runtime(names.get(provider, "onnxruntime-tensorrt")) for provider in providers]
-        return tuple(runtimes)
+        if gpu is not None and graphs == (Backend.OPENVINO,):
+            raise OptionError(f"OpenVINO runs on cpu, not {self.device!r}")
+        return graphs, providers
 
 
 @dataclass(frozen=True)

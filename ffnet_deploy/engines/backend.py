@@ -16,6 +16,17 @@ class Backend(str, Enum):
     TENSORRT_RTX = "trt-rtx"
 
     @property
+    def label(self) -> str:
+        """Its name, for people."""
+        return {
+            Backend.TORCH: "PyTorch",
+            Backend.ONNXRUNTIME: "ONNX Runtime",
+            Backend.OPENVINO: "OpenVINO",
+            Backend.TENSORRT: "TensorRT",
+            Backend.TENSORRT_RTX: "TensorRT for RTX",
+        }[self]
+
+    @property
     def runs_graphs(self) -> bool:
         """Whether it runs ONNX files as they are."""
         return self in (Backend.ONNXRUNTIME, Backend.OPENVINO)

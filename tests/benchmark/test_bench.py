@@ -9,7 +9,6 @@ from ffnet_deploy.benchmark.bench import BenchOptions, bench
 from ffnet_deploy.benchmark.candidates import (
     ArtifactOptions,
     Candidate,
-    Runtime,
     artifact_candidates,
     baseline_first,
     distinct,
@@ -19,6 +18,7 @@ from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.core.contract import Contract, DimensionRange, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError
 from ffnet_deploy.core.optional import install_command
+from ffnet_deploy.engines.backend import Backend, Provider
 from tests.benchmark.simulated import SimulatedClock
 from tests.benchmark.toy_picture import PICTURE
 from tests.toy import ToyEngine, contract, fixed, logits, weights, write_onnx
@@ -263,7 +263,7 @@ def test_end_to_end_holds_decoding_and_argmax() -> None:
 def test_a_real_artefact_is_compared_with_itself_on_both_runtimes(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     path = write_onnx(tmp_path / "toy.onnx", contract())
-    both = ArtifactOptions(runtimes=(Runtime.ONNXRUNTIME, Runtime.OPENVINO))
+    both = ArtifactOptions((Backend.ONNXRUNTIME, Backend.OPENVINO))
     candidates = distinct(artifact_candidates([path, path], both))
     assert [one.name for one in candidates] == [
         "toy, ONNX Runtime",
@@ -294,7 +294,7 @@ def test_graphs_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path)
 def test_several_calls_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     path = write_onnx(tmp_path / "toy.onnx", contract())
-    both = ArtifactOptions(runtimes=(Runtime.ONNXRUNTIME, Runtime.OPENVINO))
+    both = ArtifactOptions((Backend.ONNXRUNTIME, Backend.OPENVINO))
     run = bench(
         artifact_candidates([path], both), BenchOptions(Grid(sizes=((64, 96),), streams=(1, 2)), PICTURE, QUICK)
     )
@@ -309,7 +309,7 @@ def test_several_calls_at_a_time(tmp_path: Path) -> None:
 def test_runtimes_that_are_not_installed_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_onnx(tmp_path / "toy.onnx", contract())
     monkeypatch.setitem(sys.modules, "openvino", None)
-    options = ArtifactOptions(runtimes=(Runtime.ONNXRUNTIME, Runtime.OPENVINO, Runtime.ONNXRUNTIME_TENSORRT))
+    options = ArtifactOptions((Backend.ONNXRUNTIME, Backend.OPENVINO), (Provider.CPU, Provider.TENSORRT))
     run = bench(artifact_candidates([path], options), BenchOptions(SIZE, PICTURE, QUICK))
     assert [row.candidate for row in run.measurements] == ["toy, ONNX Runtime"]
     reasons = {one.candidate: one.reason for one in run.missing}
@@ -320,8 +320,12 @@ def test_runtimes_that_are_not_installed_are_missing(tmp_path: Path, monkeypatch
 def test_unknown_kinds_and_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"unknown kind: expected \.onnx or \.engine, found \.pt"):
         artifact_candidates([tmp_path / "x.pt"], ArtifactOptions())
-    with pytest.raises(OptionError, match="at least one runtime"):
-        ArtifactOptions(runtimes=())
+    with pytest.raises(OptionError, match="run by onnxruntime or openvino: got none"):
+        ArtifactOptions(())
+    with pytest.raises(OptionError, match="run by onnxruntime or openvino: got torch"):
+        ArtifactOptions((Backend.TORCH,))
+    with pytest.raises(OptionError, match="at least one provider: cpu, cuda, tensorrt"):
+        ArtifactOptions(providers=())
     candidates = [missing_candidate("One"), missing_candidate("Two")]
     assert [one.name for one in baseline_first(candidates, "two")] == ["Two", "One"]
     with pytest.raises(OptionError, match="no candidate is called 'three'; there are: One; Two"):

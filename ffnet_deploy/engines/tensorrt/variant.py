@@ -5,10 +5,11 @@ from typing import Any
 
 from ffnet_deploy.core.errors import MissingPackageError
 from ffnet_deploy.core.optional import install_command, optional
+from ffnet_deploy.engines.backend import Backend
 
 
 class Variant(str, Enum):
-    """Which of NVIDIA's two engine builders; the value is the name of the command line's ``--backend``."""
+    """Which of NVIDIA's two engine builders; the value is that of its `Backend`."""
 
     TENSORRT = "trt"
     RTX = "trt-rtx"
@@ -26,7 +27,7 @@ class Variant(str, Enum):
     @property
     def label(self) -> str:
         """Its name, for people."""
-        return "TensorRT" if self is Variant.TENSORRT else "TensorRT for RTX"
+        return Backend(self.value).label
 
     @property
     def suffix(self) -> str:
