@@ -93,6 +93,8 @@ def run_config(options: TrainOptions) -> Any:
     describe_schedule(cfg, options)
     name = options.name or source.name
     object.__setattr__(cfg, "_filename", f"{name}.py")  # what mmengine saves the config as
+    # YAPF, run for every checkpoint, took seconds each time where the paths in the config are long
+    object.__setattr__(cfg, "_format_python_code", False)
     describe_run(cfg, options, name)
     return cfg
 

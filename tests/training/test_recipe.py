@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,16 @@ def test_resuming_without_a_number_goes_on_to_the_end_that_was_set(data: Path, t
     train(tiny_options(data, tmp_path, iterations=3), Console(quiet=True))
     cfg = run_config(tiny_options(data, tmp_path, iterations=None, resume=True))
     assert cfg.train_cfg.max_iters == 3
+
+
+def test_the_text_of_a_config_is_made_without_yapf(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was formatted anew for every checkpoint, for seconds where the paths in it are long."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("formatted")
+
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", never)
+    cfg = run_config(tiny_options(data, tmp_path / "run"))
+    cfg.dump(tmp_path / "saved.py")
+    assert copy.deepcopy(cfg).pretty_text == (tmp_path / "saved.py").read_text()
+    assert load_config(tmp_path / "saved.py").cfg.to_dict() == cfg.to_dict()
