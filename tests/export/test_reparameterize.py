@@ -19,10 +19,12 @@ from ffnet_deploy.models.ffnet import DownSample, ResidualPointwise, ffnet_block
 from ffnet_deploy.models.ffnet_head import HeadBlock  # noqa: E402
 from ffnet_deploy.models.ffnet_seg import SegDownSample, seg_block, stem  # noqa: E402
 from ffnet_deploy.segmentor.config import build_segmentor, load_config  # noqa: E402
-from tests.golden import fill, network_input, relative_error  # noqa: E402
+from tests.golden import PUBLISHED, fill, network_input, relative_error  # noqa: E402
 
 CHANNELS = 6
 EXACT, ROUNDED = 1e-9, 1e-4
+IN_FLOAT64 = ("upernet_ffnet_2_512_160k_ade20k", "ffnet_seg_512_ade_160k")
+"""One of each family is compared block by block; the others are where slow tests run."""
 
 
 def count_batch_norms(model: torch.nn.Module) -> int:
@@ -134,6 +136,11 @@ def test_each_published_segmentor_computes_the_same_in_float32(golden_segmentor:
     assert error < ROUNDED, f"{name}: {error:.1e}"
 
 
+@pytest.mark.parametrize(
+    "golden_segmentor",
+    [name if name in IN_FLOAT64 else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED],
+    indirect=True,
+)
 def test_each_published_segmentor_computes_the_same_in_float64(golden_segmentor: tuple[str, Any]) -> None:
     name, model = golden_segmentor
     wide = copy.deepcopy(model).double()
