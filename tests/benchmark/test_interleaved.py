@@ -136,7 +136,7 @@ def test_stopping_by_hand_keeps_the_samples() -> None:
 
 
 def test_streams_run_at_the_same_time() -> None:
-    meeting = threading.Barrier(3, timeout=20)
+    meeting = threading.Barrier(3, timeout=120)
 
     def step() -> None:
         if threading.current_thread() is not threading.main_thread():  # the warm-up is one after the other
