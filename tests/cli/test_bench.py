@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -203,9 +202,26 @@ def test_runs_with_nothing_in_common_are_one_error(artifact: Path, tmp_path: Pat
     assert_one_error(run(artifact, *QUICK, "--compare", tmp_path / "old.json"), "no candidate and setting in common")
 
 
+ANNOUNCED = """
+from ffnet_deploy.cli import bench as command
+
+bench = command.bench
+
+def announced(*arguments, progress):
+    def told(stage, done, total):
+        if done == 2 and total == 100000:
+            print("two rounds", flush=True)
+        progress(stage, done, total)
+    return bench(*arguments, progress=told)
+
+command.bench = announced
+command.main()
+"""
+"""ffnet-bench, saying when two rounds have been timed."""
+
+
 def test_stopping_by_hand_keeps_the_samples(artifact: Path, tmp_path: Path) -> None:
-    program = "from ffnet_deploy.cli.bench import main; main()"
-    command = [sys.executable, "-c", program, artifact, "--seconds", "600", "--threads", "1", "--rounds", "100000"]
+    command = [sys.executable, "-c", ANNOUNCED, artifact, "--seconds", "600", "--threads", "1", "--rounds", "100000"]
     command += ["--json", tmp_path / "run.json"]
     process = subprocess.Popen(
         [str(part) for part in command],
@@ -214,9 +230,9 @@ def test_stopping_by_hand_keeps_the_samples(artifact: Path, tmp_path: Path) -> N
         text=True,
         env=os.environ.copy(),
     )
-    time.sleep(8)
+    assert process.stdout is not None and process.stdout.readline() == "two rounds\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     kept = read_run(tmp_path / "run.json")
