@@ -5,8 +5,8 @@
 Each job (an export in FP32, FP16 and INT8, an evaluation, a benchmark, a training run, a build for TensorRT for RTX)
 runs once to its end; then it is stopped by SIGTERM and SIGINT in turn, or killed, at moments spread evenly over that
 time. A stop must end it with the documented exit code. After each stop and each kill every artefact must match its
-manifest and every JSON file be whole; after a stop nothing hidden may be left, after a kill nothing once the job ran
-again.
+manifest, and every JSON file and checkpoint be whole; after a stop nothing hidden may be left, after a kill nothing
+once the job ran again.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +83,8 @@ def jobs(work: Path, data: Path) -> list[Job]:
     calibrated = ("--calib-images", str(data), "--calib-count", "4", "--min-agreement", "0", "--max-drop", "100")
     scored = ("--artifact", str(graph), "--data", str(data), "--save-images", str(folders["eval"] / "pictures"))
     timed = (str(graph), "--config", CONFIG, "--checkpoint", "bundled", "--seconds", "0.3", "--samples", "10")
-    trained = ("--config", CONFIG, "--checkpoint", "bundled", "--data", str(data), "--iterations", "4")
+    trained = ("--config", CONFIG, "--load", "bundled", "--data", str(data), "--iterations", "2")
+    small = ("--batch", "2", "--workers", "0")
     gpu = ("--backend", "trt-rtx", "--compute-capability", "8.9")
     return [
         Job("export", "export", (*source, *out("export")), folders["export"]),
@@ -90,12 +92,19 @@ def jobs(work: Path, data: Path) -> list[Job]:
         Job("int8", "export", (*source, *out("int8"), "--int8", *calibrated), folders["int8"]),
         Job("eval", "evaluate", (*scored, "--json", str(folders["eval"] / "scores.json")), folders["eval"]),
         Job("bench", "bench", (*timed, "--json", str(folders["bench"] / "bench.json")), folders["bench"]),
-        Job("train", "train", (*trained, "--work-dir", str(folders["train"]), "--overwrite"), folders["train"]),
+        Job(
+            "train",
+            "train",
+            (*trained, *small, "--work-dir", str(folders["train"])),
+            folders["train"],
+            stale="[!.]*.*",
+        ),
         Job(
             "rtx",
             "export",
             ("--onnx", str(graph), *gpu, "--out", str(folders["rtx"] / "net.rtx.engine")),
             folders["rtx"],
+            stale="net.rtx.*",
         ),
     ]
 
@@ -115,6 +124,9 @@ def faults_in(folder: Path, hidden: bool) -> list[str]:
                     found.append(f"no manifest: {path.name}")
             except ArtifactError as error:
                 found.append(str(error).partition("\n")[0])
+        elif path.suffix == ".pth":
+            if not zipfile.is_zipfile(path) or zipfile.ZipFile(path).testzip() is not None:
+                found.append(f"half-written: {path.name}")
         elif path.suffix == ".json" and ".staging" not in str(path):
             try:
                 json.loads(path.read_text())

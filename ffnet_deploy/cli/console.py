@@ -124,10 +124,6 @@ def run_command(app: App, arguments: Sequence[str] | None = None) -> NoReturn:
     Raises:
         SystemExit: always; its code is one of `ExitCode`.
     """
-    raise SystemExit(int(_outcome(app, arguments)))
-
-
-def _outcome(app: App, arguments: Sequence[str] | None) -> int:
     closed = sys.stdout is None  # as `>&-` leaves it
     if closed:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # stays open as long as the process
@@ -144,8 +140,8 @@ def _outcome(app: App, arguments: Sequence[str] | None) -> int:
                 code = _stopped(asked)
     if closed and code == ExitCode.DONE:
         report_error("standard output is closed; what files were asked for are written")
-        return ExitCode.FAILED
-    return code
+        code = ExitCode.FAILED
+    raise SystemExit(int(code))
 
 
 def _stopped(asked: signal.Signals) -> int:

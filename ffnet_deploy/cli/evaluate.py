@@ -252,11 +252,15 @@ def command(
                 found = score_in_parts(engine, source, samples, scoring, result.processes, world)
                 scored += [] if found is None else [found]
             else:
-                scored.append(score(comparison, engine, source, samples, scoring, notes))
+                with progress_bar() as progress:
+                    evaluation = comparison.score(engine, samples, scoring, source.artifact, progress, notes)
+                scored.append(described(evaluation, engine, source, comparison))
+        without_pictures = replace(scoring, save_images=None)
         for path in result.against:
             other = beside(source, path)
-            with other.open() as engine:
-                scored.append(score(comparison, engine, other, samples, replace(scoring, save_images=None)))
+            with other.open() as engine, progress_bar() as progress:
+                evaluation = comparison.score(engine, samples, without_pictures, path, progress)
+                scored.append(described(evaluation, engine, other, comparison))
     finally:  # what is scored is kept, whatever happens to the rest
         if scored:
             with stopping.deferred():
@@ -301,21 +305,12 @@ def chosen_samples(data: DataFlags, contract: Contract, pictures: Path | None) -
     return labelled
 
 
-def score(
-    comparison: ReportBuilder,
-    engine: Engine,
-    source: Source,
-    samples: Dataset,
-    options: EvaluateOptions,
-    notes: tuple[str, ...] = (),
-) -> Scored:
-    """Score `engine` on `samples`, as one of `comparison`."""
-    with progress_bar() as progress:
-        found = comparison.score(engine, samples, options, source.artifact, progress, notes)
+def described(evaluation: Evaluation, engine: Engine, source: Source, comparison: ReportBuilder) -> Scored:
+    """`evaluation`, the last of `comparison`, with what was scored and how it compares with the first."""
     if comparison.agreement is None:
-        return Scored(found, about(engine, source))
-    described = {**about(engine, source), "agreement": comparison.agreement}
-    return Scored(found, described, comparison_line(comparison, found))
+        return Scored(evaluation, about(engine, source))
+    details = {**about(engine, source), "agreement": comparison.agreement}
+    return Scored(evaluation, details, comparison_line(comparison, evaluation))
 
 
 def own_device(source: Source, world: World) -> Source:

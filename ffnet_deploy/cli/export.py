@@ -3,7 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from importlib.util import find_spec
@@ -46,6 +47,7 @@ from ffnet_deploy.core.contract import STRIDE, Contract, InputKind, OutputKind, 
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.precision import Hardware, Precision, Target
+from ffnet_deploy.core.progress import Progress
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.cuda import NoDeviceError, UnusableDeviceError
 from ffnet_deploy.engines.engine import Engine
@@ -62,7 +64,7 @@ from ffnet_deploy.evaluation.verify import (
     packaged_images,
     usual_tolerance,
 )
-from ffnet_deploy.export.engine import BuildResult, EngineVerification, build_engine
+from ffnet_deploy.export.engine import EngineVerification, build_engine
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 from ffnet_deploy.serving.triton import write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions
@@ -462,7 +464,19 @@ def command(
     for reduction, path in zip(reductions, reduced, strict=True):
         images = reduce_graph(start, path, reduction, images)
     for path in reduced or [start.graph]:
-        finish(path, start, graph, engine, verification, target)
+        artifact = path
+        if engine.builds:
+            out = target.engine_path(path, engine)
+            options = engine_options(out, graph, engine)
+            check = engine_verification(path, start, verification)
+            with watched_build(path, out, options) as progress:
+                made = build_engine(path, out, options, check, progress, report_note)
+            show_engine(made)
+            artifact = made.bundle.path
+        if target.triton is not None:
+            repository = write_repository(artifact, target.triton, TritonOptions(ensemble=target.ensemble))
+            console.print(f"triton: {', '.join(repository.models)} in {repository.folder}", soft_wrap=True)
+            console.print(f"serve: {repository.command}", soft_wrap=True)
 
 
 def check_options(
@@ -690,53 +704,42 @@ def with_reference(images: VerifyOptions, result: Verification) -> VerifyOptions
     return images if result.miou is None else replace(images, reference_miou=result.miou[0])
 
 
-def finish(
-    path: Path,
-    start: Start,
-    graph: GraphFlags,
-    engine: EngineFlags,
-    verification: VerificationFlags,
-    target: TargetFlags,
-) -> None:
-    """Build the engine of the graph `path` and write the server's files, where they are asked for."""
-    artifact = path
-    if engine.builds:
-        out = target.engine_path(path, engine)
-        options = engine.options(out)
-        assert options is not None and start.images is not None  # an engine is asked for
-        if graph.onnx is not None and graph.shape is not None:
-            height, width = parse_shape(graph.shape, dynamic=False)
-            options = replace(options, height=height, width=width)
-        if graph.onnx is not None and graph.batch is not None:
-            options = replace(options, batch=parse_batch(graph.batch, dynamic=False))
-        _, record = read_description(path)
-        gate = numerical_tolerance(record.precision)
-        if start.images.labels:
-            limits = (verification.min_agreement, verification.max_drop, verification.tier)
-            gate = usual_tolerance(record.precision, *limits)
-        command = shlex.join(["ffnet-export", *sys.argv[1:]])
-        check = EngineVerification(replace(start.images, tolerance=gate), start.reference, command)
-        comparable = start.segmentor is not None or find_spec("onnxruntime") is not None
-        made = build_watched(path, out, options, check if comparable else None)
-        show_engine(made)
-        artifact = made.bundle.path
-    if target.triton is not None:
-        repository = write_repository(artifact, target.triton, TritonOptions(ensemble=target.ensemble))
-        console.print(f"triton: {', '.join(repository.models)} in {repository.folder}", soft_wrap=True)
-        console.print(f"serve: {repository.command}", soft_wrap=True)
+def engine_options(out: Path, graph: GraphFlags, engine: EngineFlags) -> BuildOptions:
+    """How to build the engine `out`; the sizes that are asked for beside a given graph are those of its profile."""
+    options = engine.options(out)
+    assert options is not None  # an engine is asked for
+    if graph.onnx is not None and graph.shape is not None:
+        height, width = parse_shape(graph.shape, dynamic=False)
+        options = replace(options, height=height, width=width)
+    if graph.onnx is not None and graph.batch is not None:
+        options = replace(options, batch=parse_batch(graph.batch, dynamic=False))
+    return options
 
 
-def build_watched(
-    graph: Path, out: Path, options: BuildOptions, verification: EngineVerification | None = None
-) -> BuildResult:
-    """The engine of `graph`, its steps shown as they go.
+def engine_verification(path: Path, start: Start, verification: VerificationFlags) -> EngineVerification | None:
+    """What to verify the engine of the graph `path` on; None where nothing here runs the network as it should be."""
+    if start.segmentor is None and find_spec("onnxruntime") is None:
+        return None
+    assert start.images is not None  # an engine is asked for
+    _, record = read_description(path)
+    gate = numerical_tolerance(record.precision)
+    if start.images.labels:
+        limits = (verification.min_agreement, verification.max_drop, verification.tier)
+        gate = usual_tolerance(record.precision, *limits)
+    command = shlex.join(["ffnet-export", *sys.argv[1:]])
+    return EngineVerification(replace(start.images, tolerance=gate), start.reference, command)
+
+
+@contextmanager
+def watched_build(graph: Path, out: Path, options: BuildOptions) -> Iterator[Progress]:
+    """Show the steps of the block, which builds the engine of `graph`; yields what they are reported to.
 
     Raises:
         NoDeviceError: there is no GPU to build on; one line says so, and what to do on a machine that has one.
     """
     try:
         with progress_bar("reading") as progress:
-            return build_engine(graph, out, options, verification, progress, report_note)
+            yield progress
     except UnusableDeviceError:
         raise
     except NoDeviceError as error:
