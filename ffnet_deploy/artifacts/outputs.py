@@ -36,6 +36,7 @@ class Kind(Enum):
     """What a command writes; each kind recognises earlier files of its own."""
 
     ARTIFACT = "a graph or engine of ffnet-export"
+    MANIFEST = "the manifest of a graph or engine"
     SCORES = "scores of ffnet-eval"
     BENCH = "a run of ffnet-bench"
     EVALUATION_STATE = "the state of an evaluation"
@@ -69,6 +70,8 @@ class Outputs:
     def claim(self, path: Path | None, kind: Kind) -> Path | None:
         """Check that the command may write the file `path`; its folder is made, and swept of what killed runs left.
 
+        An artefact is claimed with its manifest.
+
         Args:
             path: of the file; None, for an output that is not asked for, stays None.
             kind: what will be written.
@@ -82,7 +85,7 @@ class Outputs:
         """
         if path is None:
             return None
-        self._refuse_input(path)
+        self.refuse_input(path)
         other = self._claimed.setdefault(path.resolve(), kind)
         if other is not kind:
             raise OptionError(
@@ -96,6 +99,8 @@ class Outputs:
             )
         check_target(path)
         self._sweep(path.parent)
+        if kind is Kind.ARTIFACT:
+            self.claim(manifest_path(path), Kind.MANIFEST)
         return path
 
     def claim_folder(self, path: Path | None) -> Path | None:
@@ -107,9 +112,22 @@ class Outputs:
         """
         if path is None:
             return None
-        self._refuse_input(path)
+        self.refuse_input(path)
         self._sweep(make_folder(path))
         return path
+
+    def claim_replaced(self, path: Path) -> None:
+        """Check that the command may replace the folder `path` with all that is in it.
+
+        Raises:
+            OptionError: an input of the command lies in it.
+        """
+        inside = [one for one in self._inputs.values() if one.resolve().is_relative_to(path.resolve())]
+        if inside:
+            raise OptionError(
+                f"{path} is replaced as a whole, and {inside[0]} in it is an input of this command.\n"
+                "  to do    name another folder for the output"
+            )
 
     def claim_report(self, page: Path | None) -> Path | None:
         """Claim the page of a report and the Markdown beside it, but not the JSON, which is not always written.
@@ -122,7 +140,8 @@ class Outputs:
             self.claim(page.with_suffix(".md"), Kind.MARKDOWN)
         return page
 
-    def _refuse_input(self, path: Path) -> None:
+    def refuse_input(self, path: Path) -> None:
+        """Raise `OptionError` where `path` is an input of the command, under whatever name."""
         key = _identity(path)
         if key is not None and key in self._inputs:
             same = self._inputs[key]
@@ -142,7 +161,7 @@ def is_own(path: Path, kind: Kind) -> bool:
     """Whether the file `path` is empty, or an earlier output of the toolkit of this `kind`."""
     try:
         return path.stat().st_size == 0 or _RECOGNISE[kind](path)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):  # of JSON of any form
         return False
 
 
@@ -175,8 +194,12 @@ def _head(path: Path) -> bytes:
 def _is_artifact(path: Path) -> bool:
     if _head(path)[2 : 2 + len(_ONNX_PRODUCER)] == _ONNX_PRODUCER:
         return True
-    described = _json(manifest_path(path))
-    return described.get("file") == path.name and "ffnet-deploy" in described.get("tools", {})
+    return _is_manifest(manifest_path(path)) and _json(manifest_path(path)).get("file") == path.name
+
+
+def _is_manifest(path: Path) -> bool:
+    described = _json(path)
+    return {"format", "kind", "sha256"} <= described.keys() and "ffnet-deploy" in (described.get("tools") or {})
 
 
 def _has_keys(*names: str) -> Callable[[Path], bool]:
@@ -193,6 +216,7 @@ def _says_so(path: Path) -> bool:
 
 _RECOGNISE: Mapping[Kind, Callable[[Path], bool]] = {
     Kind.ARTIFACT: _is_artifact,
+    Kind.MANIFEST: _is_manifest,
     Kind.SCORES: _has_keys("images", "seconds", "notes", "dataset", "protocol"),
     Kind.BENCH: _is_kind("ffnet-bench"),
     Kind.EVALUATION_STATE: lambda path: b'"kind": "ffnet-deploy evaluation state"' in _head(path).split(b"\n")[0],

@@ -238,7 +238,9 @@ def command(
     protocol.augmentation()
     pictures = PICTURES if data.images is not None and result.save_images is None else result.save_images
     run = result.read_bench()
-    result.claim(Outputs(*source.files, *result.against, result.bench, data.data, data.images, data.classes), pictures)
+    outputs = Outputs(*source.files, *result.against, result.bench, data.data, data.images, data.classes)
+    result.claim(outputs, pictures)
+    outputs.claim_folder(network.engine_cache)
     scored: list[Scored] = []
     gallery = GalleryOptions(count=result.pictures if result.html is not None else 0)
     comparison = ReportBuilder(gallery, compares=bool(result.against))

@@ -66,7 +66,7 @@ from ffnet_deploy.evaluation.verify import (
 )
 from ffnet_deploy.export.engine import EngineVerification, build_engine
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
-from ffnet_deploy.serving.triton import write_repository
+from ffnet_deploy.serving.triton import model_names, write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions
 
 if TYPE_CHECKING:  # these need the conversion layer
@@ -446,6 +446,7 @@ def command(
     backend = engine.backend or (Backend.TENSORRT if reductions else Backend.ONNXRUNTIME)
     start = open_start(graph, data, verification, target, backend, bool(reductions) or engine.builds)
     outputs = Outputs(graph.config, graph.checkpoint, graph.onnx, *data.files, *calibration.files)
+    outputs.refuse_input(target.out)
     if start.form is not None:
         outputs.claim(start.graph, Kind.ARTIFACT)
     beside = None if start.form is not None else target.out
@@ -456,7 +457,11 @@ def command(
         engine.claim(outputs, target.engine_path(path, engine))
     outputs.claim(calibration.ranges, Kind.RANGES)
     outputs.claim(calibration.search_state, Kind.SEARCH)
-    outputs.claim_folder(target.triton)
+    if outputs.claim_folder(target.triton) is not None:
+        for path in reduced or [start.graph]:
+            served = target.engine_path(path, engine) if engine.builds else path
+            for model in model_names(served, TritonOptions(ensemble=target.ensemble)):
+                outputs.claim_replaced(target.triton / model)
 
     images = start.images
     if start.form is not None:

@@ -76,11 +76,11 @@ def write_repository(artifact: Path, folder: Path, options: TritonOptions | None
     """
     options = options or TritonOptions()
     source = _read(artifact)
-    name = options.name or _stem(artifact)
+    names = model_names(artifact, options)
+    name = names[1] if options.ensemble else names[0]
     if options.ensemble and source.contract.input is not InputKind.FLOAT:
         raise OptionError("the network takes bytes already: preprocessing is in its graph, and no ensemble is needed")
     make_folder(folder)
-    names = (f"{name}_ensemble", name, f"{name}_preprocessing") if options.ensemble else (name,)
     for model in names:
         _check_replaceable(folder / model)
     sweep(folder)
@@ -92,6 +92,12 @@ def write_repository(artifact: Path, folder: Path, options: TritonOptions | None
             for model in reversed(names):
                 _swap(drafts / model, folder / model, drafts)
     return Repository(folder, names)
+
+
+def model_names(artifact: Path, options: TritonOptions) -> tuple[str, ...]:
+    """Names of the models, and of their folders, that `write_repository` writes; the one for clients first."""
+    name = options.name or _stem(artifact)
+    return (f"{name}_ensemble", name, f"{name}_preprocessing") if options.ensemble else (name,)
 
 
 def _stem(artifact: Path) -> str:

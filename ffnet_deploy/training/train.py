@@ -101,7 +101,11 @@ def train(options: TrainOptions, console: Console) -> Training:
             f"{options.work_dir} holds the checkpoints of an earlier run.\n"
             "  to do    go on with it by --resume, or give another --work-dir"
         )
+    outputs = Outputs(options.config, options.load, options.data, options.classes)
+    outputs.refuse_input(options.work_dir)
     cfg = run_config(options)
+    if not options.resume:  # the config in the folder of a resumed run is the run's own
+        outputs.refuse_input(options.work_dir / cfg.filename)
     data = check_data(cfg)
     tell_data(data, console)
     if options.class_weights is not None:
