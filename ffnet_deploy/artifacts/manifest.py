@@ -1,6 +1,7 @@
 """The JSON file beside every artefact: what it is, what it came from, and what was measured of it."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -11,7 +12,7 @@ from typing import Any
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.decoding import ADDED, decode_file
 from ffnet_deploy.core.errors import ArtifactError, OptionError
-from ffnet_deploy.core.files import json_bytes, sha256, write_bytes
+from ffnet_deploy.core.files import is_plain_file, json_bytes, sha256, write_bytes
 from ffnet_deploy.core.version import __version__
 
 FORMAT = 1
@@ -125,6 +126,8 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         raise ArtifactError(f"{artifact} has no manifest: {path.name} is missing.\n  to do    {remedy}") from error
     if "digest" in content and content["digest"] != seal(content)["digest"]:
         raise ArtifactError(f"manifest {path} has changed since it was written.\n  to do    {remedy}")
+    for name in header.files:
+        check_further_file(artifact.with_name(name))
     for name, expected in {**header.files, artifact.name: header.sha256}.items():
         _check_hash(artifact.with_name(name), expected, remedy)
     return content
@@ -135,6 +138,20 @@ def check_format(path: Path, content: Mapping[str, Any]) -> None:
     version = content.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise ArtifactError(f"manifest {path} has format {version}; this version reads up to {FORMAT}")
+
+
+def check_further_file(path: Path) -> None:
+    """Raise `ArtifactError` where `path`, a further file of an artefact, is a link, folder, pipe or device.
+
+    Opening a pipe waits for a writer that may never come, and a link leads out of the artefact's folder; ONNX Runtime
+    refuses both. A file that is missing is left to whoever needs it.
+    """
+    if os.path.lexists(path) and not is_plain_file(path):
+        what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a pipe or device"
+        raise ArtifactError(
+            f"{path} is {what}: the further files of an artefact are plain files beside it.\n"
+            "  to do    put the file itself there, or export the artefact again with ffnet-export"
+        )
 
 
 def _check_hash(path: Path, expected: str, remedy: str) -> None:

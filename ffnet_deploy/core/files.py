@@ -11,6 +11,7 @@ import math
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -71,6 +72,14 @@ def check_target(path: Path) -> None:
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "a device or pipe"
         raise StorageError(f"cannot write {path}: it is {what}.\n  to do    name a file")
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether `path` itself is a regular file: no link, folder, pipe or device. A file that is missing is none."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def lock_path(path: Path) -> Path:

@@ -17,6 +17,7 @@ from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.files import json_bytes
 from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.cuda import CudaDevice, find_device
+from ffnet_deploy.engines.onnx_file import check_name
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.options import HardwareCompatibility
 from ffnet_deploy.engines.tensorrt.variant import Variant, load
@@ -136,6 +137,7 @@ def open_bundle(path: Path, trust: bool = False) -> Bundle:
     Raises:
         ArtifactError: see `read_bundle`.
     """
+    check_name(path)
     if not path.is_file():
         raise ArtifactError(f"there is no engine {path}.\n  {_remedy(path)}")
     plan = path.read_bytes()

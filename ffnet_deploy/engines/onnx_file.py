@@ -9,8 +9,22 @@ from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.precision import PrecisionRecord
 
 
+def check_name(path: Path) -> None:
+    """Raise `ArtifactError` where the path of an artefact is not UTF-8: runtimes and JSON take no other."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ArtifactError(
+            f"the path {path} is not UTF-8, as runtimes need it.\n  to do    rename the file or its folder"
+        ) from error
+
+
 def check_file(path: Path) -> None:
-    """Raise `ArtifactError` unless `path` is a file that holds something."""
+    """Raise `ArtifactError` unless `path` is a file that holds something, under a name that any runtime can open."""
+    check_name(path)
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe or device"
+        raise ArtifactError(f"{path} is {what}, no artefact.\n  to do    name a file that ffnet-export wrote")
     if not path.is_file():
         raise ArtifactError(f"there is no artefact {path}.\n  to do    write one with ffnet-export")
     if path.stat().st_size == 0:

@@ -6,8 +6,9 @@ and the weights are skipped, so that a file of gigabytes is read in no time.
 
 import mmap
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from ffnet_deploy.artifacts.manifest import check_further_file
 from ffnet_deploy.core.contract import METADATA_KEY, Contract
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.precision import PRECISION_KEY, PrecisionRecord
@@ -21,6 +22,16 @@ _TENSOR_NAME, _TYPE = 1, 2  # fields of ValueInfoProto
 _TENSOR_TYPE, _ELEMENT, _SHAPE = 1, 1, 2  # field of TypeProto, and fields of TypeProto.Tensor
 _DIMENSION, _DIMENSION_VALUE = 1, 1  # field of TensorShapeProto, and of its dimensions
 _KEY, _VALUE = 1, 2  # fields of StringStringEntryProto
+_TENSOR, _EXTERNAL_DATA = "tensor", 13  # the message TensorProto, and its field
+_MESSAGES: dict[str, dict[int, str]] = {
+    "model": {_GRAPH: "graph", 25: "function"},
+    "graph": {_NODE: "node", 5: _TENSOR, 15: "sparse"},
+    "function": {7: "node"},
+    "node": {_NODE_ATTRIBUTE: "attribute"},
+    "attribute": {5: _TENSOR, 6: "graph", 10: _TENSOR, 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: _TENSOR, 2: _TENSOR},
+}
+"""Fields of each message that lead to tensors, and the message that each holds."""
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # how a field is written
 
 _UINT16, _INT32 = 4, 6  # of TensorProto.DataType
@@ -34,9 +45,13 @@ Span = tuple[int, int]
 def read_description(path: Path) -> tuple[Contract, PrecisionRecord]:
     """What the graph in `path` takes and gives, and the precision it asks for.
 
+    The files that hold its weights are looked at too (see `external_files`): what reads a graph begins here.
+
     Raises:
-        ArtifactError: the file is missing, no ONNX graph, or was not written by ffnet-export.
+        ArtifactError: the file is missing, no ONNX graph, or was not written by ffnet-export; or its weights lie in
+            what is no plain file.
     """
+    external_files(path)
     metadata = read_metadata(path)
     return read_contract(metadata.get(METADATA_KEY), path), read_precision(metadata.get(PRECISION_KEY), path)
 
@@ -56,6 +71,36 @@ def read_metadata(path: Path) -> dict[str, str]:
         return {_text(content, entry[_KEY]): _text(content, entry.get(_VALUE, (0, 0))) for entry in entries}
     except (ValueError, KeyError, IndexError) as error:
         raise ArtifactError(f"{path} is no ONNX graph, or it is damaged ({error}).\n  {_REMEDY}") from error
+
+
+def external_files(path: Path) -> tuple[str, ...]:
+    """Names of the files beside `path` that hold tensors of its graph, wherever in the graph these are.
+
+    Raises:
+        ArtifactError: the file is no ONNX graph, or names a link, pipe or device, or a place out of its folder.
+    """
+    content = _open(path)
+    names: dict[str, None] = {}
+    try:
+        waiting: list[tuple[str, Span]] = [("model", (0, len(content)))]
+        while waiting:
+            message, at = waiting.pop()
+            for number, span in _fields(content, at):
+                if message == _TENSOR and number == _EXTERNAL_DATA:
+                    entry = dict(_fields(content, span))
+                    if _KEY in entry and _text(content, entry[_KEY]) == "location":
+                        names[_text(content, entry.get(_VALUE, (0, 0)))] = None
+                elif message != _TENSOR and number in _MESSAGES[message]:
+                    waiting.append((_MESSAGES[message][number], span))
+    except (ValueError, IndexError) as error:
+        raise ArtifactError(f"{path} is no ONNX graph, or it is damaged ({error}).\n  {_REMEDY}") from error
+    for name in names:
+        if name != PurePath(name).name or name in ("", "..") or "\0" in name:
+            raise ArtifactError(
+                f"{path} keeps weights in {name!r}, which is no file in its folder.\n  {_REMEDY}; its weights lie beside it"
+            )
+        check_further_file(path.with_name(name))
+    return tuple(names)
 
 
 def node_at(path: Path, index: int) -> str:

@@ -16,7 +16,7 @@ from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.engine import check_batch
 from ffnet_deploy.engines.onnx_file import check_file, check_tensors, vouch
-from ffnet_deploy.engines.onnx_metadata import read_description
+from ffnet_deploy.engines.onnx_metadata import external_files, read_description
 from ffnet_deploy.engines.onnxruntime_providers import (
     CPU,
     check_providers,
@@ -150,9 +150,11 @@ def create_session(graph: Path | bytes, failure: str, settings: SessionSettings 
 
     Raises:
         MissingPackageError: ONNX Runtime is not installed.
-        ArtifactError: ONNX Runtime cannot run the graph so.
+        ArtifactError: ONNX Runtime cannot run the graph so, or its weights lie in what is no plain file.
     """
     onnxruntime, settings = _load(), settings or SessionSettings()
+    if isinstance(graph, Path):
+        external_files(graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.log_severity_level = 4

@@ -71,8 +71,8 @@ class OpenVinoEngine:
         self.notes = vouch(path) if options.check_manifest else ()
         core = openvino.Core()
         _check_device(core, options.device)
-        model = _read_model(core, path)
         self.contract, self.precision = read_description(path)
+        model = _read_model(core, path)
         if self.precision.precision.is_quantized and self.precision.hardware is not Hardware.CPU:
             self.notes = (*self.notes, _FOR_TENSORRT)
         check_tensors(_names(model.inputs), _names(model.outputs), self.contract, path)

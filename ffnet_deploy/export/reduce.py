@@ -18,6 +18,7 @@ from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.precision import Hardware, Precision, PrecisionRecord, Target
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.engines.openvino import OpenVinoEngine, OpenVinoOptions
 from ffnet_deploy.evaluation.verify import (
@@ -148,6 +149,7 @@ def reduce_precision(
     tolerance = options.tolerance if verification.labels else numerical_tolerance(target.precision)
     if options.tier is not None and verification.labelled is None:
         raise OptionError("--tier is a share of mIoU, and there are no labels to score: give --data DIR")
+    read_description(fp32)  # before onnx opens the files that hold weights
     source = {"file": fp32.name, "sha256": read_manifest(fp32)["sha256"]}
     model = onnx.load(fp32)
     contract = contract_in(model)

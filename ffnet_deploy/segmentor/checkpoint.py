@@ -139,9 +139,9 @@ def _check_sizes(path: Path) -> None:
 
     PyTorch writes its zip files uncompressed, so that their parts are together no larger than the file.
     """
-    if not zipfile.is_zipfile(path):
-        return  # bare pickles: every tensor lies in the file as it is
     try:
+        if not zipfile.is_zipfile(path):
+            return  # bare pickles: every tensor lies in the file as it is
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
@@ -289,9 +289,9 @@ def fetched_names(path: Path) -> list[str]:
 
 
 def _contents(path: Path) -> list[bytes]:
-    if not zipfile.is_zipfile(path):
-        return [path.read_bytes()]
     try:
+        if not zipfile.is_zipfile(path):
+            return [path.read_bytes()]
         with zipfile.ZipFile(path) as archive:
             return [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError):

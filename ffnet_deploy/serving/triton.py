@@ -13,7 +13,7 @@ from ffnet_deploy.core.files import make_folder, staging_folder, storage_errors,
 from ffnet_deploy.core.label_maps import label_type
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.onnx_file import vouch
-from ffnet_deploy.engines.onnx_metadata import read_description, tensor_shape
+from ffnet_deploy.engines.onnx_metadata import external_files, read_description, tensor_shape
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.serving.preprocessing import NORMALIZED, write_preprocessing
 from ffnet_deploy.serving.triton_config import (
@@ -127,8 +127,8 @@ def _read(artifact: Path) -> _Source:
     vouch(artifact)
     contract, _ = read_description(artifact)
     shapes = tuple(tensor_shape(artifact, tensor) for tensor in (INPUT_NAME, contract.output.value))
-    external = artifact.with_name(f"{artifact.name}.data")  # the graph names it, so that it keeps its name
-    files = [(artifact, "model.onnx"), *([(external, external.name)] if external.is_file() else [])]
+    # the graph names the files of its weights, so that they keep their names
+    files = [(artifact, "model.onnx"), *((artifact.with_name(name), name) for name in external_files(artifact))]
     return _Source(tuple(files), "onnxruntime", contract, _tensors(contract, shapes, engine=False))
 
 

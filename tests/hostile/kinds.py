@@ -111,6 +111,35 @@ def ranges(folder: Path) -> Seeded:
     return Seeded(path, lambda: str(read_calibration(path, key)))
 
 
+def search_state(folder: Path) -> Seeded:
+    from ffnet_deploy.calib.search import Sensitivity, TrialScore, _State
+
+    path = folder / "state.json"
+    state = _State(path, "0" * 64)
+    state.rows = [Sensitivity("a", ("a.conv",), 50.0, 20.0, 1.0, 0.1)]
+    state.scores = {"": TrialScore(21.5, 0.5, 0.9), "a": TrialScore(30.0, 0.0, 0.1)}
+    state.save()
+    return Seeded(path, lambda: vars(_State(path, "0" * 64)))
+
+
+def evaluation_state(folder: Path) -> Seeded:
+    from ffnet_deploy.evaluation.image_scores import ImageScore, StateFile
+
+    path, key = folder / "scores.state", {"artifact": "0" * 64, "protocol": {"scale": [96, 64]}, "dataset": "camvid"}
+
+    def read() -> Any:
+        state = StateFile(path, key, 11)
+        state.close()
+        return {name: one.confusion(11).tolist() for name, one in state.done.items()}
+
+    first = StateFile(path, key, 11)
+    confusion = np.arange(121, dtype=np.int64).reshape(11, 11)
+    first.add(ImageScore.of("a.png", confusion))
+    first.add(ImageScore.of("b.png", confusion.T * 1000, ("scored whole",)))
+    first.close()
+    return Seeded(path, read, BYTES)
+
+
 def bench_record(folder: Path) -> Seeded:
     from ffnet_deploy.benchmark.files import read_run, write_run
     from tests.benchmark.runs import make_run
@@ -225,6 +254,8 @@ KINDS: dict[str, Callable[[Path], Seeded]] = {
         contract_text,
         precision_record,
         ranges,
+        search_state,
+        evaluation_state,
         bench_record,
         checkpoint,
         hostile_checkpoint,

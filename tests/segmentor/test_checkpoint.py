@@ -359,3 +359,14 @@ def test_averaged_weights_are_used_where_there_are_no_others_and_said(tmp_path: 
 def test_a_path_may_be_text(tmp_path: Path) -> None:
     path = save(tmp_path / "a.pth", tensors())
     assert same(read_checkpoint(str(path)).tensors, tensors()) and read_checkpoint(str(path)).path == path
+
+
+def test_a_zip_file_that_says_it_spans_several_disks_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": {"w": torch.ones(3)}}, path)
+    content = bytearray(path.read_bytes())
+    locator = content.rindex(b"PK\x06\x07")
+    content[locator + 16] = 2
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="to do"):
+        read_checkpoint(path)
