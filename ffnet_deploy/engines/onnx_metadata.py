@@ -96,9 +96,7 @@ def external_files(path: Path) -> tuple[str, ...]:
         raise ArtifactError(f"{path} is no ONNX graph, or it is damaged ({error}).\n  {_REMEDY}") from error
     for name in names:
         if name != PurePath(name).name or name in ("", "..") or "\0" in name:
-            raise ArtifactError(
-                f"{path} keeps weights in {name!r}, which is no file in its folder.\n  {_REMEDY}; its weights lie beside it"
-            )
+            raise ArtifactError(f"{path} keeps weights in {name!r}, which is no file in its folder.\n  {_REMEDY}")
         check_further_file(path.with_name(name))
     return tuple(names)
 

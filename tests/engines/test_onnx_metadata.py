@@ -17,8 +17,8 @@ from ffnet_deploy.cli.evaluate import app as eval_app
 from ffnet_deploy.cli.export import app as export_app
 from ffnet_deploy.core.contract import METADATA_KEY, DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError
-from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.core.files import json_bytes
+from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.engines.onnx_metadata import (
     external_files,
     node_at,
