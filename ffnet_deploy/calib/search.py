@@ -18,7 +18,7 @@ from ffnet_deploy.calib.plan import is_named
 from ffnet_deploy.calib.quantize import Quantized, apply
 from ffnet_deploy.calib.ranges import Calibration
 from ffnet_deploy.calib.scoring import Trial, blocks_of, disagreement, sqnr, tried
-from ffnet_deploy.core.decoding import decode_file
+from ffnet_deploy.core.decoding import DecodingError, decode, decode_file, document_bytes
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.progress import Progress, no_progress
@@ -29,6 +29,8 @@ from ffnet_deploy.precision.graph_index import GraphIndex
 _BETWEEN = re.compile(r"\.\.\.|[\s+,:{}\[\]]+")
 """What separates the names of nodes in the name of a layer that they were fused into."""
 _QUANTIZED = ("int8", "fp8")
+_MAX_TIMINGS = 128 << 20
+"""Largest run of the benchmark that is read, bytes."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def read_timings(path: Path) -> Timings:
     quantized: list[dict[str, float]] = []
     base: list[dict[str, float]] = []
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = decode(document_bytes(path, _MAX_TIMINGS), dict[str, Any], _MAX_TIMINGS)
         # until format 1 what was timed was called a contender
         name, entries = ("contender", "contenders") if raw["format"] == 1 else ("candidate", "candidates")
         precisions = {str(one["name"]): one["precision"] for one in raw[entries]}
@@ -79,7 +81,7 @@ def read_timings(path: Path) -> Timings:
                 for layer in measurement["profile"]["layers"]:
                     sums[layer["name"]] = sums.get(layer["name"], 0.0) + float(layer["milliseconds"])
                 (quantized if precisions[measurement[name]] in _QUANTIZED else base).append(sums)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, DecodingError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} was not written by ffnet-bench --json ({error}).\n  {remedy}") from error
     if len(quantized) != 1 or len(base) != 1:
         raise ArtifactError(

@@ -457,7 +457,8 @@ def command(
         engine.claim(outputs, target.engine_path(path, engine))
     outputs.claim(calibration.ranges, Kind.RANGES)
     outputs.claim(calibration.search_state, Kind.SEARCH)
-    if outputs.claim_folder(target.triton) is not None:
+    outputs.claim_folder(target.triton)
+    if target.triton is not None:
         for path in reduced or [start.graph]:
             served = target.engine_path(path, engine) if engine.builds else path
             for model in model_names(served, TritonOptions(ensemble=target.ensemble)):

@@ -330,9 +330,10 @@ def test_timings_come_from_a_profile_of_both_engines(tmp_path: Path) -> None:
     write_run(path, profiled({"fp16": {"/b/Conv": 0.1}}))
     with pytest.raises(ArtifactError, match="0 profiles of quantised networks and 1 of others"):
         read_timings(path)
-    path.write_text("[]")
-    with pytest.raises(ArtifactError, match="not written by ffnet-bench"):
-        read_timings(path)
+    for hostile in ("[]", "[" * 100_000, '{"format": 2, "candidates": Infinity}'):
+        path.write_text(hostile)
+        with pytest.raises(ArtifactError, match="not written by ffnet-bench"):
+            read_timings(path)
 
 
 def test_sqnr_is_the_ratio_of_energies() -> None:
