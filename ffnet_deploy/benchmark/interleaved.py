@@ -148,17 +148,16 @@ def _run_rounds(
 ) -> None:
     order = np.random.default_rng(method.seed)
     for done in range(method.rounds * _PATIENCE):
-        if done >= method.rounds and all(_enough(one, method) for one in taken):
+        if done >= method.rounds and all(
+            one.error is not None or (one.count >= method.samples and one.wall_ns >= method.seconds * 1000 * _NANO)
+            for one in taken
+        ):
             return
         for index in order.permutation(len(workloads)):
             pace = paces[index]
             if pace is not None and taken[index].error is None:
                 _take_turn(workloads[index], taken[index], pace, clock)
         progress(stage, min(done + 1, method.rounds), method.rounds)
-
-
-def _enough(taken: CandidateSamples, method: TimingMethod) -> bool:
-    return taken.error is not None or (taken.count >= method.samples and taken.wall_ns >= method.seconds * 1000 * _NANO)
 
 
 def _warm_up(workload: Workload, taken: CandidateSamples, method: TimingMethod, clock: Clock) -> _Pace | None:

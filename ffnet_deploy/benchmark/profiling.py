@@ -158,7 +158,10 @@ def block_of(name: str) -> str:
     if norm is not None:
         return f"stage {int(norm[1]) + 1} norm"
     if "decode_head" in name or name.startswith(("logits", "conv_seg")):
-        return _head_block(name)
+        if "upsampler" in name or "Resize" in name:
+            return "upsample"
+        mixer = _mixer(name)
+        return f"head {mixer}" if mixer else "head"
     if "finish" in name:
         return "upsample" if "Resize" in name else "output"
     return "input" if "normalize" in name else "other"
@@ -167,13 +170,6 @@ def block_of(name: str) -> str:
 def _mixer(path: str) -> str | None:
     found = re.search(r"token_mixer|channel_mixer", path)
     return found[0].replace("_", " ") if found else None
-
-
-def _head_block(name: str) -> str:
-    if "upsampler" in name or "Resize" in name:
-        return "upsample"
-    mixer = _mixer(name)
-    return f"head {mixer}" if mixer else "head"
 
 
 def block_order(block: str) -> tuple[int, int]:
@@ -228,17 +224,20 @@ def _profiled_nodes(
 def _timed_node(event: Mapping[str, Any], runs: int) -> TimedLayer:
     arguments = event["args"]
     operator = str(arguments["op_name"])
-    inputs, outputs = (_tensors(arguments.get(key, [])) for key in ("input_type_shape", "output_type_shape"))
+    inputs, outputs = (
+        [
+            TensorSize(tuple(shape), _ITEMSIZE.get(kind, 1))
+            for one in arguments.get(key, [])
+            for kind, shape in one.items()
+        ]
+        for key in ("input_type_shape", "output_type_shape")
+    )
     return TimedLayer(
         name=event["name"].removesuffix("_kernel_time"),
         operator=operator,
         milliseconds=event["dur"] / 1000 / runs,
         cost=cost(operator, inputs, outputs),
     )
-
-
-def _tensors(described: Sequence[Mapping[str, Sequence[int]]]) -> list[TensorSize]:
-    return [TensorSize(tuple(shape), _ITEMSIZE.get(kind, 1)) for one in described for kind, shape in one.items()]
 
 
 def _merged(nodes: Sequence[TimedLayer]) -> list[TimedLayer]:

@@ -39,15 +39,11 @@ class Grid:
 
     def settings(self, contracts: Sequence[Contract], threads: int, streams: int) -> list[Setting]:
         """The points for one opening of candidates with these contracts."""
-        batches = self.batches or [_own_batch(contracts)]
+        # unless named: the batch of the first candidate that takes only one, else the least that all take
+        fixed = [contract.batch.opt for contract in contracts if contract.batch.is_fixed]
+        batches = self.batches or [fixed[0] if fixed else max(contract.batch.min for contract in contracts)]
         sizes = self.sizes or [_own_size(contracts)]
         return [Setting(batch, *size, threads, streams) for size in sizes for batch in batches]
-
-
-def _own_batch(contracts: Sequence[Contract]) -> int:
-    """The batch of the first candidate that takes only one, else the least that all take."""
-    fixed = [contract.batch.opt for contract in contracts if contract.batch.is_fixed]
-    return fixed[0] if fixed else max(contract.batch.min for contract in contracts)
 
 
 def _own_size(contracts: Sequence[Contract]) -> tuple[int, int]:

@@ -59,7 +59,9 @@ class SegmentedRunner:
         wanted = set(observed)
         self._first = tuple(name for name in graph.inputs if name in wanted)
         pieces = _pieces(_needed(graph, wanted), wanted)
-        types = _types(model)
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        tensors = [*inferred.value_info, *inferred.input, *inferred.output]
+        types = {tensor.name: tensor.type.tensor_type.elem_type for tensor in tensors}
         self._segments = [
             _segment(graph, piece, pieces[at + 1 :], wanted, types) for at, piece in enumerate(pieces) if piece
         ]
@@ -101,13 +103,6 @@ def _pieces(nodes: Sequence[NodeProto], wanted: set[str]) -> list[list[NodeProto
         pieces[-1].append(node)
         count += made
     return pieces
-
-
-def _types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type of each tensor."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    tensors = [*inferred.value_info, *inferred.input, *inferred.output]
-    return {tensor.name: tensor.type.tensor_type.elem_type for tensor in tensors}
 
 
 def _segment(

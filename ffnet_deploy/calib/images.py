@@ -176,7 +176,12 @@ def choose_images(
             raise DataError(f"{sample.image} shows the network one constant colour")
 
     chosen, unusable = _usable(dataset, candidates, count, look)
-    return CalibrationImages(tuple(sample.image for sample in chosen), contract, tuple(_notes(chosen, unusable, count)))
+    notes = []
+    if unusable:
+        notes.append(f"{len(unusable)} calibration images were skipped; the first: {unusable[0]}")
+    if len(chosen) < count:
+        notes.append(f"only {len(chosen)} images to calibrate on; {count} were asked for")
+    return CalibrationImages(tuple(sample.image for sample in chosen), contract, tuple(notes))
 
 
 def order_samples(dataset: Dataset, count: int, classes: int) -> list[Sample]:
@@ -276,10 +281,3 @@ def _check_unusable(unusable: Sequence[str], usable: int, dataset: Dataset) -> N
         f"{len(unusable)} of {looked_at} calibration images in {dataset.root} cannot be used; at most "
         f"{MOST_UNUSABLE:.0%} may fail:\n{shown}\n  to do    replace them, or calibrate on other images"
     )
-
-
-def _notes(chosen: Sequence[Sample], unusable: Sequence[str], count: int) -> Iterable[str]:
-    if unusable:
-        yield f"{len(unusable)} calibration images were skipped; the first: {unusable[0]}"
-    if len(chosen) < count:
-        yield f"only {len(chosen)} images to calibrate on; {count} were asked for"

@@ -41,14 +41,20 @@ def make_plan(graph: GraphIndex, keep: tuple[str, ...] = (), hardware: Hardware 
     check_unquantized(graph)
     check_kept_names(graph, keep)
     names = {conv.name for conv in graph.convs}
+    resizes = {  # matrix products that enlarge a map: exact, and never quantised
+        node.name
+        for node in graph.nodes
+        if node.op_type == "MatMul" and any(name.endswith(RESIZE_MATRIX) for name in node.input)
+    }
     left = {
         node.name: f"{node.op_type}: only convolutions over two dimensions with constant weights are quantised"
         for node in graph.nodes
-        if node.op_type in LINEAR and node.name not in names and not _resizes(node)
+        if node.op_type in LINEAR and node.name not in names and node.name not in resizes
     }
     if hardware is Hardware.CPU:
         reason = "OpenVINO computes what reads a quantised concatenation with several times the noise: --rewrite auto"
-        left |= {conv.name: reason for conv in graph.convs if _reads_concat(graph, conv)}
+        concatenated = {name for node in graph.nodes if node.op_type == "Concat" for name in node.output}
+        left |= {conv.name: reason for conv in graph.convs if conv.input in concatenated}
     kept = tuple(conv for conv in graph.convs if is_named(conv.name, keep) or conv.name in left)
     names = {conv.name for conv in kept}
     convs = tuple(conv for conv in graph.convs if conv.name not in names)
@@ -116,16 +122,6 @@ def _is_quantizable_branch(graph: GraphIndex, node: NodeProto, position: int) ->
     """
     producer = graph.producers.get(node.input[position])
     return producer is not None and producer.op_type not in ("Resize", "MatMul")
-
-
-def _resizes(node: NodeProto) -> bool:
-    """Whether a matrix product enlarges a map: exact, and never quantised."""
-    return node.op_type == "MatMul" and any(name.endswith(RESIZE_MATRIX) for name in node.input)
-
-
-def _reads_concat(graph: GraphIndex, conv: Conv) -> bool:
-    producer = graph.producers.get(conv.input)
-    return producer is not None and producer.op_type == "Concat"
 
 
 def slow_in_fp8(model: onnx.ModelProto) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
-from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -64,17 +63,16 @@ def choice(kind: type[Enum], group: Group, name: str | None = None) -> Parameter
     """A parameter that takes one value of `kind`, in any case; its option is called `name` where that is given."""
     values = [str(member.value) for member in kind]
     shown: dict[str, Any] = {} if _CYCLOPTS_5 else {"show_default": False}
-    converter = partial(_member, kind)
+
+    def converter(hint: Any, tokens: Sequence[Token]) -> Enum:
+        return kind(tokens[0].value.lower())
+
     return Parameter(group=group, converter=converter, choices=values, name=name, name_transform=_spelling, **shown)
 
 
 def _spelling(text: str) -> str:
     """An option or value as it is typed; values like ``OnnxRuntime`` are no two words."""
     return default_name_transform(text) if "_" in text else text.lower()
-
-
-def _member(kind: type[Choice], hint: Any, tokens: Sequence[Token]) -> Choice:
-    return kind(tokens[0].value.lower())
 
 
 def lowered(hint: Any, tokens: Sequence[Token]) -> str:

@@ -178,13 +178,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with staging_folder(path) as folder, storage_errors(path):
         temporary = folder / path.name
         yield temporary
-        _flush_to_disk(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -22,7 +22,11 @@ def parse_label_set(text: str, source: str) -> LabelSet:
     Raises:
         DataError: a line has no name or no three colour values in 0..255; `source` and the line number are named.
     """
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if _is_row(line)]
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
     rows = [_parse_row(line, f"{source}, line {number}") for number, line in lines]
     if not rows:
         raise DataError(f"{source} names no class; expected one `name r g b` a line")
@@ -30,10 +34,6 @@ def parse_label_set(text: str, source: str) -> LabelSet:
     if len(set(names)) != len(names):
         raise DataError(f"{source} names a class twice: {next(name for name in names if names.count(name) > 1)}")
     return LabelSet(tuple(names), tuple(colours))
-
-
-def _is_row(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
 def _parse_row(line: str, where: str) -> tuple[str, tuple[int, int, int]]:

@@ -70,13 +70,19 @@ class OpenVinoEngine:
         check_file(path)
         self.notes = vouch(path) if options.check_manifest else ()
         core = openvino.Core()
-        _check_device(core, options.device)
+        if options.device.partition(".")[0] not in {name.partition(".")[0] for name in core.available_devices}:
+            raise OptionError(
+                f"OpenVINO has no device {options.device} here; it offers {', '.join(core.available_devices)}"
+            )
         self.contract, self.precision = read_description(path)
         model = _read_model(core, path)
         if self.precision.precision.is_quantized and self.precision.hardware is not Hardware.CPU:
             self.notes = (*self.notes, _FOR_TENSORRT)
         check_tensors(_names(model.inputs), _names(model.outputs), self.contract, path)
-        self._compiled: Any = _compile(core, model, path, options)
+        try:
+            self._compiled: Any = core.compile_model(model, options.device, options.properties)
+        except RuntimeError as error:
+            raise ArtifactError(f"{path} cannot be compiled by OpenVINO: {_reason(error)}") from error
         self._requests = local()
         self.name = f"OpenVINO {openvino.get_version().partition('-')[0]} ({options.device})"
 
@@ -116,11 +122,6 @@ class OpenVinoEngine:
         self.close()
 
 
-def _check_device(core: Any, device: str) -> None:
-    if device.partition(".")[0] not in {name.partition(".")[0] for name in core.available_devices}:
-        raise OptionError(f"OpenVINO has no device {device} here; it offers {', '.join(core.available_devices)}")
-
-
 def _read_model(core: Any, path: Path) -> Any:
     try:
         return core.read_model(str(path))
@@ -133,13 +134,6 @@ def _read_model(core: Any, path: Path) -> Any:
 
 def _names(ports: Any) -> list[str]:
     return [name for port in ports for name in port.get_names()]
-
-
-def _compile(core: Any, model: Any, path: Path, options: OpenVinoOptions) -> Any:
-    try:
-        return core.compile_model(model, options.device, options.properties)
-    except RuntimeError as error:
-        raise ArtifactError(f"{path} cannot be compiled by OpenVINO: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -89,7 +89,8 @@ def pixel_count(content: bytes) -> int | None:
     if content.startswith(PNG_SIGNATURE) and len(content) >= 24:
         width, height = struct.unpack_from(">II", content, 16)
     elif content.startswith(JPEG_SIGNATURE):
-        height, width = _jpeg_size(content)
+        frame = next((at for marker, at in _jpeg_markers(content) if marker in _JPEG_FRAMES), len(content))
+        height, width = struct.unpack_from(">HH", content, frame + 5) if frame + 9 <= len(content) else (0, 0)
     elif content.startswith(b"BM") and len(content) >= 26:
         width, height = struct.unpack_from("<ii", content, 18)
     elif content[:4] in (b"II*\0", b"MM\0*"):
@@ -138,31 +139,14 @@ def _tiff_size(content: bytes) -> tuple[int, int]:
 def is_whole(content: bytes) -> bool:
     """Whether a PNG or JPEG file reaches its end marker, undamaged as far as its checksums tell; others pass."""
     if content.startswith(PNG_SIGNATURE):
-        return _png_is_whole(content)
-    return _jpeg_is_whole(content) if content.startswith(JPEG_SIGNATURE) else True
-
-
-def _png_is_whole(content: bytes) -> bool:
-    chunks = list(png_chunks(content))
-    critical = [chunk for chunk in chunks if chunk.kind[:1].isupper()]
-    return bool(chunks) and chunks[-1].kind == b"IEND" and all(chunk.intact for chunk in critical)
-
-
-def _jpeg_is_whole(content: bytes) -> bool:
-    # only after the first scan: the thumbnail inside an EXIF header has an end marker of its own
-    scan = _first_jpeg_scan(content)
-    return scan is not None and content.find(_JPEG_END, scan) >= 0
-
-
-def _first_jpeg_scan(content: bytes) -> int | None:
-    """Position of the first start-of-scan marker."""
-    return next((at for marker, at in _jpeg_markers(content) if marker == _JPEG_SCAN), None)
-
-
-def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """(height, width) by the frame header; (0, 0) where there is none."""
-    at = next((at for marker, at in _jpeg_markers(content) if marker in _JPEG_FRAMES), None)
-    return (0, 0) if at is None or at + 9 > len(content) else struct.unpack_from(">HH", content, at + 5)
+        chunks = list(png_chunks(content))
+        critical = [chunk for chunk in chunks if chunk.kind[:1].isupper()]
+        return bool(chunks) and chunks[-1].kind == b"IEND" and all(chunk.intact for chunk in critical)
+    if content.startswith(JPEG_SIGNATURE):
+        # only after the first scan: the thumbnail inside an EXIF header has an end marker of its own
+        scan = next((at for marker, at in _jpeg_markers(content) if marker == _JPEG_SCAN), -1)
+        return scan >= 0 and content.find(_JPEG_END, scan) >= 0
+    return True
 
 
 def _jpeg_markers(content: bytes) -> Iterator[tuple[int, int]]:

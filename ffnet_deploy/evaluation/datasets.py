@@ -227,15 +227,10 @@ def open_images(path: Path, leave_out: Path | None = None) -> Dataset:
     if not files:
         raise DataError(f"no images below {path}.\n  to do    give a folder with .jpg, .png, .bmp, .tif or .webp files")
     base = path if path.is_dir() else path.parent
-    names = _unique_names(files, base)
-    return Dataset("custom", path, "", tuple(Sample(file, None, name) for file, name in zip(files, names, strict=True)))
-
-
-def _unique_names(files: list[Path], base: Path) -> list[str]:
-    """Paths below `base` without suffix; with it where two files would share a name."""
     relative = [file.relative_to(base) for file in files]
-    count = Counter(path.with_suffix("") for path in relative)
-    return [(path.with_suffix("") if count[path.with_suffix("")] == 1 else path).as_posix() for path in relative]
+    count = Counter(path.with_suffix("") for path in relative)  # two files may differ by their suffix alone
+    names = [(path.with_suffix("") if count[path.with_suffix("")] == 1 else path).as_posix() for path in relative]
+    return Dataset("custom", path, "", tuple(Sample(file, None, name) for file, name in zip(files, names, strict=True)))
 
 
 def _check_cityscapes_fits(root: Path, network: str, dataset: str | None) -> None:

@@ -52,17 +52,12 @@ class LabelMaps:
         pixels = read_label_pixels(labels)
         if pixels.ndim == 3:
             return labels_of_colours(pixels[..., 2::-1].astype(np.uint8), self.classes, labels, classes)
-        if _has_grey_palette(self.classes):
+        greys = {colour[0] for colour in self.classes.palette if len(set(colour)) == 1}
+        if len(self.classes.palette) > 1 and len(greys) == len(self.classes.palette):  # black and white of binary masks
             return labels_of_colours(
                 np.repeat(pixels[..., None], 3, axis=2).astype(np.uint8), self.classes, labels, classes
             )
         return class_labels(pixels, self.dataset, labels, classes)
-
-
-def _has_grey_palette(classes: LabelSet) -> bool:
-    """Whether every class has a grey of its own, as black and white of binary masks."""
-    greys = {colour[0] for colour in classes.palette if len(set(colour)) == 1}
-    return len(classes.palette) > 1 and len(greys) == len(classes.palette)
 
 
 def class_labels(stored: LabelMap, dataset: str, path: Path, classes: int) -> LabelMap:

@@ -52,7 +52,9 @@ def find_layout(source: DataSource, split: tuple[str, ...]) -> Layout:
     if source.images_dir is not None and source.masks_dir is not None:
         return _find_folders(source, source.images_dir, source.masks_dir, split)
     if (root / "leftImg8bit").is_dir():
-        return _find_cityscapes(root, split)
+        images, annotations = _split_folder(root / "leftImg8bit", split), _split_folder(root / "gtFine", split)
+        labels = _by_name(annotations, LABEL_ID_END) | _by_name(annotations, _TRAIN_ID_END)
+        return Layout("Cityscapes", _by_name(images, _IMAGE_END), labels, (images, annotations))
     if (root / "JPEGImages").is_dir() and (root / "SegmentationClass").is_dir():
         layout = _find_folders(source, "JPEGImages", "SegmentationClass", split)
         names = tuple(_VOC_NAMES.split())
@@ -101,12 +103,8 @@ def _has_images(root: Path, images: str, split: tuple[str, ...], masks: str) -> 
     for image_folder, mask_folder in places:
         if image_folder.is_dir() and mask_folder.is_dir():
             empty = next((path for path in mask_folder.rglob("*") if path.is_file()), None) is None
-            return empty or next(iter(_image_names(mask_folder)), None) is not None
+            return empty or any(path.suffix.lower() in IMAGE_SUFFIXES for path in mask_folder.rglob("*"))
     return False
-
-
-def _image_names(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _find_folders(source: DataSource, images_dir: str, masks_dir: str, split: tuple[str, ...]) -> Layout:
@@ -189,12 +187,6 @@ def _drawn_or_listed(source: DataSource, names: Sequence[str], split: tuple[str,
     if not names:
         return None, ""
     return drawn_split(source, names, split)
-
-
-def _find_cityscapes(root: Path, split: tuple[str, ...]) -> Layout:
-    images, annotations = _split_folder(root / "leftImg8bit", split), _split_folder(root / "gtFine", split)
-    labels = _by_name(annotations, LABEL_ID_END) | _by_name(annotations, _TRAIN_ID_END)
-    return Layout("Cityscapes", _by_name(images, _IMAGE_END), labels, (images, annotations))
 
 
 def _by_name(folder: Path, ending: str) -> dict[str, Path]:

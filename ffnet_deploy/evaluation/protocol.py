@@ -173,7 +173,9 @@ def prepare(contract: Contract, image: NDArray[np.uint8], protocol: TestProtocol
     for ratio in options.ratios:
         shown = _shown_image(contract, image, protocol, ratio, notes)
         size = (shown.shape[0], shown.shape[1])
-        boxes = _boxes(size, protocol)
+        boxes = [Box(0, 0, *size)]
+    if protocol.mode == "slide" and protocol.crop is not None and protocol.stride is not None:
+        boxes = window_boxes(size, protocol.crop, protocol.stride)
         if contract.output is OutputKind.LABELS and len(boxes) > 1:
             raise OptionError(
                 f"sliding windows average scores where they overlap, and this artefact gives labels only ({len(boxes)} "
@@ -280,12 +282,6 @@ def _accepted_side(name: str, sizes: DimensionRange, side: int) -> int:
         f"the protocol shows an image at a {name} of {side}, and the artefact accepts {sizes}.\n"
         f"  to do    export it with a range of {name}s that holds {enlarged}, or score it with --mode slide"
     )
-
-
-def _boxes(size: tuple[int, int], protocol: TestProtocol) -> list[Box]:
-    if protocol.mode == "slide" and protocol.crop is not None and protocol.stride is not None:
-        return window_boxes(size, protocol.crop, protocol.stride)
-    return [Box(0, 0, *size)]
 
 
 def _scores(output: NDArray[np.generic], contract: Contract, notes: _Notes) -> NDArray[np.float32]:

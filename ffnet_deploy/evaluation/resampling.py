@@ -42,14 +42,14 @@ def bilinear_rows(
     Returns:
         float32 (stop - start, target width, classes).
     """
-    band = rows(start, stop) if source[0] == target[0] else _stretched_rows(rows, source[0], target[0], start, stop)
+    if source[0] == target[0]:
+        band = rows(start, stop)
+    else:
+        taps, here = bilinear_taps(source[0], target[0]), slice(start, stop)
+        first, last = int(taps.below[start]), int(taps.above[stop - 1]) + 1
+        below, above = taps.below[here] - first, taps.above[here] - first
+        band = _blend(rows(first, last), below, above, taps.weight[here], axis=0)
     return band if source[1] == target[1] else _blend(band, *bilinear_taps(source[1], target[1]), axis=1)
-
-
-def _stretched_rows(rows: Rows, source: int, target: int, start: int, stop: int) -> NDArray[np.float32]:
-    taps, here = bilinear_taps(source, target), slice(start, stop)
-    first, last = int(taps.below[start]), int(taps.above[stop - 1]) + 1
-    return _blend(rows(first, last), taps.below[here] - first, taps.above[here] - first, taps.weight[here], axis=0)
 
 
 def _blend(

@@ -98,7 +98,8 @@ class DeployedUPerHead(nn.Module):
 
     def __init__(self, head: UPerHead):
         super().__init__()
-        self.psp_modules = nn.ModuleList(PyramidPool(int(scale), branch[1]) for scale, branch in _pyramid(head))
+        branches = zip(head.psp_modules.pool_scales, head.psp_modules, strict=True)
+        self.psp_modules = nn.ModuleList(PyramidPool(int(scale), branch[1]) for scale, branch in branches)
         self.bottleneck = head.bottleneck
         self.lateral_convs = head.lateral_convs
         self.fpn_convs = head.fpn_convs
@@ -186,10 +187,6 @@ def output_stride(backbone: nn.Module, head: nn.Module) -> int:
     size = 2 * STRIDE
     with torch.no_grad():
         return size // int(head(backbone(torch.zeros(1, 3, size, size))).shape[-1])
-
-
-def _pyramid(head: UPerHead) -> list[tuple[int, nn.Sequential]]:
-    return list(zip(head.psp_modules.pool_scales, head.psp_modules, strict=True))
 
 
 def _enlarge(x: Tensor, factor: float) -> Tensor:

@@ -45,8 +45,10 @@ def _fold(module: nn.Module) -> nn.Module:
         return nn.Identity()
     for name, child in module.named_children():
         setattr(module, name, _fold(child))
-    if isinstance(module, ConvModule):
-        _fold_conv_module(module)
+    if isinstance(module, ConvModule) and isinstance(module.norm, nn.BatchNorm2d):
+        module.conv = fold_batch_norm(module.conv, module.norm)
+        delattr(module, module.norm_name)
+        module.norm_name, module.with_norm = None, False
     elif isinstance(module, Residual):
         _absorb_layer_scale(module)
     elif isinstance(module, FFBlock):
@@ -100,13 +102,6 @@ def absorb_identity(module: ResidualPointwise) -> nn.Conv2d:
     weight = module.conv.c.weight.double()[:, :, 0, 0]
     identity = torch.eye(len(weight), dtype=torch.float64, device=weight.device)
     return _conv_like(module.conv.c, (identity + weight * scale)[:, :, None, None], weight @ shift)
-
-
-def _fold_conv_module(module: ConvModule) -> None:
-    if isinstance(module.norm, nn.BatchNorm2d):
-        module.conv = fold_batch_norm(module.conv, module.norm)
-        delattr(module, module.norm_name)
-        module.norm_name, module.with_norm = None, False
 
 
 def _absorb_layer_scale(module: Residual) -> None:

@@ -86,12 +86,6 @@ def _token_conv(channels: int, kernel: int) -> nn.Module:
     return classification_rep_dw(channels, kernel)
 
 
-def _channel_conv(channels: int, kernel: int) -> nn.Module:
-    if kernel == 3:
-        return ConvBN(channels, channels, 3, groups=channels)
-    return classification_rep_dw(channels, kernel)
-
-
 @MODELS.register_module()
 class FFNet(nn.Module):
     """Backbone with four stages at strides 4, 8, 16 and 32, each output layer-normalised.
@@ -144,7 +138,11 @@ def ffnet_block(
 ) -> FFBlock:
     """One block of the classification family."""
     token = TokenMixer(channels, _token_conv(channels, token_kernel), _token_conv(channels, token_kernel))
-    channel = ChannelMixer(channels, ratio, _channel_conv(channels, channel_kernel))
+    if channel_kernel == 3:
+        conv: nn.Module = ConvBN(channels, channels, 3, groups=channels)
+    else:
+        conv = classification_rep_dw(channels, channel_kernel)
+    channel = ChannelMixer(channels, ratio, conv)
     return FFBlock(
         Residual(token, channels, drop_path, layer_scale), Residual(channel, channels, drop_path, layer_scale)
     )

@@ -16,7 +16,7 @@ from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.precision.casts import Rewriter, spared
 from ffnet_deploy.precision.formats import Conversion, Format, format_of
 from ffnet_deploy.precision.graph_index import QUANTIZERS, GraphIndex, copied, opset_of, upgrade_opset
-from ffnet_deploy.precision.instrumentation import Observations, measure
+from ffnet_deploy.precision.instrumentation import measure
 from ffnet_deploy.precision.policy import Kept, Policy, Reason, TypingOptions, relative_nodes
 
 _QUANTIZED_OPSET = 19
@@ -118,7 +118,8 @@ def assign_types(
     index = GraphIndex(_prepared(model, asked, to))
     measured = measure(index, to, relative_nodes(index), options.amplification, images, progress)
     kept = Policy(index, measured, options, to, _growth(model, images)).kept()
-    for name in spared(index, set(kept), _sizes(measured)):
+    sizes = defaultdict(int, {name: tensor.size for name, tensor in measured.tensors.items()})
+    for name in spared(index, set(kept), sizes):
         kept[name] = Kept(Reason.CASTS)
     kept = {name: kept[name] for name in index.typed_nodes if name in kept}
     rewritten = Rewriter(index, set(kept), to).write()
@@ -127,6 +128,7 @@ def assign_types(
         asked, precision=asked.precision if quantized else to.precision, base=to.precision, float32=tuple(kept)
     )
     _stamp(rewritten.model, record)
+    furthest = sorted(measured.tensors.items(), key=lambda item: -item[1].largest)[:_SHOWN]
     report = TypingReport(
         options=options,
         images=measured.images,
@@ -135,7 +137,7 @@ def assign_types(
         operators={name: index.typed_nodes[name].op for name in kept},
         casts=rewritten.casts,
         constants=rewritten.constants,
-        largest=_furthest(measured),
+        largest=tuple((name, tensor.largest) for name, tensor in furthest),
     )
     return Typed(rewritten.model, record, report)
 
@@ -169,15 +171,6 @@ def _growth(model: onnx.ModelProto, images: Sequence[NDArray[np.generic]]) -> fl
     rows, columns = (2, 3) if contract.input is InputKind.FLOAT else (1, 2)
     observed: int = min(image.shape[rows] * image.shape[columns] for image in images)
     return max(1.0, contract.height.max * contract.width.max / int(observed))
-
-
-def _sizes(measured: Observations) -> defaultdict[str, int]:
-    return defaultdict(int, {name: tensor.size for name, tensor in measured.tensors.items()})
-
-
-def _furthest(measured: Observations) -> tuple[tuple[str, float], ...]:
-    ordered = sorted(measured.tensors.items(), key=lambda item: -item[1].largest)
-    return tuple((name, tensor.largest) for name, tensor in ordered[:_SHOWN])
 
 
 def _stamp(model: onnx.ModelProto, record: PrecisionRecord) -> None:

@@ -148,7 +148,7 @@ class Rewriter:
             if name in node.outputs:
                 proto.output[at] = self._made(name)
         if proto.op_type == "Cast" and node.outputs and not wide:
-            _set_target(proto, self._format.tensor_type)
+            next(one for one in proto.attribute if one.name == "to").i = self._format.tensor_type
         return proto
 
     def _made(self, name: str) -> str:
@@ -224,9 +224,3 @@ def _scales(index: GraphIndex) -> set[str]:
         for at, name in node.inputs
         if at == 1 and name in index.initializers
     }
-
-
-def _set_target(proto: onnx.NodeProto, kind: int) -> None:
-    for attribute in proto.attribute:
-        if attribute.name == "to":
-            attribute.i = kind

@@ -185,28 +185,17 @@ def scatter(points: Sequence[ScatterPoint], x_label: str, y_label: str, width: i
     """
     height = 300.0 if width < 600 else 340.0
     xs = spanning([value for one in points for value in (one.x, one.low, one.high)], _LEFT, width - 16.0, 0.12)
-    ys = _upwards([one.y for one in points], height - _BOTTOM, _TOP)
+    low, high = min(one.y for one in points), max(one.y for one in points)
+    room = max((high - low) * 0.25, 0.5)  # points; a hundredth must not fill the chart
+    ys = Scale(low - room, high + room, height - _BOTTOM, _TOP)
     frame = join(
         left_axis(ys, _LEFT, width - 16.0, y_label, 6),
         bottom_axis(xs, _TOP, height - _BOTTOM, x_label, 5 if width < 600 else 9),
         write("\N{NORTH WEST ARROW} better", _LEFT + 6, _TOP + 14, "soft"),
     )
-    return Drawing(height, [frame, _whiskers(points, xs, ys), _marks(points, xs, ys), _names(points, xs, ys, width)])
-
-
-def _upwards(values: list[float], bottom: float, top: float) -> Scale:
-    """An axis of scores: never so narrow that a hundredth of a point looks like a gulf."""
-    low, high = min(values), max(values)
-    room = max((high - low) * 0.25, 0.5)
-    return Scale(low - room, high + room, bottom, top)
-
-
-def _whiskers(points: Sequence[ScatterPoint], xs: Scale, ys: Scale) -> list[Markup]:
-    return [line(xs(one.low), ys(one.y), xs(one.high), ys(one.y), f"whisker {colour(one.index)}") for one in points]
-
-
-def _marks(points: Sequence[ScatterPoint], xs: Scale, ys: Scale) -> list[Markup]:
-    return [marker(one.index, xs(one.x), ys(one.y), 6.0) for one in points]
+    whiskers = [line(xs(one.low), ys(one.y), xs(one.high), ys(one.y), f"whisker {colour(one.index)}") for one in points]
+    marks = [marker(one.index, xs(one.x), ys(one.y), 6.0) for one in points]
+    return Drawing(height, [frame, whiskers, marks, _names(points, xs, ys, width)])
 
 
 def _names(points: Sequence[ScatterPoint], xs: Scale, ys: Scale, width: int) -> list[Markup]:
@@ -285,7 +274,7 @@ def roofline(blocks: Sequence[RooflineBlock], roof: Roof, index: int, width: int
         bottom_axis(xs, _TOP, height - _BOTTOM, "operations per byte of memory traffic", 5 if width < 600 else 9),
     ]
     circles = [_circle(one, index, xs, ys) for one in sorted(blocks, key=lambda one: -one.share)]
-    numbers = [_number(one, xs, ys) for one in blocks]
+    numbers = [write(str(one.number), xs(one.intensity), ys(one.speed / 1e9) + 4, "number", "middle") for one in blocks]
     return Drawing(height, [axes, _roof(roof, xs, ys), circles, numbers])
 
 
@@ -312,10 +301,6 @@ def _circle(one: RooflineBlock, index: int, xs: Scale, ys: Scale) -> Markup:
     title = element("title", one.name)
     x, y = xs(one.intensity), ys(one.speed / 1e9)
     return element("circle", title, cx=x, cy=y, r=radius, class_=f"bubble {colour(index)}")
-
-
-def _number(one: RooflineBlock, xs: Scale, ys: Scale) -> Markup:
-    return write(str(one.number), xs(one.intensity), ys(one.speed / 1e9) + 4, "number", "middle")
 
 
 @dataclass(frozen=True)

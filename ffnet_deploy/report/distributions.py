@@ -75,15 +75,15 @@ def _histogram(one: Times, scale: Scale, top: float, width: int) -> Markup:
         element("path", d=_outline(one.samples, scale, base), class_=f"histogram {colour(one.index)}"),
         line(scale.start, base, scale.stop, base, "grid"),
         line(scale(one.median), base - _HEIGHT, scale(one.median), base + 3, f"median {colour(one.index)}"),
-        (line(scale(p), base - 7, scale(p), base + 3, f"tail {colour(one.index)}") for p in _tails(one, scale)),
+        (
+            line(scale(p), base - 7, scale(p), base + 3, f"tail {colour(one.index)}")
+            for p in (one.p95, one.p99)
+            if p <= scale.high
+        ),
         write(name, scale.start, top + 10, "strong"),
         write(one.text, scale.stop, top + 10, "value", "end"),
         more,
     )
-
-
-def _tails(one: Times, scale: Scale) -> list[float]:
-    return [value for value in (one.p95, one.p99) if value <= scale.high]
 
 
 def _outline(samples: Sequence[float], scale: Scale, base: float) -> str:

@@ -124,13 +124,18 @@ def figure(ident: str, title: str, alt_text: str, draw: Draw, note: Content = No
         note: the rest of the caption.
     """
     caption = element("figcaption", element("strong", title), " ", note)
-    drawings = (_svg(draw(width), width, f"{title}. {alt_text}") for width in WIDTHS)
+    drawings = (
+        element(
+            "svg",
+            drawing.content,
+            class_=f"w{width}",
+            viewBox=f"0 0 {width} {drawing.height:.0f}",
+            role="img",
+            aria_label=f"{title}. {alt_text}",
+        )
+        for width, drawing in ((width, draw(width)) for width in WIDTHS)
+    )
     return element("figure", caption, drawings, id=ident, class_="chart")
-
-
-def _svg(drawing: Drawing, width: int, label: str) -> Markup:
-    box = f"0 0 {width} {drawing.height:.0f}"
-    return element("svg", drawing.content, class_=f"w{width}", viewBox=box, role="img", aria_label=label)
 
 
 def text_width(text: str, size: float = TEXT) -> float:

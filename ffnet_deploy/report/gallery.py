@@ -127,7 +127,15 @@ class PredictionCollector:
 
     def gallery(self, contract: Contract, names: Sequence[str]) -> Gallery:
         """The chosen samples with their pictures, for candidates called `names`."""
-        views = {name: _views(seen) for name, seen in self._chosen.items() if seen is not None}
+        views = {
+            name: Views(
+                seen.image,
+                None if seen.truth is None else seen.truth.unpacked(),
+                tuple(packed.unpacked() for packed in seen.predicted),
+            )
+            for name, seen in self._chosen.items()
+            if seen is not None
+        }
         widest = self.options.widest
         while True:
             samples = tuple(_sample(name, view, contract, names, widest) for name, view in views.items())
@@ -150,11 +158,6 @@ def evenly_spaced(names: Sequence[str], count: int) -> list[str]:
     """`count` of `names`, or all where there are fewer, at even steps from the first on."""
     count = min(count, len(names))
     return [names[index * len(names) // count] for index in range(count)]
-
-
-def _views(seen: _Seen) -> "Views":
-    truth = None if seen.truth is None else seen.truth.unpacked()
-    return Views(seen.image, truth, tuple(packed.unpacked() for packed in seen.predicted))
 
 
 def _sample(name: str, views: "Views", contract: Contract, names: Sequence[str], widest: int) -> GallerySample:

@@ -7,14 +7,12 @@ from ffnet_deploy.artifacts.outputs import WRITTEN_BY
 from ffnet_deploy.report.data import ReportData
 from ffnet_deploy.report.document import (
     Block,
-    Cell,
     Chart,
     Conclusion,
     Drawn,
     Facts,
     Judgement,
     Notes,
-    Section,
     Table,
     Text,
     Tiles,
@@ -27,17 +25,18 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
 def markdown(data: ReportData) -> str:
     """The whole report as GitHub-flavoured Markdown."""
-    parts = [f"# {_text(data.title)}", *(_section(part) for part in sections(data))]
+    blocks = (
+        text
+        for part in sections(data)
+        for text in (f"## {_text(part.heading)}", *(_block(block) for block in part.blocks))
+    )
+    parts = [f"# {_text(data.title)}", *blocks]
     return "\n\n".join([*parts, f"<!-- {WRITTEN_BY} -->"]) + "\n"
 
 
 def _text(text: str) -> str:
     """`text` on one line, with nothing that Markdown would take for its own."""
     return _SPECIAL.sub(r"\\\1", " ".join(plain(text).split()))
-
-
-def _section(part: Section) -> str:
-    return "\n\n".join([f"## {_text(part.heading)}", *(_block(block) for block in part.blocks)])
 
 
 def _block(block: Block) -> str:
@@ -72,10 +71,6 @@ def _table(block: Table) -> str:
     kept = [index for index, column in enumerate(block.columns) if not column.drawn]
     headings = [_text(block.columns[index].heading) for index in kept]
     rules = ["---:" if block.columns[index].numeric else "---" for index in kept]
-    rows = [[_cell(row[index]) for index in kept] for row in block.rows]
+    rows = [[_text(row[index].text) for index in kept] for row in block.rows]
     lines = [f"| {' | '.join(cells)} |" for cells in (headings, rules, *rows)]
     return "\n".join([f"**{_text(block.caption)}**", "", *lines])
-
-
-def _cell(cell: Cell) -> str:
-    return _text(cell.text)

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 
@@ -51,11 +50,14 @@ def page(data: ReportData) -> str:
         element("link", rel="icon", href="data:,"),
         element("style", Markup(style)),
     )
+    candidates = (element("li", candidate_mark(index), one.name) for index, one in enumerate(data.candidates))
+    links = (element("li", element("a", part.heading, href=f"#{part.ident}")) for part in parts)
+    navigation = element("nav", element("ul", links), aria_label="Sections")
     body = element(
         "body",
         element("a", "Skip to the summary", href="#summary", class_="skip"),
-        _header(data),
-        element("div", _navigation(parts), element("main", map(_section, parts), id="main"), class_="columns"),
+        element("header", element("h1", data.title), element("ul", candidates, class_="candidates")),
+        element("div", navigation, element("main", map(_section, parts), id="main"), class_="columns"),
         element("footer", element("p", f"{WRITTEN_BY}, {data.created}. This file needs nothing else.")),
         element("script", Markup(script)),
     )
@@ -77,16 +79,6 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _header(data: ReportData) -> Markup:
-    names = (element("li", candidate_mark(index), one.name) for index, one in enumerate(data.candidates))
-    return element("header", element("h1", data.title), element("ul", names, class_="candidates"))
-
-
-def _navigation(parts: Iterable[Section]) -> Markup:
-    links = (element("li", element("a", part.heading, href=f"#{part.ident}")) for part in parts)
-    return element("nav", element("ul", links), aria_label="Sections")
-
-
 def _section(part: Section) -> Markup:
     heading = element("h2", part.heading, id=f"{part.ident}-heading")
     blocks = (_block(block, f"{part.ident}-{number}") for number, block in enumerate(part.blocks))
@@ -100,7 +92,9 @@ def _block(block: Block, ident: str) -> Markup:
             sentences = (element("p", sentence) for sentence in rest)
             return element("div", element("p", first, class_="lead"), sentences, class_="conclusion")
         case Judgement():
-            return _judgement(block)
+            symbol = element("span", _SYMBOLS[block.outcome], class_="symbol", aria_hidden="true")
+            words = element("p", element("strong", _HEADLINES[block.outcome]), " ", block.sentence)
+            return element("div", symbol, words, class_=f"judgement {_class(block.outcome)}")
         case Tiles():
             return _tiles(block)
         case Text():
@@ -118,12 +112,6 @@ def _block(block: Block, ident: str) -> Markup:
             return block.markup
 
 
-def _judgement(block: Judgement) -> Markup:
-    symbol = element("span", _SYMBOLS[block.outcome], class_="symbol", aria_hidden="true")
-    words = element("p", element("strong", _HEADLINES[block.outcome]), " ", block.sentence)
-    return element("div", symbol, words, class_=f"judgement {_class(block.outcome)}")
-
-
 def _class(outcome: GateOutcome) -> str:
     return outcome.name.lower()
 
@@ -137,7 +125,13 @@ def _tiles(block: Tiles) -> Markup:
 
 
 def _table(block: Table, ident: str) -> Markup:
-    headings = element("tr", map(_heading, block.columns))
+    columns = (
+        element("td", class_="drawn")
+        if column.drawn
+        else element("th", column.heading, scope="col", class_="number" if column.numeric else None)
+        for column in block.columns
+    )
+    headings = element("tr", columns)
     rows = [_row(row, block.columns) for row in block.rows]
     foot = element("tfoot", rows.pop()) if block.summary_row else None
     caption = element("caption", element("span", block.caption), id=f"{ident}-caption")
@@ -147,21 +141,13 @@ def _table(block: Table, ident: str) -> Markup:
     return element("details", element("summary", block.caption), region) if block.folded else region
 
 
-def _heading(column: Column) -> Markup:
-    if column.drawn:
-        return element("td", class_="drawn")
-    return element("th", column.heading, scope="col", class_="number" if column.numeric else None)
-
-
 def _row(row: tuple[Cell, ...], columns: tuple[Column, ...]) -> Markup:
     name, *values = row
-    cells = (_cell(cell, column) for cell, column in zip(values, columns[1:], strict=True))
+    cells = (
+        element("td", _content(cell), class_="drawn" if column.drawn else "number" if column.numeric else None)
+        for cell, column in zip(values, columns[1:], strict=True)
+    )
     return element("tr", element("th", _content(name), scope="row"), cells)
-
-
-def _cell(cell: Cell, column: Column) -> Markup:
-    kind = "drawn" if column.drawn else "number" if column.numeric else None
-    return element("td", _content(cell), class_=kind)
 
 
 def _content(cell: Cell) -> Content:

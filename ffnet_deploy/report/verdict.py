@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ffnet_deploy.benchmark.record import ProfileRow, TimingResult, Verdict
+from ffnet_deploy.benchmark.record import TimingResult, Verdict
 from ffnet_deploy.benchmark.statistics import UNSTEADY
 from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.format import listed, percent, points, share, significant
@@ -154,7 +154,8 @@ def _findings(data: ReportData, one: CandidateResults) -> Iterator[str]:
         largest = max(one.profile.layers, key=lambda row: row.share, default=None)
         block = max(one.profile.blocks, key=lambda row: row.share, default=None)
         if largest is not None and largest.share >= _LARGE_SHARE:
-            yield f"{largest.share:.0f} % of the time of {one.name} is one layer: {_layer(largest)}."
+            layer = f"{largest.operator} {largest.name}".strip()
+            yield f"{largest.share:.0f} % of the time of {one.name} is one layer: {layer}."
         elif block is not None and block.share >= _LARGE_BLOCK:
             yield f"{block.share:.0f} % of the time of {one.name} is spent in one block: {block.name}."
     summary = one.timing.summary if one.timing else None
@@ -177,7 +178,3 @@ def _findings(data: ReportData, one: CandidateResults) -> Iterator[str]:
             words = listed([f"{name} ({points(-fall)})" for fall, name in fallen[:3]])
             more = f" and {len(fallen) - 3} more" if len(fallen) > 3 else ""
             yield f"Classes whose IoU falls by {_CLASS_FALL:g} points or more with {one.name}: {words}{more}."
-
-
-def _layer(row: ProfileRow) -> str:
-    return f"{row.operator} {row.name}".strip()

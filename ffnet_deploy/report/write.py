@@ -9,7 +9,7 @@ from ffnet_deploy.artifacts import Kind, is_own
 from ffnet_deploy.benchmark.files import run_to_dict
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import write_bytes
-from ffnet_deploy.report.data import Accuracy, CandidateResults, GallerySample, ReportData
+from ffnet_deploy.report.data import Accuracy, CandidateResults, ReportData
 from ffnet_deploy.report.gate import checks, verdict
 from ffnet_deploy.report.markdown import markdown
 from ffnet_deploy.report.markup import plain
@@ -90,7 +90,10 @@ def report_to_dict(data: ReportData) -> dict[str, Any]:
         "classes": list(data.classes),
         "candidates": [_candidate(one) for one in data.candidates],
         "bench": None if data.run is None else run_to_dict(data.run),
-        "pictures": [_sample(one) for one in data.gallery.samples],
+        "pictures": [
+            {"name": one.name, "right": list(one.right), "agreement": list(one.agreement)}
+            for one in data.gallery.samples
+        ],
         "environment": {heading: dict(facts) for heading, facts in data.environment.items()},
         "notes": list(data.notes),
     }
@@ -121,7 +124,3 @@ def _accuracy(one: Accuracy) -> dict[str, Any]:
         "dataset": {"name": one.dataset, "split": one.split},
         "protocol": dict(one.protocol),
     }
-
-
-def _sample(one: GallerySample) -> dict[str, Any]:
-    return {"name": one.name, "right": list(one.right), "agreement": list(one.agreement)}

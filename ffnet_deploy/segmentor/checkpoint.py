@@ -169,7 +169,8 @@ def _allowed_types() -> list[Any]:
         for module in ("numpy.core", "numpy._core")
     ]
     dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
-    return [np.ndarray, np.dtype, *dtypes, *functions, argparse.Namespace, *_log_history_types()]
+    history = [(LogHistory, "mmengine.logging.history_buffer.HistoryBuffer"), (_statistic, "builtins.getattr")]
+    return [np.ndarray, np.dtype, *dtypes, *functions, argparse.Namespace, *history]
 
 
 class LogHistory:
@@ -181,10 +182,6 @@ def _statistic(owner: Any, name: str) -> str:
     if owner is LogHistory and name in ("min", "max", "mean", "current"):
         return name
     raise CheckpointError(f"it asks for the attribute {name!r} of {owner!r}")
-
-
-def _log_history_types() -> list[Any]:
-    return [(LogHistory, "mmengine.logging.history_buffer.HistoryBuffer"), (_statistic, "builtins.getattr")]
 
 
 def _unsafe_or_damaged(path: Path, error: Exception) -> CheckpointError:

@@ -100,7 +100,8 @@ def upgrade(cfg: Any) -> list[str]:
     _upgrade_model(model, assumptions)
     if "img_norm_cfg" in cfg:
         model["data_preprocessor"] = _preprocessor(cfg["img_norm_cfg"])
-    pipeline = cfg.get("test_pipeline") or _find_test_pipeline(cfg)
+    data = cfg.get("data") or {}
+    pipeline = cfg.get("test_pipeline") or (data.get("test") or data.get("val") or {}).get("pipeline") or []
     if any(step.get("type") == "MultiScaleFlipAug" for step in pipeline):
         cfg["test_pipeline"] = _upgrade_pipeline(pipeline)
     return assumptions
@@ -139,11 +140,6 @@ def _preprocessor(norm: Mapping[str, Any]) -> dict[str, Any]:
         "pad_val": 0,
         "seg_pad_val": 255,
     }
-
-
-def _find_test_pipeline(cfg: Any) -> list[Any]:
-    data = cfg.get("data") or {}
-    return list((data.get("test") or data.get("val") or {}).get("pipeline") or [])
 
 
 def _upgrade_pipeline(pipeline: list[Any]) -> list[dict[str, Any]]:

@@ -199,7 +199,10 @@ def _append(url: str, path: Path, progress: Progress) -> bool:
     request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-            start = _start(response.headers) if response.status == 206 else 0
+            start = 0
+            if response.status == 206:  # a partial answer says where its bytes begin
+                found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range") or "")
+                start = int(found.group(1)) if found else -1
             if start not in (0, done):
                 return False
             total = _total(response.headers, start)
@@ -223,12 +226,6 @@ def _keep_validator(path: Path, headers: Message) -> None:
         write_bytes(path, mark.encode())
     else:
         path.unlink(missing_ok=True)
-
-
-def _start(headers: Message) -> int:
-    """Where the bytes of a partial answer begin."""
-    found = re.match(r"bytes (\d+)-", headers.get("Content-Range") or "")
-    return int(found.group(1)) if found else -1
 
 
 def _total(headers: Message, start: int) -> int | None:

@@ -111,7 +111,9 @@ def network_config(
         tensors: its input and its output.
         options: how it is run.
     """
-    batch = largest_batch(contract)
+    batch, usual = largest_batch(contract), contract.batch.opt
+    preferred = f" preferred_batch_size: [ {usual} ]" if usual > 1 else ""
+    batching = f"dynamic_batching {{{preferred} max_queue_delay_microseconds: {options.delay} }}"
     lines = [
         f"name: {quoted(name)}",
         f"backend: {quoted(backend)}",
@@ -119,7 +121,7 @@ def network_config(
         f"input [ {tensors[0].text(batch > 0)} ]",
         f"output [ {tensors[1].text(batch > 0, labels=True)} ]",
         f"instance_group [ {{ count: {options.instances} kind: KIND_{options.kind.name} }} ]",
-        *_batching(batch, contract.batch.opt, options),
+        *([batching] if batch else []),
         *_typical_runs(backend, contract, tensors[0], batch > 0, options),
         f'parameters {{ key: "contract" value: {{ string_value: {quoted(contract.to_json())} }} }}',
     ]
@@ -163,13 +165,6 @@ def ensemble_config(name: str, contract: Contract, steps: Sequence[str], tensors
         "}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _batching(batch: int, usual: int, options: TritonOptions) -> list[str]:
-    if not batch:
-        return []
-    preferred = f" preferred_batch_size: [ {usual} ]" if usual > 1 else ""
-    return [f"dynamic_batching {{{preferred} max_queue_delay_microseconds: {options.delay} }}"]
 
 
 def _typical_runs(backend: str, contract: Contract, image: Tensor, batched: bool, options: TritonOptions) -> list[str]:

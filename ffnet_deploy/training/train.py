@@ -220,19 +220,19 @@ def initial_weights(options: TrainOptions, runner: TrainRunner, console: Console
     source = options.load
     if source is None:
         return None
-    path = _pretrained(runner) if source == "pretrained" else resolve_checkpoint(source, Path(options.config).stem)
+    if source == "pretrained":
+        backbone = runner.cfg.model.backbone.type
+        if backbone not in PRETRAINED:
+            known = ", ".join(PRETRAINED)
+            raise CheckpointError(f"no ImageNet weights were published for {backbone}; there are {known}")
+        path = fetch(PRETRAINED[backbone])
+    else:
+        path = resolve_checkpoint(source, Path(options.config).stem)
     model = runner.model.module if hasattr(runner.model, "module") else runner.model
     weights = fit_weights(model, read_checkpoint(path))
     for line in weights.notes():
         console.print(f"{path.name}: {line}", soft_wrap=True)
     return weights
-
-
-def _pretrained(runner: TrainRunner) -> Path:
-    backbone = runner.cfg.model.backbone.type
-    if backbone not in PRETRAINED:
-        raise CheckpointError(f"no ImageNet weights were published for {backbone}; there are {', '.join(PRETRAINED)}")
-    return fetch(PRETRAINED[backbone])
 
 
 def run_to_end(runner: TrainRunner, request: StopRequest) -> None:
@@ -247,7 +247,9 @@ def run_to_end(runner: TrainRunner, request: StopRequest) -> None:
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error
     except (DataError, ConfigError) as error:
-        raise type(error)(_without_traceback(str(error))) from error
+        # a loader's process passes its error on with the traceback in the message
+        message = re.sub(r"(?s)^Caught \w+ in DataLoader worker.*?\n[\w.]*Error: ", "", str(error)).strip()
+        raise type(error)(message) from error
     except FFNetDeployError:
         raise
     except RuntimeError as error:
@@ -269,11 +271,6 @@ def _out_of_memory() -> TrainingError:
         "  to do    lower --batch (and raise --accumulate by as much), use --amp bf16 or --save-memory, or lower the "
         "crop size"
     )
-
-
-def _without_traceback(message: str) -> str:
-    """The message proper of an error that a loader's process has passed on with its traceback."""
-    return re.sub(r"(?s)^Caught \w+ in DataLoader worker.*?\n[\w.]*Error: ", "", message).strip()
 
 
 class _OneStep(Hook):  # type: ignore[misc]

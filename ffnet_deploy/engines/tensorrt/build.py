@@ -145,7 +145,10 @@ def _configure(parsed: ParsedNetwork, build: Build) -> Any:
     if not parsed.typed:
         set_precision_flags(trt, config, parsed.network, build.record)
     if options.variant is Variant.RTX:
-        _name_capabilities(trt, config, build.target)
+        if has(config, "num_compute_capabilities") and has(config, "set_compute_capability"):
+            config.num_compute_capabilities = len(build.target.capabilities)
+            for index, capability in enumerate(build.target.capabilities):
+                config.set_compute_capability(capability_value(trt, capability), index)
     else:
         _choose_tactic_sources(trt, config, options)
     if options.dla is not None:
@@ -181,13 +184,6 @@ def _set_flags(trt: Any, config: Any, options: BuildOptions) -> None:
                 "  to do    leave --hardware-compatible out"
             )
         _set(config, "hardware_compatibility_level", value, trt)
-
-
-def _name_capabilities(trt: Any, config: Any, target: BuildTarget) -> None:
-    if has(config, "num_compute_capabilities") and has(config, "set_compute_capability"):
-        config.num_compute_capabilities = len(target.capabilities)
-        for index, capability in enumerate(target.capabilities):
-            config.set_compute_capability(capability_value(trt, capability), index)
 
 
 def _choose_tactic_sources(trt: Any, config: Any, options: BuildOptions) -> None:

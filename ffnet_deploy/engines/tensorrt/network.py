@@ -73,7 +73,8 @@ def parse_onnx(variant: Variant, path: Path, device: int | None = None, strongly
     """
     trt, builder = open_builder(variant, device)
     typed = strongly_typed and is_strongly_typed(trt)
-    network = builder.create_network(_creation_flags(trt, typed))
+    flag = feature(trt, f"NetworkDefinitionCreationFlag.{'STRONGLY_TYPED' if typed else 'EXPLICIT_BATCH'}")
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, logger(trt))
     with listen(trt) as messages:
         widened = with_int32_labels(path)
@@ -82,11 +83,6 @@ def parse_onnx(variant: Variant, path: Path, device: int | None = None, strongly
     if not complete or not network.num_layers:
         raise ArtifactError(explain_parser(variant.label, str(path), _failures(parser, path, messages)))
     return ParsedNetwork(trt, builder, network, parser, typed)
-
-
-def _creation_flags(trt: Any, typed: bool) -> int:
-    flag = feature(trt, f"NetworkDefinitionCreationFlag.{'STRONGLY_TYPED' if typed else 'EXPLICIT_BATCH'}")
-    return 0 if flag is None else 1 << int(flag)
 
 
 def _failures(parser: Any, path: Path, messages: list[LogMessage]) -> list[tuple[str, str]]:
@@ -215,7 +211,9 @@ def node_costs(trt: Any, network: Any, shape: tuple[int, ...]) -> dict[str, tupl
                 continue
             values, each, traffic = prod(outputs[0].shape), 1.0, 0.0
             if kind in ("CONVOLUTION", "DECONVOLUTION"):
-                weights = _weight_count(trt, layer, kind, inputs)
+                weights = int(
+                    prod(inputs[1].shape) if len(inputs) > 1 else _as_convolution(trt, layer, kind).kernel.size
+                )
                 each = 2 * weights / outputs[0].shape[1]
                 if len(inputs) == 1:
                     traffic += weights * _itemsize(_weight_type(trt, layer, kind, inputs, makers))
@@ -273,12 +271,6 @@ def _weight_type(trt: Any, layer: Any, kind: str, inputs: list[Any], makers: dic
     if len(inputs) > 1:
         return _stored_type(inputs[1], makers)
     return _type_name(feature(_as_convolution(trt, layer, kind), "kernel.dtype"))
-
-
-def _weight_count(trt: Any, layer: Any, kind: str, inputs: list[Any]) -> int:
-    if len(inputs) > 1:
-        return int(prod(inputs[1].shape))
-    return int(_as_convolution(trt, layer, kind).kernel.size)
 
 
 def _as_convolution(trt: Any, layer: Any, kind: str) -> Any:

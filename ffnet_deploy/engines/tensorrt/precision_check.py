@@ -68,16 +68,17 @@ def check_network(layers: Sequence[NetworkLayer], record: PrecisionRecord, typed
     kinds = Counter(layer.kind for layer in layers)
     return NetworkCheck(
         layers=len(layers),
-        convolutions=dict(Counter(_written(layer) for layer in convs)),
+        convolutions=dict(
+            Counter(
+                str(layer.input) if layer.input == layer.weights else f"{layer.input} x {layer.weights}"
+                for layer in convs
+            )
+        ),
         others=dict(Counter(layer.output for layer in layers if layer.kind in _COMPUTING)),
         casts=kinds["CAST"],
         quantizations=kinds["QUANTIZE"] + kinds["DEQUANTIZE"],
         violations=tuple(violations),
     )
-
-
-def _written(layer: NetworkLayer) -> str:
-    return str(layer.input) if layer.input == layer.weights else f"{layer.input} x {layer.weights}"
 
 
 def _conv_problems(layer: NetworkLayer, record: PrecisionRecord, typed: bool) -> list[str]:

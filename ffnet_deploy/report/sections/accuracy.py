@@ -30,7 +30,13 @@ def accuracy(data: ReportData) -> Section | None:
     scored = [(index, one) for index, one in enumerate(data.candidates) if one.scores is not None]
     if not scored:
         return None
-    blocks: list[Block] = [Text(_what_was_scored(scored[0][1])), _metrics_chart(data)]
+    first = scored[0][1].accuracy
+    assert first is not None
+    images = f"{first.images} images of {f'{first.dataset} {first.split}'.strip()}"
+    blocks: list[Block] = [
+        Text(f"Scored on {images}, as MMSegmentation's IoUMetric does."),
+        _metrics_chart(data),
+    ]
     names = list(dict.fromkeys(name for _, one in scored if one.scores for name in one.scores.per_class))
     if len(names) > _FOLD_FROM and len(scored) > 1:
         changed = sorted(names, key=lambda name: -_largest_change(scored, name))[:_MOST_CHANGED]
@@ -39,12 +45,6 @@ def accuracy(data: ReportData) -> Section | None:
     blocks.append(_class_table(data, scored, names, f"IoU of all {len(names)} classes, %", folded))
     blocks.extend(_protocols(scored))
     return Section("accuracy", "Accuracy", tuple(blocks))
-
-
-def _what_was_scored(one: CandidateResults) -> str:
-    assert one.accuracy is not None
-    part = f"{one.accuracy.dataset} {one.accuracy.split}".strip()
-    return f"Scored on {one.accuracy.images} images of {part}, as MMSegmentation's IoUMetric does."
 
 
 def _metrics_chart(data: ReportData) -> Chart:
@@ -179,9 +179,14 @@ def pictures(data: ReportData) -> Section | None:
     gallery = data.gallery
     if not gallery.samples:
         return None
+    samples = [_sample_markup(data, number, sample) for number, sample in enumerate(gallery.samples)]
+    present = sorted({label for sample in gallery.samples for label in sample.classes})
+    classes = _key("Classes", [(swatch(data.palette[label]), data.classes[label]) for label in present])
+    legends = element("div", classes, _differences_key(gallery), class_="keys")
+    markup = element("div", _controls(gallery), samples, legends, class_="gallery", id="gallery")
     blocks: tuple[Block, ...] = (
         Text(f"{len(gallery.samples)} of {gallery.of} images, {gallery.choice}."),
-        Drawn(_gallery_markup(data), _samples_table(data)),
+        Drawn(markup, _samples_table(data)),
     )
     return Section("pictures", "Pictures", blocks)
 
@@ -202,17 +207,13 @@ def _samples_table(data: ReportData) -> Table:
     return Table("Labelled pixels that are right, and pixels with the same label", tuple(columns), rows)
 
 
-def _gallery_markup(data: ReportData) -> Markup:
-    samples = [_sample_markup(data, number, sample) for number, sample in enumerate(data.gallery.samples)]
-    legends = element("div", _classes_key(data), _differences_key(data.gallery), class_="keys")
-    return element("div", _controls(data.gallery), samples, legends, class_="gallery", id="gallery")
-
-
 def _controls(gallery: Gallery) -> Markup:
     """What the script shows and uses; without it all panels lie side by side and these stay hidden."""
     layers = {panel.layer: panel.caption for sample in gallery.samples for panel in sample.panels}
-    left, right = _first_pair(list(layers))
+    # to begin with: ground truth or image against the last candidate
+    left, right = "truth" if "truth" in layers else "image", [name for name in layers if name.startswith("labels-")][-1]
     names = [(str(number), sample.name) for number, sample in enumerate(gallery.samples)]
+    slider = element("input", type="range", id="pick-strength", min="0", max="100", value="80")
     return element(
         "form",
         _choice("pick-sample", "Image", names, "0"),
@@ -220,7 +221,7 @@ def _controls(gallery: Gallery) -> Markup:
         element("button", "Next", type="button", id="pick-next"),
         _choice("pick-left", "Left", list(layers.items()), left),
         _choice("pick-right", "Right", list(layers.items()), right),
-        _range("pick-strength", "Opacity over the image", "80"),
+        element("label", element("span", "Opacity over the image"), slider, for_="pick-strength"),
         class_="controls",
         id="gallery-controls",
         hidden=True,
@@ -228,20 +229,9 @@ def _controls(gallery: Gallery) -> Markup:
     )
 
 
-def _first_pair(layers: list[str]) -> tuple[str, str]:
-    """Layers to begin with: what the slider is for, ground truth or image against the last candidate."""
-    labels = [layer for layer in layers if layer.startswith("labels-")]
-    return ("truth" if "truth" in layers else "image"), labels[-1]
-
-
 def _choice(ident: str, label: str, options: list[tuple[str, str]], chosen: str) -> Markup:
     listed = (element("option", text, value=value, selected=value == chosen) for value, text in options)
     return element("label", element("span", label), element("select", listed, id=ident), for_=ident)
-
-
-def _range(ident: str, label: str, value: str) -> Markup:
-    slider = element("input", type="range", id=ident, min="0", max="100", value=value)
-    return element("label", element("span", label), slider, for_=ident)
 
 
 def _sample_markup(data: ReportData, number: int, sample: GallerySample) -> Markup:
@@ -273,12 +263,6 @@ def _sample_numbers(data: ReportData, sample: GallerySample) -> str:
         if words:
             parts.append(f"{data.candidates[index].name}: {', '.join(words)}")
     return "; ".join(parts)
-
-
-def _classes_key(data: ReportData) -> Markup:
-    present = sorted({label for sample in data.gallery.samples for label in sample.classes})
-    entries = ((swatch(data.palette[label]), data.classes[label]) for label in present)
-    return _key("Classes", list(entries))
 
 
 def _differences_key(gallery: Gallery) -> Markup:

@@ -26,7 +26,10 @@ def precision(data: ReportData) -> Section | None:
     if proofs:
         blocks.append(_proof_table(proofs))
     if rows := [stack for one, proof in proofs for stack in _stacks(one, proof)]:
-        blocks.append(_chart(rows))
+        counts = (f"{row.name}: {', '.join(f'{part.count} {part.text}' for part in row.parts)}" for row in rows)
+        blocks.append(
+            Chart("chart-precision", "Layers by precision", "; ".join(counts), lambda width: stacks(rows, width))
+        )
     for one, proof in proofs:
         if proof.violations:
             more = len(proof.violations) - _SHOWN
@@ -69,7 +72,13 @@ def _proof_table(proofs: list[tuple[CandidateResults, Proof]]) -> Table:
 
 def _stacks(one: CandidateResults, proof: Proof) -> list[Stack]:
     return [
-        Stack(f"{one.name}: {what}", tuple(_part(kind, count) for kind, count in sorted(counts.items(), key=_order)))
+        Stack(
+            f"{one.name}: {what}",
+            tuple(
+                Part(kind if kind in _KINDS else "other", kind.upper(), count)
+                for kind, count in sorted(counts.items(), key=_order)
+            ),
+        )
         for what, counts in proof.counts.items()
         if counts
     ]
@@ -77,15 +86,6 @@ def _stacks(one: CandidateResults, proof: Proof) -> list[Stack]:
 
 def _order(entry: tuple[str, int]) -> int:
     return _KINDS.index(entry[0]) if entry[0] in _KINDS else len(_KINDS)
-
-
-def _part(kind: str, count: int) -> Part:
-    return Part(kind if kind in _KINDS else "other", kind.upper(), count)
-
-
-def _chart(rows: list[Stack]) -> Chart:
-    alt_text = "; ".join(f"{row.name}: {', '.join(f'{part.count} {part.text}' for part in row.parts)}" for row in rows)
-    return Chart("chart-precision", "Layers by precision", alt_text, lambda width: stacks(rows, width))
 
 
 def sensitivity(data: ReportData) -> Section | None:
@@ -126,7 +126,10 @@ def _noises(search: Mapping[str, Any]) -> list[float]:
 
 def _noise_chart(index: int, one: CandidateResults, search: Mapping[str, Any]) -> Chart:
     rows = list(zip(search["sensitivity"], _noises(search), strict=True))[:_MOST_BARS]
-    bars = tuple(Bar(index, _name(row, search), noise, share(noise)) for row, noise in rows)
+    bars = tuple(
+        Bar(index, row["block"].strip("/") + (" *" if row["block"] in search["kept"] else ""), noise, share(noise))
+        for row, noise in rows
+    )
     alt_text = "; ".join(f"{bar.name}: {bar.text}" for bar in bars)
     most = max(noise for _, noise in rows) or 1.0
     return Chart(
@@ -138,10 +141,6 @@ def _noise_chart(index: int, one: CandidateResults, search: Mapping[str, Any]) -
         ),
         "Power of the error in the logits. The noisiest blocks are listed; an asterisk marks those left unquantised.",
     )
-
-
-def _name(row: Mapping[str, Any], search: Mapping[str, Any]) -> str:
-    return str(row["block"]).strip("/") + (" *" if row["block"] in search["kept"] else "")
 
 
 def _noise_table(one: CandidateResults, search: Mapping[str, Any]) -> Table:

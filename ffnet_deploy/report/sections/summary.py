@@ -148,13 +148,8 @@ def _notes(data: ReportData) -> tuple[str, ...]:
     """Remarks, each once, with the names of those it is about unless it is about all."""
     said: dict[str, list[str]] = {}
     for one in data.candidates:
-        for note in _own_notes(one):
+        for note in dict.fromkeys((*one.notes, *(one.accuracy.notes if one.accuracy else ()))):
             said.setdefault(note, []).append(one.name)
     everyone = len(data.candidates)
     own = (note if len(names) == everyone else f"{listed(names)}: {note}" for note, names in said.items())
     return (*data.notes, *own)
-
-
-def _own_notes(one: CandidateResults) -> tuple[str, ...]:
-    scored = one.accuracy.notes if one.accuracy else ()
-    return tuple(dict.fromkeys((*one.notes, *scored)))

@@ -6,7 +6,6 @@ from itertools import chain
 
 from ffnet_deploy.benchmark.record import (
     BenchRun,
-    DeviceState,
     GpuState,
     LayerProfile,
     Peaks,
@@ -222,7 +221,9 @@ def _states(run: BenchRun) -> dict[str, str]:
     facts = {"CPU": f"{cpu.model}, {len(cpu.affinity)} of {cpu.cores} logical cores"}
     for name, state in (("before", run.before), ("after", run.after)):
         facts[f"load {name}"] = ", ".join(f"{value:.2f}" for value in state.cpu.load)
-        facts[f"clock {name}"] = ", ".join(_clock(state))
+        speed, governor = state.cpu.megahertz, state.cpu.governor
+        clock = [f"{speed:.0f} MHz" if speed else "", f"governor {governor}" if governor else ""]
+        facts[f"clock {name}"] = ", ".join(filter(None, clock))
         for gpu in state.gpus:
             facts[f"GPU {gpu.index} {name}"] = ", ".join(
                 [gpu.name, *(f"{value:g} {unit}" for value, unit in _gpu(gpu)), *gpu.throttle]
@@ -230,11 +231,6 @@ def _states(run: BenchRun) -> dict[str, str]:
     notes = dict.fromkeys((*run.before.notes, *run.after.notes))
     facts["not known"] = "; ".join(notes)
     return {name: value for name, value in facts.items() if value}
-
-
-def _clock(state: DeviceState) -> list[str]:
-    speed, governor = state.cpu.megahertz, state.cpu.governor
-    return [*([f"{speed:.0f} MHz"] if speed else []), *([f"governor {governor}"] if governor else [])]
 
 
 def _gpu(gpu: GpuState) -> list[tuple[float, str]]:
@@ -310,13 +306,12 @@ def _table(one: _Profiled, numbers: Mapping[str, int], folded: bool) -> Table:
         *map(Column, ("ms", "share", "operations", "bytes", "of the limit")),
         Column("limited by", False),
     )
-    peaks = f"; limits: {_peaks(found.peaks)}" if found.peaks else ""
+    limits = found.peaks
+    peaks = ""
+    if limits is not None:
+        peaks = f"; limits: {quantity(limits.flops)}op/s and {quantity(limits.bytes)}B/s ({limits.source})"
     caption = f"{one.name}: time by block, mean of {found.runs} calls, {found.tool}{peaks}"
     return Table(caption, columns, tuple(rows), summary_row=True, folded=folded)
-
-
-def _peaks(peaks: Peaks) -> str:
-    return f"{quantity(peaks.flops)}op/s and {quantity(peaks.bytes)}B/s ({peaks.source})"
 
 
 def _work(block: ProfileRow) -> tuple[Cell, ...]:
