@@ -62,7 +62,7 @@ class Bundle:
         contract: what the network takes and gives.
         record: the precision that was asked for.
         variant: which TensorRT it belongs to.
-        manifest: content of the manifest; empty for an engine that the user vouches for.
+        manifest: content of the manifest; empty for an engine that was opened with --trust-engine.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class Bundle:
         """What to know of it, in words."""
         if self.manifest:
             return ()
-        return (f"{self.path.name} has no manifest: nothing but --trust-engine vouches for it",)
+        return (f"{self.path.name} has no manifest: it runs because of --trust-engine alone",)
 
 
 @dataclass(frozen=True)

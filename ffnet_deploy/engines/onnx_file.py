@@ -31,7 +31,7 @@ def check_file(path: Path) -> None:
         raise ArtifactError(f"{path} is empty (0 bytes).\n  to do    export it again with ffnet-export")
 
 
-def vouch(path: Path) -> tuple[str, ...]:
+def check_against_manifest(path: Path) -> tuple[str, ...]:
     """Check `path` against its manifest; a note where there is none.
 
     Raises:
@@ -41,7 +41,7 @@ def vouch(path: Path) -> tuple[str, ...]:
     if manifest_path(path).is_file():
         read_manifest(path)
         return ()
-    return (f"{path.name} has no manifest beside it: nothing vouches for the file",)
+    return (f"{path.name} has no manifest beside it: the file was not checked",)
 
 
 def read_contract(text: str | None, path: Path) -> Contract:

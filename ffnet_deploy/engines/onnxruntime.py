@@ -15,7 +15,7 @@ from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.engine import check_batch
-from ffnet_deploy.engines.onnx_file import check_file, check_tensors, vouch
+from ffnet_deploy.engines.onnx_file import check_against_manifest, check_file, check_tensors
 from ffnet_deploy.engines.onnx_metadata import external_files, read_description
 from ffnet_deploy.engines.onnxruntime_providers import (
     CPU,
@@ -77,11 +77,11 @@ class OnnxRuntimeEngine:
         options = options or OnnxRuntimeOptions()
         self.path = path
         check_file(path)
-        vouched = vouch(path) if options.check_manifest else ()
+        unchecked = check_against_manifest(path) if options.check_manifest else ()
         self.contract, self.precision = read_description(path)
         self._session: Any = _open_session(path, options, self.precision)
         check_tensors(_names(self._session.get_inputs()), _names(self._session.get_outputs()), self.contract, path)
-        self.notes = (*vouched, *provider_notes(options.providers, self.precision))
+        self.notes = (*unchecked, *provider_notes(options.providers, self.precision))
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self.name = f"ONNX Runtime {_load().__version__} ({device})"
 

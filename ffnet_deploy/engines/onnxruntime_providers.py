@@ -60,14 +60,14 @@ def provider_options(
     told: dict[str, dict[str, Any]] = {
         # TF32 would round what the graph says is float32
         CUDA: {"device_id": str(gpu), "use_tf32": "0"},
-        TENSORRT: {"device_id": str(gpu), **_permissions(record), **_profile(contract)},
+        TENSORRT: {"device_id": str(gpu), **_builder_flags(record), **_profile(contract)},
     }
     if cache is not None and TENSORRT in providers:
         told[TENSORRT] |= _cache(path, contract, cache)
     return [told.get(provider, {}) for provider in providers]
 
 
-def _permissions(record: PrecisionRecord) -> dict[str, str]:
+def _builder_flags(record: PrecisionRecord) -> dict[str, str]:
     """The types that TensorRT may use: those that the graph uses."""
     types = {record.precision, record.base}
     return {

@@ -14,7 +14,7 @@ from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.precision import Hardware
 from ffnet_deploy.engines.engine import check_batch
-from ffnet_deploy.engines.onnx_file import check_file, check_tensors, vouch
+from ffnet_deploy.engines.onnx_file import check_against_manifest, check_file, check_tensors
 from ffnet_deploy.engines.onnx_metadata import read_description
 
 _FOR_TENSORRT = (
@@ -68,7 +68,7 @@ class OpenVinoEngine:
         openvino = optional("openvino", extra="openvino", purpose="the openvino backend")
         self.path = path
         check_file(path)
-        self.notes = vouch(path) if options.check_manifest else ()
+        self.notes = check_against_manifest(path) if options.check_manifest else ()
         core = openvino.Core()
         if options.device.partition(".")[0] not in {name.partition(".")[0] for name in core.available_devices}:
             raise OptionError(

@@ -90,12 +90,12 @@ def predict_stream(
         protocol: How to resize and cut; None takes the artefact's own.
         options: Scales, mirroring and batch. Windows of equal size run together, also those of different images.
         clock: Filled with where the time went.
-        skip: Told of each item that cannot be used, which is then left out; None: such an item is an error.
+        skip: Called with each item that cannot be used, which is then left out; None: such an item is an error.
         name: What errors call an item.
 
     Raises:
         OptionError: the artefact cannot run what `protocol` and `options` ask for.
-        Whatever `read` and `handle` raise, at the turn of their item.
+        Exception: whatever `read` and `handle` raise, at the turn of their item.
     """
     contract = engine.contract
     protocol, options, clock = protocol or contract.protocol, options or PredictOptions(), clock or StageClock()

@@ -173,7 +173,7 @@ def build_engine(
 def _graph_digest(graph: Path, notes: NoteSink) -> str:
     """SHA-256 of the graph and its external weights, after a look at its manifest."""
     if not manifest_path(graph).is_file():
-        notes(f"{graph.name} has no manifest beside it: nothing vouches for the file")
+        notes(f"{graph.name} has no manifest beside it: the file was not checked")
         return sha256(graph)
     manifest = read_manifest(graph)
     return hashlib.sha256(json.dumps([manifest["sha256"], manifest["files"]]).encode()).hexdigest()

@@ -39,7 +39,7 @@ class Proof:
         source: what it rests on, in words.
         counts: numbers of layers by type, by what was counted.
         numbers: other numbers, by name.
-        violations: what is not as asked for; empty when the proof holds.
+        violations: what is not as asked for; empty where the check holds.
     """
 
     source: str

@@ -12,7 +12,7 @@ from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import make_folder, staging_folder, storage_errors, sweep, write_bytes
 from ffnet_deploy.core.label_maps import label_type
 from ffnet_deploy.engines.bundle import open_bundle
-from ffnet_deploy.engines.onnx_file import vouch
+from ffnet_deploy.engines.onnx_file import check_against_manifest
 from ffnet_deploy.engines.onnx_metadata import external_files, read_description, tensor_shape
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.serving.preprocessing import NORMALIZED, write_preprocessing
@@ -84,13 +84,13 @@ def write_repository(artifact: Path, folder: Path, options: TritonOptions | None
     for model in names:
         _check_replaceable(folder / model)
     sweep(folder)
-    with staging_folder(folder / name) as drafts:
-        _write_network(drafts / name, name, source, options)
+    with staging_folder(folder / name) as staging:
+        _write_network(staging / name, name, source, options)
         if options.ensemble:
-            _write_ensemble(drafts, names, source)
+            _write_ensemble(staging, names, source)
         with stopping.deferred():
             for model in reversed(names):
-                _swap(drafts / model, folder / model, drafts)
+                _swap(staging / model, folder / model, staging)
     return Repository(folder, names)
 
 
@@ -124,7 +124,7 @@ def _read(artifact: Path) -> _Source:
         return _Source(
             ((artifact, "model.plan"),), "tensorrt", bundle.contract, _tensors(bundle.contract, shapes, engine=True)
         )
-    vouch(artifact)
+    check_against_manifest(artifact)
     contract, _ = read_description(artifact)
     shapes = tuple(tensor_shape(artifact, tensor) for tensor in (INPUT_NAME, contract.output.value))
     # the graph names the files of its weights, so that they keep their names
@@ -149,17 +149,17 @@ def _write_network(folder: Path, name: str, source: _Source, options: TritonOpti
             shutil.copyfile(file, folder / _VERSION / target)
 
 
-def _write_ensemble(drafts: Path, names: tuple[str, ...], source: _Source) -> None:
+def _write_ensemble(staging: Path, names: tuple[str, ...], source: _Source) -> None:
     ensemble, network, preprocessing = names
     image, result = source.tensors
     batch, _, height, width = image.shape
     pixels = Tensor(INPUT_NAME, "uint8", (batch, height, width, 3))
     between = Tensor(NORMALIZED, "float32", image.shape)
-    _write_model(drafts / preprocessing, preprocessing_config(preprocessing, source.contract, (pixels, between)))
-    write_preprocessing(drafts / preprocessing / _VERSION / "model.onnx", source.contract, pixels.shape)
+    _write_model(staging / preprocessing, preprocessing_config(preprocessing, source.contract, (pixels, between)))
+    write_preprocessing(staging / preprocessing / _VERSION / "model.onnx", source.contract, pixels.shape)
     tensors = (pixels, between, image, result)
     config = ensemble_config(ensemble, source.contract, (preprocessing, network), tensors)
-    _write_model(drafts / ensemble, config, source.contract)
+    _write_model(staging / ensemble, config, source.contract)
 
 
 def _write_model(folder: Path, config: str, contract: Contract | None = None) -> None:
@@ -177,9 +177,9 @@ def _check_replaceable(folder: Path) -> None:
         )
 
 
-def _swap(draft: Path, target: Path, drafts: Path) -> None:
-    """Put `draft` in the place of `target`, whose old content goes to the drafts to be removed."""
+def _swap(draft: Path, target: Path, staging: Path) -> None:
+    """Put `draft` in the place of `target`, whose old content goes to the staging folder to be removed."""
     with storage_errors(target):
         if target.exists():
-            target.rename(drafts / f"{target.name}.old")
+            target.rename(staging / f"{target.name}.old")
         draft.rename(target)

@@ -127,7 +127,7 @@ def test_a_manifest_of_another_engine_is_refused(engine: Path) -> None:
     assert "has changed since its manifest was written" in refusal(engine)
 
 
-def test_a_manifest_of_a_graph_does_not_vouch_for_an_engine(engine: Path) -> None:
+def test_a_manifest_of_a_graph_does_not_stand_for_an_engine(engine: Path) -> None:
     graph = write_onnx(engine.with_name("toy.onnx"), contract())
     engine.write_bytes(graph.read_bytes())
     shutil.copy(manifest_path(graph), manifest_path(engine))
@@ -140,7 +140,7 @@ def test_an_engine_without_a_manifest_needs_the_users_word_and_its_graph(engine:
     assert f"put the graph that it was built from beside it, as {graph_of(engine).name}" in refusal(engine, trust=True)
     write_onnx(graph_of(engine), contract())
     trusted = open_bundle(engine, trust=True)
-    assert trusted.contract == contract() and "--trust-engine vouches" in trusted.notes[0]
+    assert trusted.contract == contract() and "--trust-engine alone" in trusted.notes[0]
     check_host(trusted, "11.4.0", H200)  # TensorRT itself judges it
 
 

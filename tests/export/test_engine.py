@@ -241,7 +241,7 @@ def test_a_graph_without_a_manifest_is_noted(toy: Path) -> None:
     manifest_path(toy).unlink()
     notes: list[str] = []
     build_engine(toy, toy.with_name("toy.rtx.engine"), OPTIONS, notes=notes.append)
-    assert notes == ["toy.onnx has no manifest beside it: nothing vouches for the file"]
+    assert notes == ["toy.onnx has no manifest beside it: the file was not checked"]
 
 
 @pytest.mark.parametrize("options", [BuildOptions(), BuildOptions(variant=Variant.RTX)])

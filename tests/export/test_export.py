@@ -36,7 +36,7 @@ def prebuilt(monkeypatch: pytest.MonkeyPatch, graph_of: GraphOf) -> Callable[[on
     return install
 
 
-def test_exported_file_comes_with_a_manifest_that_vouches_for_it(tiny: dict[str, Segmentor], tmp_path: Path) -> None:
+def test_exported_file_comes_with_a_manifest_that_fits_it(tiny: dict[str, Segmentor], tmp_path: Path) -> None:
     steps: list[str] = []
     exported = export_onnx(tiny["tiny_seg"], OPTIONS, tmp_path / "out", VERIFY, steps.append)
     manifest = read_manifest(exported.path)

@@ -1,4 +1,4 @@
-"""From the verified FP32 file to a lowered one: verified and vouched for, or kept as evidence, or nothing."""
+"""From the verified FP32 file to one of lower precision: verified and sealed, or kept as evidence, or nothing."""
 
 import json
 from dataclasses import replace
@@ -212,7 +212,7 @@ def test_interruption_and_lack_of_room_leave_nothing(
         assert names(own.parent) == before
 
 
-def test_a_graph_that_nothing_vouches_for_is_refused(tiny: dict[str, Segmentor], own: Path) -> None:
+def test_a_graph_without_a_manifest_is_refused(tiny: dict[str, Segmentor], own: Path) -> None:
     with TorchEngine(tiny["tiny_seg"].model, OnnxRuntimeEngine(own).contract) as reference:
         own.write_bytes(own.read_bytes()[:-1] + b"\x00")
         with pytest.raises(ArtifactError, match="changed since"):

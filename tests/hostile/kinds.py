@@ -58,10 +58,10 @@ def onnx_metadata(folder: Path) -> Seeded:
 
 
 def onnx_file(folder: Path) -> Seeded:
-    from ffnet_deploy.engines.onnx_file import vouch
+    from ffnet_deploy.engines.onnx_file import check_against_manifest
 
     path = write_onnx(folder / "toy.onnx", contract())
-    return Seeded(path, lambda: (vouch(path), path.read_bytes()), BYTES, covered=True)
+    return Seeded(path, lambda: (check_against_manifest(path), path.read_bytes()), BYTES, covered=True)
 
 
 def manifest(folder: Path) -> Seeded:

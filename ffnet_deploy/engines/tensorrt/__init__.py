@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT for RTX: from a typed ONNX graph to an engine, its proof and its runner."""
+"""TensorRT and TensorRT for RTX: from a typed ONNX graph to an engine, its precision check and its runner."""

@@ -130,7 +130,7 @@ def build_engine(parsed: ParsedNetwork, build: Build) -> bytes:
 def _configure(parsed: ParsedNetwork, build: Build) -> Any:
     trt, options = parsed.trt, build.options
     config = parsed.builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the proof reads every layer's types
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the precision check reads every layer's types
     config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means FP32, not its ten-bit mantissa
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace * _MIB)
@@ -462,7 +462,7 @@ def build_plan(
         progress("building")
         built_record = record_as_built(parsed.trt, record)
         if built_record != record:
-            notes("what is not quantised is built in FP16: this TensorRT takes types as permissions")
+            notes("what is not quantised is built in FP16: this TensorRT's builder flags only allow types")
         build = Build(str(graph), contract, built_record, options, target, profiles, progress, notes, stop)
         return _Built(
             plan=build_engine(parsed, build),

@@ -52,7 +52,7 @@ class EngineCheck:
         fused: number of layers that run several nodes of the graph.
         reformats: number of layers that only change layout or type.
         lone_quantizations: names of layers that only quantise or dequantise.
-        violations: what is not as asked for, in words; empty when the proof holds.
+        violations: what is not as asked for, in words; empty where the check holds.
     """
 
     layers: int

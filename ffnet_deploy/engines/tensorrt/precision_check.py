@@ -26,7 +26,7 @@ class NetworkCheck:
         others: number of other computing layers by type of output.
         casts: number of conversions between types.
         quantizations: number of quantisations and dequantisations.
-        violations: what is not as asked for, in words; empty when the proof holds.
+        violations: what is not as asked for, in words; empty where the check holds.
     """
 
     layers: int
