@@ -174,8 +174,8 @@ def prepare(contract: Contract, image: NDArray[np.uint8], protocol: TestProtocol
         shown = _shown_image(contract, image, protocol, ratio, notes)
         size = (shown.shape[0], shown.shape[1])
         boxes = [Box(0, 0, *size)]
-    if protocol.mode == "slide" and protocol.crop is not None and protocol.stride is not None:
-        boxes = window_boxes(size, protocol.crop, protocol.stride)
+        if protocol.mode == "slide" and protocol.crop is not None and protocol.stride is not None:
+            boxes = window_boxes(size, protocol.crop, protocol.stride)
         if contract.output is OutputKind.LABELS and len(boxes) > 1:
             raise OptionError(
                 f"sliding windows average scores where they overlap, and this artefact gives labels only ({len(boxes)} "
