@@ -1,5 +1,6 @@
 """One training run from beginning to end."""
 
+import logging
 import re
 import tempfile
 import warnings
@@ -115,7 +116,7 @@ def train(options: TrainOptions, console: Console) -> Training:
     if options.resume:
         tell_resume(options.work_dir, console)
     request = StopRequest()
-    with processes():
+    with processes(), silent_log_errors():
         runner = build_runner(cfg)
         runner.initial = initial_weights(options, runner, console)
         live = LiveLineHook(console, interval=runner.cfg.default_hooks.logger.get("interval", 50))
@@ -140,6 +141,16 @@ def train(options: TrainOptions, console: Console) -> Training:
         best_in(options.work_dir),
         notes,
     )
+
+
+@contextmanager
+def silent_log_errors() -> Iterator[None]:
+    """Let log files that cannot be written, on a full disk, print no traceback for each of their lines."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
 
 
 @contextmanager

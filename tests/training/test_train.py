@@ -1,5 +1,7 @@
 import errno
+import io
 import json
+import logging
 import os
 import signal
 from dataclasses import replace
@@ -19,7 +21,7 @@ from ffnet_deploy.segmentor.load import load_segmentor
 from ffnet_deploy.training import saving
 from ffnet_deploy.training.hooks import TrainingError
 from ffnet_deploy.training.options import AmpType, ClassWeights
-from ffnet_deploy.training.train import dry_run, train
+from ffnet_deploy.training.train import dry_run, silent_log_errors, train
 from tests.training.tiny import tiny_options
 
 
@@ -254,3 +256,18 @@ def test_ctrl_c_while_validating_is_told_at_once_and_saves(
     assert "stopping after this step, saving" in capfd.readouterr().err
     resumed = train(tiny_options(data, tmp_path, iterations=2, resume=True), Console(quiet=True))
     assert resumed.iterations == 2 and resumed.best is not None
+
+
+class _Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+
+def test_a_full_disk_does_not_print_a_traceback_for_each_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.Logger("full")
+    logger.addHandler(logging.StreamHandler(_Full()))
+    with silent_log_errors():
+        logger.error("a line")
+    assert capsys.readouterr().err == ""
+    logger.error("a line")
+    assert "Traceback" in capsys.readouterr().err
