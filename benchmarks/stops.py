@@ -113,6 +113,8 @@ def faults_in(folder: Path, hidden: bool) -> list[str]:
     """What must not lie in `folder`: an artefact that does not fit its manifest, half a file, something hidden."""
     found = []
     for path in sorted(folder.rglob("*")):
+        if any(parent.name == "vis_data" for parent in path.parents):  # MMEngine's logs, JSON line by line
+            continue
         if path.name.startswith("."):
             if hidden and path.parent == folder:
                 found.append(f"left behind: {path.name}")
@@ -160,8 +162,12 @@ def interrupt(job: Job, numbers: Sequence[signal.Signals], count: int, seconds: 
             tally.ended_before += 1
             continue
         except subprocess.TimeoutExpired:
+            sent = time.time()
             process.send_signal(number)
         _, errors = process.communicate(timeout=120)
+        if not process.returncode and not any(path.stat().st_mtime > sent for path in job.folder.rglob("*")):
+            tally.ended_before += 1  # all was done: a large process needs a while to go
+            continue
         tally.sent += 1
         faults = faults_in(job.folder, hidden=number is not signal.SIGKILL)
         allowed = {-number} if number is signal.SIGKILL else {exit_code(number), -number}
