@@ -178,8 +178,7 @@ class ResultFlags:
     resume: Annotated[Path | None, option(OUTPUT, "FILE")] = None
     """Keep the score of each image in this file, and continue from it where an earlier run was interrupted."""
     processes: Annotated[int, option(ENGINE, "N")] = 1
-    """Number of processes that share the images on this machine, for runtimes on the CPU. torchrun does the same for
-    GPUs."""
+    """Number of processes that share the images, for runtimes on the CPU. For GPUs use torchrun."""
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
