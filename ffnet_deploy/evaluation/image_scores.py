@@ -16,6 +16,8 @@ from ffnet_deploy.core.files import storage_errors
 
 KIND = "ffnet-deploy evaluation state"
 FORMAT = 1
+MAX_PIXELS = 1 << 40
+"""Most pixels of an image that an entry may count."""
 _LINE = 16 << 20
 
 
@@ -87,10 +89,14 @@ class StateFile:
             found = decode(lines[0], dict[str, Any], _LINE) if lines else {}
             if lines and (found.get("kind") != KIND or found.get("format") != FORMAT):
                 raise ArtifactError("it does not begin as one")
+            if lines and not isinstance(found.get("key"), dict):
+                raise ArtifactError("it does not say what was scored")
             for line in lines[1:]:
                 one = converted(decode(line, dict[str, Any], _LINE), ImageScore)
                 if len(one.cells) != len(one.counts) or not all(0 <= cell < classes**2 for cell in one.cells):
                     raise ArtifactError(f"its entry of {one.image} does not fit {classes} classes")
+                if not all(0 < count <= MAX_PIXELS for count in one.counts):
+                    raise ArtifactError(f"its entry of {one.image} counts what no image has")
                 self.done[one.image] = one
         except ArtifactError as error:
             raise ArtifactError(f"{self._path} is no state of an evaluation: {error}.\n  {remedy}") from error

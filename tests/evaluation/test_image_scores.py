@@ -1,5 +1,6 @@
 """An evaluation can be interrupted and shared, and its sum is exactly that of one run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate, merge
-from ffnet_deploy.evaluation.image_scores import ImageScore, StateFile
+from ffnet_deploy.evaluation.image_scores import KIND, ImageScore, StateFile
 from ffnet_deploy.evaluation.parallel import part_of
 from ffnet_deploy.evaluation.protocol import PredictOptions
 from tests.toy import ToyEngine, contract, write_pairs
@@ -93,3 +94,19 @@ def test_parts_sum_to_the_whole(dataset: Dataset, parts: int) -> None:
     )
     assert found.scores == expected.scores and found.per_image == expected.per_image
     assert (found.images, found.notes) == (expected.images, expected.notes)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"kind": KIND, "format": 1}],
+        [{"kind": KIND, "format": 1, "key": [1]}],
+        [{"kind": KIND, "format": 1, "key": {}}, {"image": "a", "cells": [0], "counts": [-1], "notes": []}],
+        [{"kind": KIND, "format": 1, "key": {}}, {"image": "a", "cells": [0], "counts": [10**15], "notes": []}],
+    ],
+)
+def test_a_state_without_a_key_or_with_impossible_counts_is_damaged(lines: list[object], tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ArtifactError, match="no state of an evaluation"):
+        StateFile(path, {}, 3)
