@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.segmentor.checkpoint import Checkpoint, read_checkpoint
 from ffnet_deploy.segmentor.config import SegmentorConfig, build_segmentor, load_config
@@ -82,6 +81,7 @@ def open_segmentor(
         CheckpointError: the checkpoint cannot be found, read or fitted.
     """
     settings = config if isinstance(config, SegmentorConfig) else load_config(config)
+    torch = optional("torch", extra="convert", purpose="loading a segmentor")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # random weights are the same each time
         model = build_segmentor(settings).eval()

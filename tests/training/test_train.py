@@ -156,7 +156,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(data: Path
 def test_a_full_disk_leaves_older_checkpoints_intact(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = []
+    written: list[str] = []
 
     def write(path: Path, content: bytes) -> None:
         if written:

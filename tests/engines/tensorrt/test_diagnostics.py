@@ -26,7 +26,7 @@ NO_GPU = "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (cud
         (
             "10: [optimizer.cpp] Error Code 10: Internal Error (Could not find any implementation for node /a/Conv.)",
             "no kernel for a node",
-            "--precision",
+            "--fp16",
         ),
         (NO_GPU, "driver is missing or too old", "update the driver"),
         (
