@@ -1,7 +1,7 @@
 """Size and shape of the source: modules, private functions, functions with one caller, repeated class names.
 
 ``python -m benchmarks.house TREE [TREE ...]`` prints one column for each tree, a folder that holds ``ffnet_deploy``.
-A caller is a mention of the name outside the function itself, anywhere in the package.
+A caller is a mention of the name outside the function itself, in the module that defines it.
 """
 
 import ast
