@@ -149,8 +149,8 @@ def reduce_precision(
     tolerance = options.tolerance if verification.labels else numerical_tolerance(target.precision)
     if options.tier is not None and verification.labelled is None:
         raise OptionError("--tier is a share of mIoU, and there are no labels to score: give --data DIR")
-    read_description(fp32)  # before onnx opens the files that hold weights
     source = {"file": fp32.name, "sha256": read_manifest(fp32)["sha256"]}
+    read_description(fp32)  # before onnx opens the files that hold weights
     model = onnx.load(fp32)
     contract = contract_in(model)
     record = recorded(model)
