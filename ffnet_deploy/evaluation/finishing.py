@@ -127,8 +127,9 @@ def pruned_label_map(scored: ScoreMap, size: tuple[int, int]) -> LabelMap:
         values = flat[:, patches + offset]
         np.maximum(largest, values, out=largest)
         np.minimum(smallest, values, out=smallest)
-    _, candidates = np.nonzero((largest >= smallest.max(axis=0)).T)
-    counts = (largest >= smallest.max(axis=0)).sum(axis=0)
+    can_win = largest >= smallest.max(axis=0)
+    _, candidates = np.nonzero(can_win.T)
+    counts = can_win.sum(axis=0)
     begins = np.cumsum(counts) - counts
 
     # pixels with many candidates first, so that those which still have one to try are always a prefix
