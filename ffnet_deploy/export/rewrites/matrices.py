@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ffnet_deploy.precision.graph_index import RESIZE_MATRIX
+
 CUBIC = -0.75
 """Parameter `a` of the bicubic kernel, that of `torch.nn.functional.interpolate` and of ONNX's `Resize`."""
-MATRIX_NAME = "resize_matrix"
+MATRIX_NAME = RESIZE_MATRIX
 """Name of the constants: the last part of the name of each initializer that holds such a matrix."""
 
 
