@@ -1,7 +1,7 @@
 """What every engine offers, whatever runs it."""
 
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,24 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """An engine that can leave its output on its GPU, so that label maps are made there too."""
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether `run_on_device` is to be preferred: there is a GPU, and PyTorch to go on there."""
+        ...
+
+    def run_on_device(self, batch: NDArray[np.generic]) -> Any:
+        """What `run` gives, as a PyTorch tensor in the memory of the device.
+
+        Raises:
+            OptionError: `batch` has a shape or type that the network does not accept.
+        """
+        ...
 
 
 def check_batch(batch: NDArray[np.generic], contract: Contract) -> None:

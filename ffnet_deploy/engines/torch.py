@@ -203,16 +203,28 @@ class TorchEngine:
         Raises:
             OptionError: `batch` has a shape or type that the contract excludes.
         """
+        output = np.asarray(self.run_on_device(batch).cpu().numpy())
+        if self.contract.output is OutputKind.LABELS:
+            return output.astype(label_type(len(self.contract.classes)))
+        return output
+
+    def run_on_device(self, batch: NDArray[np.generic]) -> Any:
+        """What `run` gives, as a tensor on the device; labels are int32.
+
+        Raises:
+            OptionError: `batch` has a shape or type that the contract excludes.
+        """
         check_batch(batch, self.contract)
         with self._torch.inference_mode():
             image = self._torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
             if self.contract.input is not InputKind.FLOAT:
                 image = self._normalized(image, self.contract.normalization)
-            logits = self._logits(self._cast(image)).float()
-            output = np.asarray(self._finished(logits, image.shape[2:]).cpu().numpy())
-        if self.contract.output is OutputKind.LABELS:
-            return output.astype(label_type(len(self.contract.classes)))
-        return output
+            return self._finished(self._logits(self._cast(image)).float(), image.shape[2:])
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether label maps are made on the device: not on a CPU, where skipping most of the work is faster."""
+        return self.device_type != "cpu"
 
     @property
     def device_type(self) -> str:

@@ -1,17 +1,17 @@
-"""From the network's scores to label maps on a CPU: enlarge, average, softmax, and take the best class of each pixel.
+"""From the network's scores to label maps: enlarge, average, softmax, and take the best class of each pixel.
 
-Two ways give the same labels. `banded_label_map` computes every score of every pixel, a band of rows at a time, and
-serves all cases. `pruned_label_map` serves one score map without softmax and skips most of the work: bilinear enlarging
-is a convex combination, so where all source positions of a pixel have the same best class, that class is the answer,
-and elsewhere a class whose largest score around the pixel is below the smallest score of another cannot win.
+Three ways give the same labels. `banded_label_map` computes every score of every pixel, a band of rows at a time, and
+serves all cases on a CPU. `pruned_label_map` serves one score map without softmax and skips most of the work: enlarging
+and averaging windows is a convex combination, so where all source positions of a pixel have the same best class, that
+class is the answer, and elsewhere a class whose largest score around the pixel is below the smallest score of another
+cannot win. `device_label_map` serves scores that an engine left on its GPU.
 """
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from ffnet_deploy.evaluation.windows import ScoreMap
 
 BAND_VALUES = 500_000
 """Scores held at once while label maps are made: 2 MB of float32, which stay in a processor's cache."""
+DEVICE_VALUES = 1 << 26
+"""The same on a GPU: 256 MB of float32."""
 
 
 def finish(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool = False) -> LabelMap:
@@ -32,7 +34,9 @@ def finish(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool = Fals
         size: (height, width) of the image.
         softmax: Whether each map goes through a softmax over the classes before the average.
     """
-    if len(maps) == 1 and not softmax and len(maps[0].windows) == 1:
+    if not isinstance(maps[0].windows[0].scores, np.ndarray):
+        return device_label_map(maps, size, softmax)
+    if len(maps) == 1 and not softmax:
         return pruned_label_map(maps[0], size)
     return banded_label_map(maps, size, softmax)
 
@@ -61,70 +65,164 @@ def banded_label_map(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: b
     return labels
 
 
+def device_label_map(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool = False) -> LabelMap:
+    """What `finish` gives for scores that are PyTorch tensors, computed where these lie; label maps alone come back.
+
+    Enlarging, averaging windows and turning mirrored images back are two matrix products.
+    """
+    passes = []
+    for scored in maps:
+        grid, rows, columns = score_grid(scored, size)
+        of_rows, of_columns = rows.matrix(grid.shape[1]), columns.matrix(grid.shape[2])
+        passes.append((grid.new_tensor(of_rows), grid, grid.new_tensor(of_columns).T))
+    classes = passes[0][1].shape[0]
+    kind, step = label_type(classes), max(DEVICE_VALUES // (classes * size[1]), 1)
+    bands = []
+    for start in range(0, size[0], step):
+        total: Any = 0
+        for rows_matrix, grid, columns_matrix in passes:
+            band = rows_matrix[start : start + step] @ grid @ columns_matrix
+            total = total + (band.softmax(0) if softmax else band)
+        labels = total.argmax(0)
+        bands.append((labels.byte() if kind == np.uint8 else labels.int()).cpu().numpy())
+    return np.concatenate(bands).astype(kind, copy=False)
+
+
 class AxisTaps(NamedTuple):
-    """Along one axis, for every target pixel: the first source position it is interpolated from, and all weights.
+    """Along one axis, for every target pixel: the source positions it is interpolated from, and their weights.
 
     Attributes:
-        first: First of `weights.shape[1]` neighbouring source positions, intp (target,).
-        weights: Weight of each, float32 (target, positions); they are not negative and sum to 1.
+        positions: Source positions, intp (target, taps), those of all windows numbered one after the other; where a
+            pixel has fewer, its first again.
+        weights: Weight of each, float32 (target, taps); they are not negative and sum to 1.
+        cell: Number of each target pixel's cell, intp (target,): neighbours with the same positions share one.
+        corners: The positions of each cell, intp (cells, taps).
     """
 
-    first: NDArray[np.intp]
+    positions: NDArray[np.intp]
     weights: NDArray[np.float32]
+    cell: NDArray[np.intp]
+    corners: NDArray[np.intp]
+
+    def matrix(self, sources: int) -> NDArray[np.float32]:
+        """The same as a matrix, float32 (target, sources), by which scores along the axis are multiplied."""
+        matrix = np.zeros((len(self.positions), sources), np.float32)
+        np.add.at(matrix, (np.arange(len(matrix))[:, None], self.positions), self.weights)
+        return matrix
 
 
 @lru_cache(maxsize=256)
-def composed_taps(sizes: tuple[int, ...]) -> AxisTaps:
-    """The taps of bilinear resizes in a row, from ``sizes[0]`` over ... to ``sizes[-1]`` positions."""
-    matrix = np.eye(sizes[0])
-    for source, target in pairwise(sizes):
-        if source != target:
-            taps = bilinear_taps(source, target)
-            weight = taps.weight.astype(np.float64)[:, None]
-            matrix = matrix[taps.below] * (1 - weight) + matrix[taps.above] * weight
-    used = matrix > 0
-    first = used.argmax(axis=1)
-    reach = int((sizes[0] - used[:, ::-1].argmax(axis=1) - first).max())
-    first = np.minimum(first, sizes[0] - reach)  # the taps of the last positions begin earlier, with zero weights
-    weights = np.take_along_axis(matrix, first[:, None] + np.arange(reach), axis=1)
-    return AxisTaps(first.astype(np.intp), np.ascontiguousarray(weights, dtype=np.float32))
+def axis_taps(
+    starts: tuple[int, ...], side: int, source: int, shown: int, target: int, mirrored: bool = False
+) -> AxisTaps:
+    """The taps of what `ScoreMap.resized_rows` does along one axis, in one step.
+
+    Args:
+        starts: Where each window begins.
+        side: Pixels of a window.
+        source: Scores that the network gives for a window.
+        shown: Pixels shown to the network.
+        target: Pixels of the image.
+        mirrored: Whether the image was shown mirrored along this axis.
+    """
+    matrix = np.zeros((shown, len(starts) * source))
+    one, pixels = bilinear_taps(source, side), np.arange(side)
+    for number, start in enumerate(starts):
+        np.add.at(matrix, (start + pixels, number * source + one.below), 1.0 - one.weight)
+        np.add.at(matrix, (start + pixels, number * source + one.above), one.weight)
+    matrix /= matrix.sum(axis=1, keepdims=True)  # overlapping windows are averaged
+    if mirrored:
+        matrix = matrix[::-1]
+    if shown != target:
+        taps = bilinear_taps(shown, target)
+        weight = taps.weight.astype(np.float64)[:, None]
+        matrix = matrix[taps.below] * (1 - weight) + matrix[taps.above] * weight
+
+    pixel, position = np.nonzero(matrix)
+    counts = np.bincount(pixel, minlength=target)
+    begins = np.cumsum(counts) - counts
+    positions = np.repeat(position[begins][:, None], counts.max(), axis=1)
+    weights = np.zeros(positions.shape, np.float32)
+    tap = np.arange(pixel.size) - begins[pixel]
+    positions[pixel, tap] = position
+    weights[pixel, tap] = matrix[pixel, position]
+    opens_cell = np.r_[True, (positions[1:] != positions[:-1]).any(axis=1)]
+    return AxisTaps(positions, weights, np.cumsum(opens_cell) - 1, positions[opens_cell])
+
+
+def score_grid(scored: ScoreMap, size: tuple[int, int]) -> tuple[Any, AxisTaps, AxisTaps]:
+    """The scores of all windows as one map, and the taps of its rows and columns for an image of `size`.
+
+    Returns:
+        Scores (classes, rows of windows * height, windows in a row * width), an array or a tensor as the windows' own;
+        taps of the rows; of the columns.
+    """
+    first = scored.windows[0]
+    tops = tuple(dict.fromkeys(window.box.top for window in scored.windows))
+    lefts = tuple(dict.fromkeys(window.box.left for window in scored.windows))
+    classes, height, width = first.scores.shape
+    shape = classes, len(tops) * height, len(lefts) * width
+    grid = np.empty(shape, np.float32) if isinstance(first.scores, np.ndarray) else first.scores.new_empty(shape)
+    for window in scored.windows:
+        top, left = tops.index(window.box.top) * height, lefts.index(window.box.left) * width
+        grid[:, top : top + height, left : left + width] = window.scores
+    rows = axis_taps(tops, first.box.height, height, scored.size[0], size[0])
+    columns = axis_taps(lefts, first.box.width, width, scored.size[1], size[1], scored.mirrored)
+    return grid, rows, columns
 
 
 def pruned_label_map(scored: ScoreMap, size: tuple[int, int]) -> LabelMap:
-    """What `finish` gives for one map of one window, computing scores only where and of which classes it matters."""
-    scores = scored.windows[0].scores
-    if scored.mirrored:
-        scores = scores[:, :, ::-1]
-    scores = np.ascontiguousarray(scores)
-    classes, height, width = scores.shape
+    """What `finish` gives for one map, computing scores only where and of which classes it matters."""
+    scores, rows, columns = score_grid(scored, size)
     best = _best_at_source(scores)
-    rows = composed_taps((height, scored.size[0], size[0]))
-    columns = composed_taps((width, scored.size[1], size[1]))
-    row_reach, column_reach = rows.weights.shape[1], columns.weights.shape[1]
-
     # where all the source positions of a pixel agree, their class is the pixel's
-    beside = best[:, columns.first]
+    beside = best[:, columns.positions[:, 0]]
     agree = np.ones(beside.shape, bool)
-    for step in range(1, column_reach):
-        agree &= (best[:, columns.first + step] == beside) | (columns.weights[:, step] == 0)
-    labels: LabelMap = beside[rows.first]
-    settled = agree[rows.first]
-    for step in range(1, row_reach):
-        below = rows.first + step
-        settled &= ((beside[below] == labels) & agree[below]) | (rows.weights[:, step] == 0)[:, None]
+    for position in columns.positions.T[1:]:
+        agree &= best[:, position] == beside
+    labels: LabelMap = beside[rows.positions[:, 0]]
+    step = max(BAND_VALUES // size[1], 1)
 
-    open_rows, open_columns = np.nonzero(~settled)
-    if open_rows.size == 0:
-        return labels
-    # the classes that can win in each patch of source positions: their largest score reaches the best smallest one
-    position = rows.first[open_rows] * width + columns.first[open_columns]
-    patches, patch = np.unique(position, return_inverse=True)
-    flat = scores.reshape(classes, height * width)
-    offsets = [down * width + across for down in range(row_reach) for across in range(column_reach)]
-    largest = flat[:, patches + offsets[0]]
+    def fill(start: int) -> None:
+        band = slice(start, start + step)
+        here = AxisTaps(rows.positions[band], rows.weights[band], rows.cell[band], rows.corners)
+        settled = agree[here.positions[:, 0]]
+        for position in here.positions.T[1:]:
+            settled &= agree[position]
+            settled &= beside[position] == labels[band]
+        open_rows, open_columns = np.nonzero(~settled)
+        if open_rows.size:
+            labels[band][open_rows, open_columns] = _winners(scores, here, columns, open_rows, open_columns)
+
+    for _ in _threads().map(fill, range(0, size[0], step)):
+        pass
+    return labels
+
+
+def _winners(
+    scores: NDArray[np.float32],
+    rows: AxisTaps,
+    columns: AxisTaps,
+    pixel_rows: NDArray[np.intp],
+    pixel_columns: NDArray[np.intp],
+) -> NDArray[np.intp]:
+    """The best class at each of the pixels given by their rows and columns, out of those that can win there."""
+    classes, _, width = scores.shape
+    flat = scores.reshape(classes, -1)
+    taps = [(down, across) for down in range(rows.weights.shape[1]) for across in range(columns.weights.shape[1])]
+
+    # the classes that can win in each cell: their largest score around it reaches the best smallest one
+    number = rows.cell[pixel_rows] * len(columns.corners) + columns.cell[pixel_columns]
+    wanted = np.zeros(len(rows.corners) * len(columns.corners), bool)
+    wanted[number] = True
+    cells = np.flatnonzero(wanted)
+    cell = (np.cumsum(wanted) - 1)[number]
+    cell_rows, cell_columns = rows.corners[cells // len(columns.corners)], columns.corners[cells % len(columns.corners)]
+    corners = [cell_rows[:, down] * width + cell_columns[:, across] for down, across in taps]
+    largest = flat[:, corners[0]]
     smallest = largest.copy()
-    for offset in offsets[1:]:
-        values = flat[:, patches + offset]
+    for corner in corners[1:]:
+        values = flat[:, corner]
         np.maximum(largest, values, out=largest)
         np.minimum(smallest, values, out=smallest)
     can_win = largest >= smallest.max(axis=0)
@@ -133,27 +231,26 @@ def pruned_label_map(scored: ScoreMap, size: tuple[int, int]) -> LabelMap:
     begins = np.cumsum(counts) - counts
 
     # pixels with many candidates first, so that those which still have one to try are always a prefix
-    order = np.argsort(-counts[patch], kind="stable")
-    open_rows, open_columns, patch, position = open_rows[order], open_columns[order], patch[order], position[order]
-    row_weights, column_weights = rows.weights[open_rows].T.copy(), columns.weights[open_columns].T.copy()
-    weights = [
-        row_weights[down] * column_weights[across] for down in range(row_reach) for across in range(column_reach)
-    ]
-    values_of, begin, count = scores.reshape(-1), begins[patch], counts[patch]
-    winner = np.zeros(position.shape, labels.dtype)
-    highest = np.full(position.shape, -np.inf, np.float32)
-    for number in range(int(count[0])):
-        here = slice(0, int(np.searchsorted(-count, -number, side="left")))
-        candidate = candidates[begin[here] + number]
-        base = candidate * (height * width) + position[here]
-        value = values_of.take(base) * weights[0][here]
-        for offset, weight in zip(offsets[1:], weights[1:], strict=True):
-            value += values_of.take(base + offset) * weight[here]
+    order = np.argsort((classes - counts).astype(np.uint16)[cell], kind="stable")
+    pixel_rows, pixel_columns, cell = pixel_rows[order], pixel_columns[order], cell[order]
+    row_weights, column_weights = rows.weights[pixel_rows].T.copy(), columns.weights[pixel_columns].T.copy()
+    weights = [row_weights[down] * column_weights[across] for down, across in taps]
+    values_of, begin, count = scores.reshape(-1), begins[cell], counts[cell]
+    winner = np.zeros(cell.shape, np.intp)
+    highest = np.full(cell.shape, -np.inf, np.float32)
+    for turn in range(int(count[0])):
+        here = slice(0, int(np.searchsorted(-count, -turn, side="left")))
+        candidate = candidates[begin[here] + turn]
+        base = candidate * flat.shape[1]
+        value = np.zeros(candidate.shape, np.float32)
+        for corner, weight in zip(corners, weights, strict=True):
+            value += values_of.take(base + corner[cell[here]]) * weight[here]
         better = value > highest[here]
         np.copyto(highest[here], value, where=better)
-        np.copyto(winner[here], candidate.astype(labels.dtype), where=better)
-    labels[open_rows, open_columns] = winner
-    return labels
+        np.copyto(winner[here], candidate, where=better)
+    unsorted = np.empty_like(winner)
+    unsorted[order] = winner
+    return unsorted
 
 
 def _best_at_source(scores: NDArray[np.float32]) -> LabelMap:

@@ -20,6 +20,7 @@ from ffnet_deploy.core.contract import TestProtocol
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.protocol import (
+    Output,
     Prediction,
     PredictOptions,
     Prepared,
@@ -108,7 +109,7 @@ def predict_stream(
         except DataError as error:
             raise DataError(f"{name(item)}: {error}") from error
 
-    def finish_one(one: _Read[Item, Extra], outputs: list[NDArray[np.generic]]) -> Result:
+    def finish_one(one: _Read[Item, Extra], outputs: list[Output]) -> Result:
         return handle(one.item, one.image, one.extra, finish_image(contract, one.prepared, outputs))
 
     remaining = iter(items)

@@ -1,8 +1,9 @@
 """From an image to its label map on any engine: whole or in windows, at one scale or several, as the papers score."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, OutputKind, TestProtocol, check_multiples
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.label_maps import LabelMap, label_type
-from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.engines.engine import DeviceEngine, Engine
 from ffnet_deploy.evaluation.finishing import finish
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
 from ffnet_deploy.evaluation.resampling import nearest
@@ -18,6 +19,9 @@ from ffnet_deploy.evaluation.windows import Box, ScoredWindow, ScoreMap, window_
 
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Ratios of multi-scale evaluation, as published."""
+
+Output = Any
+"""What the network gives for one window: an array (classes, height, width) or (height, width), or a PyTorch tensor."""
 
 _NOT_FINITE = "the network's output holds NaN or infinity for some images: its precision does not hold its values"
 
@@ -195,27 +199,31 @@ def prepare(contract: Contract, image: NDArray[np.uint8], protocol: TestProtocol
     return Prepared((image.shape[0], image.shape[1]), tuple(views), tuple(notes.texts))
 
 
-def run_network(engine: Engine, images: Sequence[Prepared], batch: int) -> list[list[NDArray[np.generic]]]:
+def run_network(engine: Engine, images: Sequence[Prepared], batch: int) -> list[list[Output]]:
     """The network's output for each window of each image, image by image, in the order of views and windows.
 
-    Windows of equal size run together, `batch` at most, also those of different images.
+    Windows of equal size run together, `batch` at most, also those of different images. Scores stay on the GPU that
+    computed them where the engine can leave them there.
     """
     contract = engine.contract
+    run: Callable[[NDArray[np.generic]], Any] = engine.run
+    if isinstance(engine, DeviceEngine) and engine.keeps_output and contract.output is not OutputKind.LABELS:
+        run = engine.run_on_device
     crops = [crop for image in images for view in image.views for crop in view.crops]
     together = min(max(batch, contract.batch.min), contract.batch.max)
-    outputs: list[NDArray[np.generic]] = []
+    outputs: list[Output] = []
     for _, alike in groupby(crops, lambda crop: crop.shape):
         group = list(alike)
         for first in range(0, len(group), together):
             part = group[first : first + together]
             # artefacts of a fixed batch are fed the last image again where there are too few
             filled = part + part[-1:] * (contract.batch.min - len(part))
-            outputs.extend(engine.run(network_input(np.stack(filled), contract))[: len(part)])
+            outputs.extend(run(network_input(np.stack(filled), contract))[: len(part)])
     remaining = iter(outputs)
     return [[next(remaining) for view in image.views for _ in view.crops] for image in images]
 
 
-def finish_image(contract: Contract, image: Prepared, outputs: Sequence[NDArray[np.generic]]) -> Prediction:
+def finish_image(contract: Contract, image: Prepared, outputs: Sequence[Output]) -> Prediction:
     """The label map of an image from the network's output for each of its windows.
 
     Raises:
@@ -284,15 +292,20 @@ def _accepted_side(name: str, sizes: DimensionRange, side: int) -> int:
     )
 
 
-def _scores(output: NDArray[np.generic], contract: Contract, notes: _Notes) -> NDArray[np.float32]:
+def _scores(output: Output, contract: Contract, notes: _Notes) -> Output:
     """One image's output (classes, height, width) as float32."""
     if output.ndim != 3 or output.shape[0] != len(contract.classes):
         raise ArtifactError(
             f"the network gives {contract.output.value} of shape {output.shape} for an image; expected "
             f"({len(contract.classes)}, height, width).\n  to do    export it again with ffnet-export"
         )
-    scores = np.asarray(output, dtype=np.float32)
-    if not np.isfinite(scores).all():
+    if isinstance(output, np.ndarray):
+        scores: Output = output.astype(np.float32, copy=False)
+        finite = np.isfinite(scores).all()
+    else:
+        scores = output.float()
+        finite = scores.isfinite().all()
+    if not finite:
         notes.add(_NOT_FINITE)
     return scores
 

@@ -20,10 +20,14 @@ def confusion_matrix(predicted: LabelMap, labels: LabelMap, classes: int) -> NDA
     if predicted.shape != labels.shape:
         raise DataError(f"prediction {predicted.shape} and labels {labels.shape} differ in size")
     scored = labels != ignore_label(labels)
-    rows, columns = labels[scored].astype(np.int64), predicted[scored].astype(np.int64)
-    if rows.size and (rows.max() >= classes or columns.max() >= classes):
-        raise DataError(f"labels up to {rows.max()} and predictions up to {columns.max()} for {classes} classes")
-    return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)
+    if (scored & (np.maximum(labels, predicted) >= classes)).any():
+        worst = int(labels[scored].max()), int(predicted[scored].max())
+        raise DataError(f"labels up to {worst[0]} and predictions up to {worst[1]} for {classes} classes")
+    # ignored pixels get a row of their own, which is left out; small cell numbers are counted fastest
+    cells = (classes + 1) * classes
+    rows = np.minimum(labels, classes).astype(np.uint16 if cells <= 1 << 16 else np.int64)
+    numbers = rows * classes + np.minimum(predicted, classes - 1)
+    return np.bincount(numbers.ravel(), minlength=cells)[: classes * classes].reshape(classes, classes)
 
 
 @dataclass(frozen=True)

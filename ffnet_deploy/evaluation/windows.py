@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +58,12 @@ class ScoredWindow:
 
     Attributes:
         box: where it lies in the image shown to the network.
-        scores: float32 (classes, height, width) at the network's output size.
+        scores: float32 (classes, height, width) at the network's output size; a PyTorch tensor where the engine left
+            them on its GPU.
     """
 
     box: Box
-    scores: NDArray[np.float32]
+    scores: Any
 
     @cached_property
     def _classes_last(self) -> NDArray[np.float32]:

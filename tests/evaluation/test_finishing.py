@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ffnet_deploy.evaluation.finishing import banded_label_map, composed_taps, finish, pruned_label_map
+from ffnet_deploy.evaluation.finishing import axis_taps, banded_label_map, finish, pruned_label_map
 from ffnet_deploy.evaluation.resampling import bilinear
-from ffnet_deploy.evaluation.windows import Box, ScoredWindow, ScoreMap, whole_map
+from ffnet_deploy.evaluation.windows import ScoredWindow, ScoreMap, whole_map, window_boxes
 
 SIZES = [
     # source, shown to the network, image
@@ -58,19 +58,43 @@ def test_labels_above_255_classes_are_16_bit() -> None:
     assert labels.dtype == np.uint16 and (labels == 280).all()
 
 
-def test_composed_taps_are_convex_and_equal_two_resizes() -> None:
-    taps = composed_taps((24, 96, 91))
+def test_taps_are_convex_and_equal_two_resizes() -> None:
+    taps = axis_taps((0,), 96, 24, 96, 91)
     assert (taps.weights >= 0).all() and np.allclose(taps.weights.sum(axis=1), 1, atol=1e-6)
     line = np.random.default_rng(0).normal(size=(1, 24, 1)).astype(np.float32)
     twice = bilinear(bilinear(line, (1, 96)), (1, 91))[0, :, 0]
-    reach = taps.weights.shape[1]
-    once = (line[0, taps.first[:, None] + np.arange(reach), 0] * taps.weights).sum(axis=1)
+    once = (line[0, taps.positions, 0] * taps.weights).sum(axis=1)
     assert np.abs(once - twice).max() < 1e-6
 
 
-def test_several_windows_are_averaged() -> None:
-    left = ScoredWindow(Box(0, 0, 8, 8), smooth_scores(3, (2, 2), 0))
-    right = ScoredWindow(Box(0, 4, 8, 8), smooth_scores(3, (2, 2), 1))
-    scored = ScoreMap((8, 12), (left, right))
-    expected = scored.rows(0, 8).argmax(axis=-1)
-    assert np.array_equal(finish([scored], (8, 12)), expected)
+WINDOWS = [
+    # shown to the network, window, stride, source of a window, image
+    ((64, 128), (64, 64), (48, 48), (16, 16), (64, 128)),
+    ((64, 128), (64, 64), (48, 48), (16, 16), (77, 131)),
+    ((96, 160), (64, 96), (40, 50), (16, 24), (90, 141)),
+    ((64, 200), (64, 64), (16, 16), (8, 8), (50, 170)),
+    ((48, 100), (64, 64), (48, 48), (16, 16), (48, 100)),
+]
+
+
+def scored_windows(classes: int, case: int, mirrored: bool = False) -> ScoreMap:
+    """Scores of overlapping windows that agree but for noise, as a network's do."""
+    shown, crop, stride, source, _ = WINDOWS[case]
+    whole = np.moveaxis(bilinear(np.moveaxis(smooth_scores(classes, (16, 32), case), 0, -1), shown), -1, 0)
+    rng = np.random.default_rng(case)
+    windows = []
+    for box in window_boxes(shown, crop, stride):
+        part = np.moveaxis(whole[:, box.top : box.bottom, box.left : box.right], 0, -1)
+        scores = bilinear(np.ascontiguousarray(part), source) + 0.1 * rng.normal(size=(*source, classes))
+        windows.append(ScoredWindow(box, np.ascontiguousarray(np.moveaxis(scores, -1, 0), np.float32)))
+    return ScoreMap(shown, tuple(windows), mirrored)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("classes", [2, 19])
+@pytest.mark.parametrize("case", range(len(WINDOWS)))
+def test_windows_are_averaged_where_they_overlap(case: int, classes: int, mirrored: bool) -> None:
+    scored, image = scored_windows(classes, case, mirrored), WINDOWS[case][-1]
+    expected = banded_label_map([scored], image)
+    assert len(np.unique(expected)) > 1
+    assert (finish([scored], image) == expected).mean() >= 0.99999

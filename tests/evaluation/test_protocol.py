@@ -97,9 +97,21 @@ class MmsegReference:
         return results[0].pred_sem_seg.data.numpy().squeeze().astype(np.uint8)
 
 
+class TensorEngine(ToyEngine):
+    """The toy network with its output left in a tensor, as engines on GPUs leave it."""
+
+    keeps_output = True
+
+    def run_on_device(self, batch: np.ndarray) -> Any:
+        import torch
+
+        return torch.from_numpy(self.run(batch))
+
+
 ONCE, FLIP, SCALES = PredictOptions(), PredictOptions(flip=True), PredictOptions(MULTI_SCALE, flip=True)
 
 
+@pytest.mark.parametrize("kind", [ToyEngine, TensorEngine], ids=["host", "device"])
 @pytest.mark.parametrize("protocol", [WHOLE, SLIDE], ids=["whole", "slide"])
 @pytest.mark.parametrize(
     ("size", "options"),
@@ -114,17 +126,30 @@ ONCE, FLIP, SCALES = PredictOptions(), PredictOptions(flip=True), PredictOptions
     ],
 )
 def test_labels_equal_mmsegs(
-    tmp_path: Path, size: tuple[int, int], protocol: TestProtocol, options: PredictOptions
+    tmp_path: Path, size: tuple[int, int], protocol: TestProtocol, options: PredictOptions, kind: type[ToyEngine]
 ) -> None:
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), picture(*size, seed=3))
-    found = predict(ToyEngine(contract(**WIDE)), cv2.imread(str(path)), protocol, options)
+    found = predict(kind(contract(**WIDE)), cv2.imread(str(path)), protocol, options)
     expected = MmsegReference(protocol).predict(path, options)
     agreement = float((found.labels == expected).mean())
     # float32 positions in torch's resize put near ties on the other side
     assert agreement > 0.999, f"{agreement:.5f}"
     assert found.notes == ()
     assert len(np.unique(found.labels)) > 3
+
+
+@pytest.mark.parametrize("protocol", [WHOLE, SLIDE, replace(SLIDE, crop=(160, 224))], ids=["whole", "slide", "small"])
+@pytest.mark.parametrize("options", [ONCE, SCALES], ids=["once", "scales"])
+@pytest.mark.parametrize("size", [(90, 140), (129, 193), (61, 300)])
+def test_labels_made_on_the_device_equal_those_made_on_the_host(
+    size: tuple[int, int], options: PredictOptions, protocol: TestProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ffnet_deploy.evaluation.finishing.DEVICE_VALUES", 11 * size[1] * 20)  # several bands
+    image, described = picture(*size, seed=3), contract(**WIDE)
+    found = predict(TensorEngine(described), image, protocol, options).labels
+    expected = predict(ToyEngine(described), image, protocol, options).labels
+    assert found.dtype == expected.dtype and (found == expected).mean() >= 0.99999
 
 
 @pytest.mark.parametrize(
