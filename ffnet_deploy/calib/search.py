@@ -24,6 +24,7 @@ from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.intervals import difference_interval
+from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.precision.graph_index import GraphIndex
 
 _BETWEEN = re.compile(r"\.\.\.|[\s+,:{}\[\]]+")
@@ -210,10 +211,7 @@ class SearchOptions:
     timings: Timings | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_drop < math.inf:
-            raise OptionError(f"a largest fall of mIoU is 0 points or more: got {self.max_drop}")
-        if self.tier is not None and not 0 < self.tier <= 100:
-            raise OptionError(f"a tier is a share of the FP32 mIoU, above 0 and up to 100 percent: got {self.tier}")
+        MiouLimit(self.max_drop, self.tier)
         if not math.isfinite(self.min_sqnr):
             raise OptionError(f"a noise budget is a number of dB: got {self.min_sqnr}")
         if self.images < 1:
@@ -223,7 +221,7 @@ class SearchOptions:
 
     def allowed_drop(self, reference: float) -> float:
         """Largest fall of mIoU, points, from `reference` percent."""
-        return self.max_drop if self.tier is None else reference * (1 - self.tier / 100)
+        return MiouLimit(self.max_drop, self.tier).allowed_drop(reference)
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,12 @@ from ffnet_deploy.evaluation.datasets import Dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
 from ffnet_deploy.evaluation.parallel import World, evaluate_in_processes, evaluate_in_world
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
+from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.report.builder import ReportBuilder
-from ffnet_deploy.report.data import DEFAULT_MAX_DROP
+from ffnet_deploy.report.data import DEFAULT_LIMIT, CandidateResults
 from ffnet_deploy.report.format import NOTHING, percent, points, share
 from ffnet_deploy.report.gallery import GalleryOptions
-from ffnet_deploy.report.gate import miou_drop
+from ffnet_deploy.report.gate import limit_in_words, within
 from ffnet_deploy.report.write import write_report
 
 PICTURES = Path("predictions")
@@ -171,6 +172,8 @@ class ResultFlags:
     """Another artefact to score on the same images and to compare. May be repeated."""
     max_drop: Annotated[float | None, option(OUTPUT, "POINTS")] = None
     """Fail where the mIoU of an --against artefact is lower by more points than this."""
+    tier: Annotated[float | None, option(OUTPUT, "PERCENT")] = None
+    """Fail where an --against artefact keeps less of the first one's mIoU: 99.9 and 99 are MLPerf's accuracy tiers."""
     bench: Annotated[Path | None, option(OUTPUT, "FILE")] = None
     """JSON file of ffnet-bench whose times the report shows too."""
     pictures: Annotated[int, option(OUTPUT, "N")] = 12
@@ -183,13 +186,15 @@ class ResultFlags:
     def __post_init__(self) -> None:
         if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
             raise OptionError(f"--max-drop takes points from 0: got {self.max_drop}")
+        if self.tier is not None and self.max_drop is not None:
+            raise OptionError("--tier and --max-drop are two limits for one fall of mIoU: give one")
         check_numbers(self)
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"--limit takes a number of images from 1: got {self.limit}")
         if self.bench is not None and self.html is None:
             raise OptionError("--bench goes with --html: the report shows its times")
-        if self.max_drop is not None and not self.against:
-            raise OptionError("--max-drop compares with another artefact: add --against FILE")
+        if self.gate is not None and not self.against:
+            raise OptionError("--max-drop and --tier compare with another artefact: add --against FILE")
         check_at_most([self.processes], MAX_THREADS, "--processes")
         if self.html is not None or self.against:
             shared = "--processes" if self.processes > 1 else "torchrun" if World.of_environment().size > 1 else None
@@ -198,6 +203,17 @@ class ResultFlags:
                     f"{shared or '--resume'} keeps scores and no predictions, which --html and --against compare.\n"
                     "  to do    score each artefact by itself, or without it"
                 )
+
+    @property
+    def gate(self) -> MiouLimit | None:
+        """How far the mIoU of an --against artefact may fall; None: any fall is accepted.
+
+        Raises:
+            OptionError: the tier is no share.
+        """
+        if self.tier is not None:
+            return MiouLimit(DEFAULT_LIMIT.points, self.tier)
+        return None if self.max_drop is None else MiouLimit(self.max_drop)
 
     def claim(self, outputs: Outputs, pictures: Path | None) -> None:
         """Check that all files may be written.
@@ -255,13 +271,13 @@ def command(
             else:
                 with progress_bar() as progress:
                     evaluation = comparison.score(engine, samples, scoring, source.artifact, progress, notes)
-                scored.append(described(evaluation, engine, source, comparison))
+                scored.append(described(evaluation, engine, source, comparison, result.gate))
         without_pictures = replace(scoring, save_images=None)
         for path in result.against:
             other = beside(source, path)
             with other.open() as engine, progress_bar() as progress:
                 evaluation = comparison.score(engine, samples, without_pictures, path, progress)
-                scored.append(described(evaluation, engine, other, comparison))
+                scored.append(described(evaluation, engine, other, comparison, result.gate))
     finally:  # what is scored is kept, whatever happens to the rest
         if scored:
             with stopping.deferred():
@@ -272,7 +288,8 @@ def command(
     show(scored, pictures)
     if page is not None:
         console.print(page, soft_wrap=True)
-    check_drop(comparison, result.max_drop)
+    if result.gate is not None:
+        check_drop(comparison, result.gate)
     return ExitCode.SKIPPED if any(one.evaluation.skipped for one in scored) else ExitCode.DONE
 
 
@@ -306,11 +323,20 @@ def chosen_samples(data: DataFlags, contract: Contract, pictures: Path | None) -
     return labelled
 
 
-def described(evaluation: Evaluation, engine: Engine, source: Source, comparison: ReportBuilder) -> Scored:
+def described(
+    evaluation: Evaluation, engine: Engine, source: Source, comparison: ReportBuilder, gate: MiouLimit | None
+) -> Scored:
     """`evaluation`, the last of `comparison`, with what was scored and how it compares with the first."""
     if comparison.agreement is None:
         return Scored(evaluation, about(engine, source))
+    accuracy = comparison.candidates[-1].accuracy
+    difference = accuracy.difference if accuracy else None
     details = {**about(engine, source), "agreement": comparison.agreement}
+    if difference is not None:
+        details["difference"] = difference.to_dict()
+        if gate is not None:
+            holds = within(gate, comparison.candidates[0], comparison.candidates[-1])
+            details["gate"] = {**gate.to_dict(), "passed": holds}
     return Scored(evaluation, details, comparison_line(comparison, evaluation))
 
 
@@ -353,8 +379,7 @@ def write_page(result: ResultFlags, comparison: ReportBuilder, run: BenchRun | N
     if result.html is None:
         return None
     artifacts = tuple(path for path in (source.artifact, *result.against) if path is not None)
-    limit = DEFAULT_MAX_DROP if result.max_drop is None else result.max_drop
-    report = comparison.report(run=run, artifacts=artifacts, max_drop=limit)
+    report = comparison.report(run=run, artifacts=artifacts, limit=result.gate or DEFAULT_LIMIT)
     return f"report in {', '.join(map(str, write_report(result.html, report, (result.json, result.bench))))}"
 
 
@@ -428,31 +453,37 @@ def beside(source: Source, path: Path) -> Source:
 def comparison_line(comparison: ReportBuilder, found: Evaluation) -> str:
     """How the candidate that was scored last compares with the first, in a line."""
     first, last = comparison.candidates[0], comparison.candidates[-1]
-    drop = miou_drop(first, last)
     score = percent(found.scores.mean_iou) if found.scores else NOTHING
-    change = "" if drop is None else f" ({points(-drop)} points)"
+    change = f" ({change})" if (change := change_in_words(last)) else ""
     same = share(comparison.agreement)
     whom = first.artifact or first.name
     return f"{last.artifact} ({last.engine}): mIoU {score}{change}, {same} of the labels as {whom}"
 
 
-def check_drop(comparison: ReportBuilder, max_drop: float | None) -> None:
-    """Hold what was compared to ``--max-drop``.
+def check_drop(comparison: ReportBuilder, limit: MiouLimit) -> None:
+    """Hold what was compared to ``--max-drop`` or ``--tier``.
 
     Raises:
-        VerificationError: the mIoU of one fell by more.
+        VerificationError: the mIoU of one fell further than `limit` allows.
     """
-    if max_drop is None:
-        return
     first, *others = comparison.candidates
-    fallen = [(one, drop) for one in others if (drop := miou_drop(first, one)) is not None and drop > max_drop]
+    fallen = [one for one in others if one.scores is not None and not within(limit, first, one)]
     if fallen:
-        lines = "".join(f"\n  found    {points(-drop)} points  {one.artifact}" for one, drop in fallen)
+        lines = "".join(f"\n  found    {change_in_words(one)}  {one.artifact}" for one in fallen)
         raise VerificationError(
-            f"mIoU falls by more than --max-drop {max_drop:g} points below {first.artifact or first.name}:"
-            f"{lines}\n"
-            "  to do    keep more layers in a higher precision, or allow more with --max-drop"
+            f"mIoU is not {limit_in_words(limit, first.artifact or first.name)} "
+            f"({'--max-drop' if limit.tier is None else '--tier'}):{lines}\n"
+            "  to do    keep more layers in a higher precision, or allow more"
         )
+
+
+def change_in_words(candidate: CandidateResults) -> str:
+    """How the mIoU of a candidate differs from the first one's, with its interval; nothing where it was not scored."""
+    found = candidate.accuracy.difference if candidate.accuracy else None
+    if found is None:
+        return ""
+    low, high = found.interval
+    return f"{points(found.mean_iou)} points, 95 % {points(low)} to {points(high)}, keeps {found.kept:.2f} %"
 
 
 def about(engine: Engine, source: Source) -> dict[str, Any]:

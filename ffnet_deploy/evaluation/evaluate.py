@@ -17,7 +17,7 @@ from ffnet_deploy.core.label_maps import LabelMap
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
-from ffnet_deploy.evaluation.image_scores import ImageScore, StateFile
+from ffnet_deploy.evaluation.image_scores import ImageScore, StateFile, total
 from ffnet_deploy.evaluation.overlays import write_overlay
 from ffnet_deploy.evaluation.pipeline import StageClock, predict_stream
 from ffnet_deploy.evaluation.protocol import Prediction, PredictOptions, check_protocol
@@ -188,9 +188,7 @@ def _evaluation(
     contract: Contract, labelled: bool, per_image: tuple[ImageScore, ...], partial: bool, **how: Any
 ) -> Evaluation:
     """The evaluation that the scores of single images make; of one part of a data set it may have no labelled pixel."""
-    confusion = np.zeros((len(contract.classes),) * 2, np.int64)
-    for one in per_image:
-        confusion += one.confusion(len(contract.classes))
+    confusion = total(per_image, len(contract.classes))
     return Evaluation(
         scores=scores(confusion, contract.classes) if labelled and not (partial and confusion.sum() == 0) else None,
         images=len(per_image),

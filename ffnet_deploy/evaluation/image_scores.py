@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,14 @@ class ImageScore:
         flat = np.zeros(classes * classes, np.int64)
         flat[list(self.cells)] = self.counts
         return flat.reshape(classes, classes)
+
+
+def total(parts: Iterable[ImageScore], classes: int) -> NDArray[np.int64]:
+    """The confusion matrix of all images together, int64 (classes, classes)."""
+    summed = np.zeros((classes, classes), np.int64)
+    for one in parts:
+        summed += one.confusion(classes)
+    return summed
 
 
 class StateFile:

@@ -1,5 +1,6 @@
 """Intersection over union and accuracy, from a confusion matrix over all images."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.label_maps import LabelMap, ignore_label
 
 
@@ -69,6 +70,36 @@ class Scores:
             "mAcc": self.mean_accuracy,
             "per_class": {name: {"IoU": one.iou, "Acc": one.accuracy} for name, one in self.per_class.items()},
         }
+
+
+@dataclass(frozen=True)
+class MiouLimit:
+    """How far mIoU may fall from that of a reference.
+
+    Attributes:
+        points: Largest fall, points, where no tier is given.
+        tier: Least share of the reference's mIoU that is kept, percent; None: `points` decide.
+            Source: accuracy tiers of 99 and 99.9 % in MLPerf Inference, Reddi et al., arXiv 1911.02549, section 3.
+    """
+
+    points: float
+    tier: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.points < math.inf:
+            raise OptionError(f"the largest fall of mIoU is 0 points or more: got {self.points}")
+        if self.tier is not None and not 0 < self.tier <= 100:
+            raise OptionError(
+                f"a tier is a share of the reference's mIoU, above 0 and up to 100 percent: got {self.tier}"
+            )
+
+    def allowed_drop(self, reference: float) -> float:
+        """Largest fall of mIoU, points, from `reference` percent."""
+        return self.points if self.tier is None else reference * (1 - self.tier / 100)
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON: ``max_drop`` and ``tier``, of which one is None."""
+        return {"max_drop": self.points if self.tier is None else None, "tier": self.tier}
 
 
 def scores(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> Scores:

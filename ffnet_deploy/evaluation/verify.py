@@ -19,6 +19,7 @@ from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evalua
 from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.packaged import packaged_scenes
 from ffnet_deploy.evaluation.preprocessing import network_input
+from ffnet_deploy.evaluation.scores import MiouLimit
 
 Image = NDArray[np.uint8]
 
@@ -33,8 +34,7 @@ class Tolerance:
         miou: largest fall of mIoU, points.
         pooled: the agreement is that of all images' pixels together, not of each image: one label of a tiny input says
             little of a network that rounds.
-        tier: least share of the reference's mIoU that is kept, percent, in the place of `miou`; None: `miou` holds.
-            Source: accuracy tiers of 99 and 99.9 % in MLPerf Inference, Reddi et al., arXiv 1911.02549, section 3.
+        tier: least share of the reference's mIoU that is kept, percent, in the place of `miou`; see `MiouLimit`.
     """
 
     relative: float = 1e-4
@@ -46,14 +46,11 @@ class Tolerance:
     def __post_init__(self) -> None:
         if self.relative < 0 or not 0 <= self.agreement <= 100 or self.miou < 0:
             raise OptionError(f"a tolerance must not be negative, an agreement lies in 0..100: got {self}")
-        if self.tier is not None and not 0 < self.tier <= 100:
-            raise OptionError(
-                f"a tier is a share of the reference's mIoU, above 0 and up to 100 percent: got {self.tier}"
-            )
+        MiouLimit(self.miou, self.tier)
 
     def allowed_drop(self, reference: float) -> float:
         """Largest fall of mIoU, points, from `reference` percent."""
-        return self.miou if self.tier is None else reference * (1 - self.tier / 100)
+        return MiouLimit(self.miou, self.tier).allowed_drop(reference)
 
 
 _ALL_POINTS = 100.0

@@ -19,7 +19,10 @@ from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
-from ffnet_deploy.report.data import DEFAULT_MAX_DROP, Accuracy, CandidateResults, Gallery, ReportData
+from ffnet_deploy.evaluation.image_scores import ImageScore
+from ffnet_deploy.evaluation.intervals import PairedDifference, paired_difference
+from ffnet_deploy.evaluation.scores import MiouLimit
+from ffnet_deploy.report.data import DEFAULT_LIMIT, Accuracy, CandidateResults, Gallery, ReportData
 from ffnet_deploy.report.gallery import GalleryOptions, PredictionCollector
 from ffnet_deploy.report.gate import asked_of
 
@@ -38,7 +41,12 @@ def manifest_of(artifact: Path | None) -> Mapping[str, Any] | None:
 
 
 def scored_candidate(
-    engine: str, contract: Contract, evaluation: Evaluation, artifact: Path | None, agreement: float | None = None
+    engine: str,
+    contract: Contract,
+    evaluation: Evaluation,
+    artifact: Path | None,
+    agreement: float | None = None,
+    difference: PairedDifference | None = None,
 ) -> CandidateResults:
     """What `evaluation` found of the network that `engine` (its name) ran.
 
@@ -48,6 +56,7 @@ def scored_candidate(
         evaluation: its scores.
         artifact: its file; None for PyTorch.
         agreement: pixels with the same label as the first candidate's, percent; None for the first.
+        difference: of its scores to the first candidate's; None for the first, and where images are not labelled.
     """
     manifest = manifest_of(artifact)
     candidate = CandidateResults(
@@ -70,6 +79,7 @@ def scored_candidate(
                 "flip": evaluation.predict.flip,
             },
             agreement=agreement,
+            difference=difference,
             notes=evaluation.notes,
         ),
     )
@@ -215,6 +225,7 @@ class ReportBuilder:
     _paths: list[Path | None] = field(default_factory=list)
     _contracts: list[Contract] = field(default_factory=list)
     _collector: PredictionCollector | None = None
+    _first_scores: tuple[ImageScore, ...] = ()
 
     @property
     def agreement(self) -> float | None:
@@ -251,8 +262,14 @@ class ReportBuilder:
         found = evaluate(engine, dataset, options, progress, self._collector.next_candidate())
         found = replace(found, notes=(*engine.notes, *notes, *found.notes))
         number = len(self.candidates)
-        agreement = self._collector.agreement(number) if number else None
-        self.candidates.append(scored_candidate(engine.name, engine.contract, found, artifact, agreement))
+        agreement = difference = None
+        if number:
+            agreement = self._collector.agreement(number)
+            if found.scores is not None:
+                difference = paired_difference(self._first_scores, found.per_image, engine.contract.classes)
+        else:
+            self._first_scores = found.per_image
+        self.candidates.append(scored_candidate(engine.name, engine.contract, found, artifact, agreement, difference))
         self._contracts.append(engine.contract)
         self._paths.append(artifact)
         return found
@@ -262,7 +279,7 @@ class ReportBuilder:
         title: str | None = None,
         run: BenchRun | None = None,
         artifacts: Sequence[Path] = (),
-        max_drop: float = DEFAULT_MAX_DROP,
+        limit: MiouLimit = DEFAULT_LIMIT,
     ) -> ReportData:
         """The report of everything scored so far, at least one engine, and of `run` where there is one.
 
@@ -270,7 +287,7 @@ class ReportBuilder:
             title: of the page; None names the network.
             run: times of the same networks, matched by file and runtime.
             artifacts: files of candidates that `run` alone knows, for their manifests.
-            max_drop: largest fall of mIoU that the gate accepts, points.
+            limit: how far mIoU may fall for the gate to accept it.
         """
         timed = timed_candidates(run, artifacts) if run is not None else ()
         # files of the same name are told apart by their folders
@@ -289,7 +306,7 @@ class ReportBuilder:
             classes=contract.classes,
             palette=contract.palette,
             gallery=self._collector.gallery(contract, names) if self._collector else Gallery(),
-            max_drop=max_drop,
+            limit=limit,
             run=run,
             environment=environment(run),
         )

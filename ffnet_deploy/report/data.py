@@ -6,10 +6,11 @@ from typing import Any
 
 from ffnet_deploy.benchmark.record import BenchRun, LayerProfile, TimingResult
 from ffnet_deploy.core.errors import OptionError
-from ffnet_deploy.evaluation.scores import Scores
+from ffnet_deploy.evaluation.intervals import PairedDifference
+from ffnet_deploy.evaluation.scores import MiouLimit, Scores
 
-DEFAULT_MAX_DROP = 0.3
-"""Largest fall of mIoU that the gate accepts by default, points."""
+DEFAULT_LIMIT = MiouLimit(points=0.3)
+"""How far mIoU may fall by default for the gate to accept it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Accuracy:
         protocol: resizing, windows, scales and mirroring.
         agreement: pixels with the same label as the first candidate's over all images, percent; None for the first.
         notes: deviations from the protocol, and what to know of the engine.
+        difference: of its scores to the first candidate's; None for the first, and where images are not labelled.
     """
 
     scores: Scores | None
@@ -35,6 +37,7 @@ class Accuracy:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     agreement: float | None = None
     notes: tuple[str, ...] = ()
+    difference: PairedDifference | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class ReportData:
         classes: names in label order.
         palette: RGB colour of each class.
         gallery: pictures.
-        max_drop: largest fall of mIoU against the first candidate that the gate accepts, points.
+        limit: how far mIoU may fall from the first candidate's for the gate to accept it.
         run: of the benchmark that timed them; None where nothing was timed.
         environment: by heading, what to know of machine and versions.
         notes: what concerns all candidates.
@@ -161,7 +164,7 @@ class ReportData:
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     gallery: Gallery = Gallery()
-    max_drop: float = DEFAULT_MAX_DROP
+    limit: MiouLimit = DEFAULT_LIMIT
     run: BenchRun | None = None
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -177,8 +180,6 @@ class ReportData:
         shown = max((len(sample.agreement) for sample in self.gallery.samples), default=0)
         if shown > len(self.candidates):
             raise OptionError(f"pictures of {shown} candidates in a report of {len(self.candidates)}")
-        if not self.max_drop >= 0:
-            raise OptionError(f"the largest fall of mIoU must not be negative: got {self.max_drop}")
 
     @property
     def first(self) -> CandidateResults:

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from ffnet_deploy.benchmark.record import OutputCheck
+from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.format import percent, points, share
 
@@ -158,12 +159,25 @@ def _output_check(candidate: CandidateResults, check: OutputCheck) -> Check:
 
 
 def _drop_check(data: ReportData, candidate: CandidateResults) -> Check:
-    asked = f"mIoU at most {percent(data.max_drop)} points below {data.first.name}"
+    asked = f"mIoU {limit_in_words(data.limit, data.first.name)}"
     drop = miou_drop(data.first, candidate)
     if drop is None:
         return Check(candidate.name, asked, "not scored", GateOutcome.UNKNOWN)
-    outcome = GateOutcome.HOLDS if drop <= data.max_drop else GateOutcome.FAILS
+    outcome = GateOutcome.HOLDS if within(data.limit, data.first, candidate) else GateOutcome.FAILS
     return Check(candidate.name, asked, f"{points(-drop)} points", outcome)
+
+
+def within(limit: MiouLimit, first: CandidateResults, other: CandidateResults) -> bool:
+    """Whether the mIoU of `other` has fallen no further than `limit` allows; False where one was not scored."""
+    drop = miou_drop(first, other)
+    return drop is not None and first.scores is not None and drop <= limit.allowed_drop(first.scores.mean_iou)
+
+
+def limit_in_words(limit: MiouLimit, reference: str) -> str:
+    """What `limit` asks of an mIoU, as in "mIoU at least 99.9 % of NAME's"."""
+    if limit.tier is not None:
+        return f"at least {limit.tier:g} % of {reference}'s"
+    return f"at most {percent(limit.points)} points below {reference}"
 
 
 def _verification_check(candidate: CandidateResults, verification: dict[str, Any]) -> Check:

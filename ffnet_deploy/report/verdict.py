@@ -7,7 +7,7 @@ from ffnet_deploy.benchmark.record import TimingResult, Verdict
 from ffnet_deploy.benchmark.statistics import UNSTEADY
 from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.format import listed, percent, points, share, significant
-from ffnet_deploy.report.gate import Check, GateOutcome, miou_drop, verdict
+from ffnet_deploy.report.gate import Check, GateOutcome, limit_in_words, miou_drop, verdict, within
 
 _FULL_PRECISION = ("fp32", "")
 _ALIKE = 99.995
@@ -123,7 +123,7 @@ def _accuracy_conclusions(data: ReportData) -> Iterator[str]:
         yield f"{data.first.name} scores {percent(scores.mean_iou)} % mIoU on {images} images."
     for one in data.candidates[1:]:
         drop = miou_drop(data.first, one)
-        if drop is not None and drop <= data.max_drop:
+        if drop is not None and within(data.limit, data.first, one):
             yield f"{one.name} passes: mIoU {points(-drop)} points."
 
 
@@ -138,8 +138,8 @@ def not_judged(data: ReportData, found: tuple[Check, ...]) -> str:
 def gate_in_words(data: ReportData) -> str:
     """What the gate asks of a candidate."""
     return (
-        f"The gate: a candidate passes when its mIoU is at most {percent(data.max_drop)} points below that of "
-        f"{data.first.name}, its export was verified, its layers run in the precision asked for, and its labels agree "
+        f"The gate: a candidate passes when its mIoU is {limit_in_words(data.limit, data.first.name)}, its export was "
+        "verified, its layers run in the precision asked for, and its labels agree "
         "with the baseline's. What was not measured is not judged."
     )
 

@@ -81,7 +81,7 @@ def report_to_dict(data: ReportData) -> dict[str, Any]:
         "created": data.created,
         "gate": {
             "outcome": verdict(found).value,
-            "max_drop": data.max_drop,
+            **data.limit.to_dict(),
             "checks": [
                 {"candidate": one.candidate, "asked": one.asked, "found": one.found, "outcome": one.outcome.value}
                 for one in found
@@ -120,6 +120,7 @@ def _accuracy(one: Accuracy) -> dict[str, Any]:
         "images": one.images,
         "seconds": round(one.seconds, 3),
         "agreement": one.agreement,
+        "difference": None if one.difference is None else one.difference.to_dict(),
         "notes": list(one.notes),
         "dataset": {"name": one.dataset, "split": one.split},
         "protocol": dict(one.protocol),

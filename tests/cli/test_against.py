@@ -11,6 +11,7 @@ from ffnet_deploy.cli.evaluate import app
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
+from ffnet_deploy.report.format import points
 from tests.commands import Result, invoke
 from tests.report.examples import run as timed_run
 from tests.report.reading import parse, table, table_rows
@@ -62,12 +63,24 @@ def test_another_artefact_is_scored_and_reported_beside_the_first(
     (beside,) = scores["against"]
     assert beside["mIoU"] == expected != scores["mIoU"]
     assert 0 < beside["agreement"] < 100
+    difference = beside["difference"]
+    assert difference["mIoU"] == pytest.approx(expected - scores["mIoU"])
+    low, high = difference["interval"]
+    assert low <= difference["mIoU"] <= high
+    assert difference["kept"] == pytest.approx(100 * expected / scores["mIoU"])
+    changes = [change for change in difference["per_class"].values() if change is not None]
+    assert len(difference["per_class"]) == 11 and sum(changes) / len(changes) == pytest.approx(difference["mIoU"])
+    assert {change["image"] for change in difference["worst"]} <= {path.stem for path in data.rglob("*.png")}
+    assert f"95 % {points(low)} to {points(high)}" in result.stdout
     assert f"mIoU {expected:.2f}" in result.stdout and "toy.onnx" in result.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.json", "report.md"]
     document = parse((tmp_path / "out/report.html").read_text())
     rows = table_rows(table(document, "Candidates; the first"))
     assert [row[2] for row in rows[1:]] == [f"{scores['mIoU']:.2f}", f"{expected:.2f}"]
     assert len(document.all("article")) == 2
+    assert rows[2][3:5] == [points(difference["mIoU"]), f"{points(low)} to {points(high)}"]
+    worst = table_rows(table(document, "Images that lose most"))
+    assert [row[1] for row in worst[1:]] == [change["image"] for change in difference["worst"]]
 
 
 def test_times_of_a_benchmark_are_shown(artifact: Path, data: Path, tmp_path: Path) -> None:
@@ -104,6 +117,26 @@ def test_a_fall_beyond_the_limit_fails_the_command_after_the_report(
     assert run("--artifact", worse, "--against", better, "--data", data, "--max-drop", 0).exit_code == 0
 
 
+def test_a_tier_is_a_share_of_the_first_ones_miou(artifact: Path, other: Path, data: Path, tmp_path: Path) -> None:
+    first, worse = other, artifact  # by chance the noise gains mIoU
+    compared = ("--artifact", first, "--against", first, "--against", worse, "--data", data)
+    scored = run(*compared, "--json", tmp_path / "scores.json")
+    assert scored.exit_code == 0, scored.output
+    same, beside = json.loads((tmp_path / "scores.json").read_text())["against"]
+    assert same["difference"]["mIoU"] == 0 and same["difference"]["interval"] == [0, 0] and "gate" not in same
+    kept = beside["difference"]["kept"]
+    assert 0 < kept < 99
+    assert run(*compared, "--tier", kept * 0.999).exit_code == 0
+    report = tmp_path / "r.html"
+    failed = run(*compared, "--tier", 99.9, "--json", tmp_path / "scores.json", "--html", report)
+    assert failed.exit_code == 1
+    assert "not at least 99.9 % of" in failed.stderr and failed.stderr.count("  found  ") == 1
+    gates = [one["gate"] for one in json.loads((tmp_path / "scores.json").read_text())["against"]]
+    assert gates == [{"max_drop": None, "tier": 99.9, "passed": passed} for passed in (True, False)]
+    assert "mIoU at least 99.9 % of" in report.read_text() and "Does not hold the gate." in report.read_text()
+    assert json.loads(report.with_suffix(".json").read_text())["gate"]["tier"] == 99.9
+
+
 def test_pytorch_is_shown_the_sizes_of_what_it_is_compared_with(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +169,9 @@ def test_pytorch_is_shown_the_sizes_of_what_it_is_compared_with(
         (["--bench", "bench.json"], "--bench goes with --html"),
         (["--max-drop", "0.3"], "add --against"),
         (["--against", "absent.onnx", "--max-drop", "-1"], "points from 0"),
+        (["--tier", "99"], "add --against"),
+        (["--against", "absent.onnx", "--tier", "101"], "up to 100 percent"),
+        (["--against", "absent.onnx", "--tier", "99", "--max-drop", "1"], "give one"),
         (["--against", "absent.onnx"], "there is no artefact absent.onnx"),
         (["--html", "{folder}/r.html", "--bench", "absent.json"], "there is no file absent.json"),
         (["--html", "{folder}/r.html", "--pictures", "-1"], "a gallery takes"),

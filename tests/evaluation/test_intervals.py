@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ffnet_deploy.evaluation.intervals import difference_interval
+from ffnet_deploy.evaluation.image_scores import ImageScore
+from ffnet_deploy.evaluation.intervals import difference_interval, paired_difference
 from ffnet_deploy.evaluation.scores import scores
 
 CLASSES = ("a", "b", "c")
@@ -56,3 +57,18 @@ def test_the_interval_holds_the_true_difference_about_as_often_as_it_says() -> N
         held += low <= truth <= high
     print(f"{held / 2:.1f} % of 200 intervals of 95 % hold {truth:.3f}")
     assert 178 <= held <= 199
+
+
+def test_a_difference_is_told_by_class_and_image() -> None:
+    before, after = confusions(12, 0.9, 1), confusions(12, 0.9, 1)
+    after[7][1] = (100, 0, 0)  # one image loses the second class
+    first, second = (
+        [ImageScore.of(f"image {number}", one) for number, one in enumerate(part)] for part in (before, after)
+    )
+    found = paired_difference(first, second, CLASSES)
+    expected = scores(sum(after), CLASSES).mean_iou - scores(sum(before), CLASSES).mean_iou
+    assert abs(found.mean_iou - expected) < 1e-12
+    assert found.interval == difference_interval(before, after)
+    assert min(found.per_class, key=found.per_class.__getitem__) == "b" and found.kept < 100
+    assert [change.image for change in found.worst] == ["image 7"]
+    assert found.worst[0].right == -100 * before[7][1, 1] / 300

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.label_sets import label_set
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
-from ffnet_deploy.evaluation.scores import confusion_matrix, scores
+from ffnet_deploy.evaluation.scores import MiouLimit, confusion_matrix, scores
 
 NAMES = ("road", "sky", "car", "tree")
 
@@ -119,3 +119,14 @@ def test_values_out_of_range_are_an_error() -> None:
         confusion_matrix(np.zeros((1, 1), np.uint8), np.full((1, 1), 4, np.uint8), 4)
     with pytest.raises(DataError, match="differ in size"):
         confusion_matrix(np.zeros((1, 2), np.uint8), np.zeros((1, 1), np.uint8), 4)
+
+
+@pytest.mark.parametrize("wrong", [{"points": -1.0}, {"points": float("nan")}, {"points": 1, "tier": 0.0}])
+def test_limits_of_miou_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(OptionError):
+        MiouLimit(**wrong)
+
+
+def test_a_tier_takes_the_place_of_points() -> None:
+    assert MiouLimit(0.3).allowed_drop(80.0) == 0.3
+    assert MiouLimit(0.3, 99.0).allowed_drop(80.0) == pytest.approx(0.8)

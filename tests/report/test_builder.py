@@ -9,6 +9,7 @@ from ffnet_deploy.core.contract import TestProtocol
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
+from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.report.builder import ReportBuilder, merged, runtime, timed_candidates
 from ffnet_deploy.report.data import CandidateResults
 from ffnet_deploy.report.gallery import GalleryOptions
@@ -45,7 +46,7 @@ def test_several_engines_are_scored_on_the_same_images(dataset: Dataset, tmp_pat
     first = comparison.score(engine(), dataset, EvaluateOptions(), None)
     assert comparison.agreement is None
     second = comparison.score(engine("ONNX Runtime 1.31 (CPU)", 0.2), dataset, EvaluateOptions(), path)
-    data = comparison.report(max_drop=100.0)
+    data = comparison.report(limit=MiouLimit(100.0))
     assert [one.name for one in data.candidates] == ["PyTorch", "ONNX Runtime FP16"]
     assert data.candidates[0].scores == first.scores == evaluate(engine(), dataset).scores
     assert data.candidates[1].scores == second.scores != first.scores
@@ -150,9 +151,9 @@ def test_the_gate_asks_for_scores_verification_precision_and_output() -> None:
     holds, fails = GateOutcome.HOLDS, GateOutcome.FAILS
     drops = [data.first.scores.mean_iou - one.scores.mean_iou for one in data.candidates]
     assert 0 < drops[1] < drops[2]
-    lenient = replace(data, max_drop=drops[2])
+    lenient = replace(data, limit=MiouLimit(drops[2]))
     assert outcomes(lenient) == {NAMES[1]: [holds] * 5, NAMES[2]: [holds, holds, holds, fails, holds]}
-    strict = replace(data, max_drop=drops[1] * 0.99)
+    strict = replace(data, limit=MiouLimit(drops[1] * 0.99))
     assert outcomes(strict) == {NAMES[1]: [fails, *[holds] * 4], NAMES[2]: [fails, holds, holds, fails, holds]}
     assert verdict(checks(strict)) is fails
     assert verdict(checks(replace(lenient, candidates=lenient.candidates[:2], gallery=type(data.gallery)()))) is holds

@@ -43,6 +43,7 @@ def accuracy(data: ReportData) -> Section | None:
         blocks.append(_class_table(data, scored, changed, f"IoU of the {_MOST_CHANGED} classes that changed most, %"))
     folded = len(names) > _FOLD_FROM
     blocks.append(_class_table(data, scored, names, f"IoU of all {len(names)} classes, %", folded))
+    blocks.extend(_worst_images(data))
     blocks.extend(_protocols(scored))
     return Section("accuracy", "Accuracy", tuple(blocks))
 
@@ -103,6 +104,19 @@ def _numbers(values: list[float] | list[float | None]) -> list[Cell]:
     before = values[0]
     changes = [None if value is None or before is None else value - before for value in values[1:]]
     return [*(Cell(percent(value)) for value in values), *(Cell(points(change)) for change in changes)]
+
+
+def _worst_images(data: ReportData) -> list[Table]:
+    """Where the candidates lose most against the first, image by image."""
+    rows = [
+        (Cell(one.name), Cell(change.image), Cell(points(change.right)))
+        for one in data.candidates
+        if one.accuracy and one.accuracy.difference
+        for change in one.accuracy.difference.worst
+    ]
+    columns = (Column("candidate", False), Column("image", False), Column("change"))
+    caption = f"Images that lose most right pixels against {data.first.name}, points"
+    return [Table(caption, columns, tuple(rows))] if rows else []
 
 
 def _protocols(scored: list[tuple[int, CandidateResults]]) -> list[Facts]:

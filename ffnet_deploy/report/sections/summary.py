@@ -116,6 +116,7 @@ def _fields(data: ReportData) -> list[_Field]:
     return [
         _Field("mIoU, %", lambda one: percent(one.scores.mean_iou) if one.scores else ""),
         _Field("change, points", lambda one: _change(data, one)),
+        _Field("95 % interval", _change_interval),
         _Field("same labels", lambda one: share(_agreement(one)) if _agreement(one) is not None else ""),
         _Field("median", lambda one: _time(one, "median")),
         _Field("p99", lambda one: _time(one, "p99")),
@@ -129,6 +130,11 @@ def _fields(data: ReportData) -> list[_Field]:
 def _change(data: ReportData, one: CandidateResults) -> str:
     drop = miou_drop(data.first, one)
     return "" if drop is None or one is data.first else points(-drop)
+
+
+def _change_interval(one: CandidateResults) -> str:
+    difference = one.accuracy.difference if one.accuracy else None
+    return "" if difference is None else f"{points(difference.interval[0])} to {points(difference.interval[1])}"
 
 
 def _time(one: CandidateResults, name: str) -> str:
