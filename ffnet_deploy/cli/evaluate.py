@@ -40,7 +40,7 @@ from ffnet_deploy.engines.backend import Backend, Provider, backend_of
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
-from ffnet_deploy.evaluation.parallel import World, evaluate_in_processes, evaluate_in_world
+from ffnet_deploy.evaluation.parallel import EnginePool, PoolEngine, World, evaluate_in_world
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
 from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.report.builder import ReportBuilder
@@ -259,19 +259,30 @@ def command(
     scored: list[Scored] = []
     gallery = GalleryOptions(count=result.pictures if result.html is not None else 0)
     comparison = ReportBuilder(gallery, compares=bool(result.against))
+
+    def chosen(contract: Contract) -> tuple[Dataset, EvaluateOptions]:
+        samples = chosen_samples(data, contract, pictures)
+        return samples, replace(protocol.options(contract.protocol, result.limit, pictures), state=result.resume)
+
     try:
-        with source.open() as engine:
-            notes = take_its_sizes(engine, source, result.against)
-            samples = chosen_samples(data, engine.contract, pictures)
-            scoring = protocol.options(engine.contract.protocol, result.limit, pictures)
-            scoring = replace(scoring, state=result.resume)
-            if world.size > 1 or result.processes > 1:
-                found = score_in_parts(engine, source, samples, scoring, result.processes, world)
-                scored += [] if found is None else [found]
-            else:
-                with progress_bar() as progress:
+        if result.processes > 1:
+            threads = source.threads or max((os.cpu_count() or 1) // result.processes, 1)
+            with (
+                EnginePool(replace(source, threads=threads).open, result.processes) as pool,
+                progress_bar() as progress,
+            ):
+                samples, scoring = chosen(pool.engine.contract)
+                scored.append(scored_alone(pool.evaluate(samples, scoring, progress), pool.engine, source))
+        else:
+            with source.open() as engine, progress_bar() as progress:
+                notes = take_its_sizes(engine, source, result.against)
+                samples, scoring = chosen(engine.contract)
+                if world.size > 1:
+                    found = evaluate_in_world(engine, samples, scoring, world, progress)
+                    scored += [] if found is None else [scored_alone(found, engine, source)]
+                else:
                     evaluation = comparison.score(engine, samples, scoring, source.artifact, progress, notes)
-                scored.append(described(evaluation, engine, source, comparison, result.gate))
+                    scored.append(described(evaluation, engine, source, comparison, result.gate))
         without_pictures = replace(scoring, save_images=None)
         for path in result.against:
             other = beside(source, path)
@@ -346,19 +357,8 @@ def own_device(source: Source, world: World) -> Source:
     return replace(source, device=f"cuda:{world.local_rank}") if on_gpus else source
 
 
-def score_in_parts(
-    engine: Engine, source: Source, samples: Dataset, options: EvaluateOptions, processes: int, world: World
-) -> Scored | None:
-    """Score `samples` in the processes of torchrun, or in a pool; None in all of torchrun's but the first."""
-    with progress_bar() as progress:
-        if world.size > 1:
-            found = evaluate_in_world(engine, samples, options, world, progress)
-        else:
-            threads = source.threads or max((os.cpu_count() or 1) // processes, 1)
-            opening = replace(source, threads=threads).open
-            found = evaluate_in_processes(opening, samples, options, processes, engine.contract, progress)
-    if found is None:
-        return None
+def scored_alone(found: Evaluation, engine: Engine | PoolEngine, source: Source) -> Scored:
+    """What several processes found together, which is compared with nothing."""
     return Scored(replace(found, notes=(*engine.notes, *found.notes)), about(engine, source))
 
 
@@ -486,7 +486,7 @@ def change_in_words(candidate: CandidateResults) -> str:
     return f"{points(found.mean_iou)} points, 95 % {points(low)} to {points(high)}, keeps {found.kept:.2f} %"
 
 
-def about(engine: Engine, source: Source) -> dict[str, Any]:
+def about(engine: Engine | PoolEngine, source: Source) -> dict[str, Any]:
     """What was scored, for the JSON file."""
     return {
         "backend": source.fitting_backend.value,

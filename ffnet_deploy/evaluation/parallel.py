@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.optional import optional
@@ -67,45 +67,85 @@ def evaluate_in_world(
     return merge(parts, engine.contract) if world.rank == 0 else None
 
 
-def evaluate_in_processes(
-    open_engine: Callable[[], Engine],
-    dataset: Dataset,
-    options: EvaluateOptions,
-    processes: int,
-    contract: Contract,
-    progress: Progress = no_progress,
-) -> Evaluation:
-    """Score `dataset` in a pool of processes, each with an engine of its own.
+@dataclass(frozen=True)
+class PoolEngine:
+    """What the engines of a pool are, told by one of them: this process opens none.
+
+    Attributes:
+        contract: What they take and give.
+        name: Runtime and device, for people.
+        notes: What to know of their results.
+    """
+
+    contract: Contract
+    name: str
+    notes: tuple[str, ...]
+
+
+class EnginePool:
+    """Processes on this machine, each with an engine of its own, that share the images of a data set.
 
     Args:
         open_engine: Opens the engine; it is pickled.
-        dataset: Images.
-        options: How to score.
         processes: Number of processes.
-        contract: Of the network.
-        progress: Told of the images done.
 
     Raises:
-        Whatever `evaluate` raises in one of them.
+        Whatever `open_engine` raises.
     """
-    context = multiprocessing.get_context("spawn")  # runtimes do not survive a fork
-    done = 0
-    parts: dict[int, Evaluation] = {}
-    with context.Pool(processes, _ignore_interrupts) as pool:  # leaving the block ends the processes
-        work = partial(_score_part, open_engine, dataset, options, processes)
-        for number, found in pool.imap_unordered(work, range(processes)):
+
+    def __init__(self, open_engine: Callable[[], Engine], processes: int) -> None:
+        self._processes = processes
+        context = multiprocessing.get_context("spawn")  # runtimes do not survive a fork
+        self._pool = context.Pool(processes, _begin, (open_engine,))
+        try:
+            self.engine: PoolEngine = self._pool.apply(_describe)
+        except BaseException:
+            self._pool.terminate()
+            raise
+
+    def evaluate(self, dataset: Dataset, options: EvaluateOptions, progress: Progress = no_progress) -> Evaluation:
+        """Score `dataset`; `progress` is told of the images done.
+
+        Raises:
+            Whatever `evaluate` raises in one of the processes.
+        """
+        done = 0
+        parts: dict[int, Evaluation] = {}
+        work = partial(_score_part, dataset, options, self._processes)
+        for number, found in self._pool.imap_unordered(work, range(self._processes)):
             parts[number] = found
             done += found.images
-            progress(f"scoring in {processes} processes", done, len(dataset.limited(options.limit)))
-    return merge([parts[number] for number in range(processes)], contract)
+            progress(f"scoring in {self._processes} processes", done, len(dataset.limited(options.limit)))
+        return merge([parts[number] for number in range(self._processes)], self.engine.contract)
+
+    def __enter__(self) -> "EnginePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.terminate()
 
 
-def _score_part(
-    open_engine: Callable[[], Engine], dataset: Dataset, options: EvaluateOptions, processes: int, number: int
-) -> tuple[int, Evaluation]:
-    with open_engine() as engine:
-        return number, evaluate(engine, dataset, part_of(options, number, processes))
+class _Worker:
+    """What a process of a pool keeps: how to open its engine, and the engine once it is needed."""
+
+    open_engine: Callable[[], Engine]
+
+    @cached_property
+    def engine(self) -> Engine:
+        return self.open_engine()
 
 
-def _ignore_interrupts() -> None:
+_worker = _Worker()
+
+
+def _begin(open_engine: Callable[[], Engine]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends its pool
+    _worker.open_engine = open_engine
+
+
+def _describe() -> PoolEngine:
+    return PoolEngine(_worker.engine.contract, _worker.engine.name, _worker.engine.notes)
+
+
+def _score_part(dataset: Dataset, options: EvaluateOptions, processes: int, number: int) -> tuple[int, Evaluation]:
+    return number, evaluate(_worker.engine, dataset, part_of(options, number, processes))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ffnet_deploy.cli.console import ExitCode
 from ffnet_deploy.cli.evaluate import Mode, app, chosen_protocol, parse_size
 from ffnet_deploy.core.contract import OutputKind, TestProtocol
 from ffnet_deploy.core.errors import OptionError
@@ -276,6 +277,78 @@ def test_processes_give_the_scores_of_one(artifact: Path, tmp_path: Path) -> Non
         found[name] = json.loads((tmp_path / name).read_text())
     first = found["one.json"]
     assert all((one["per_class"], one["images"]) == (first["per_class"], 5) for one in found.values())
+
+
+def confusions(state: Path) -> dict[str, tuple[list[int], list[int]]]:
+    """Of each image, from all state files of an evaluation."""
+    files = [state] if state.is_file() else sorted(state.parent.glob(f"{state.name}.*of*"))
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()[1:]]
+    assert len({line["image"] for line in lines}) == len(lines), "no image counts twice"
+    return {line["image"]: (line["cells"], line["counts"]) for line in lines}
+
+
+@pytest.mark.slow
+def test_101_images_have_the_same_confusion_however_they_are_shared(artifact: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    data = write_pairs(tmp_path / "data", 101, (240, 320))
+    command = [
+        sys.executable,
+        "-m",
+        "ffnet_deploy.cli.evaluate",
+        "--artifact",
+        artifact,
+        "--data",
+        data,
+        "--threads",
+        1,
+    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    states = {name: tmp_path / f"{name}.jsonl" for name in ("one", "two", "three", "world", "interrupted")}
+
+    def call(name: str, before: list[object], *after: object) -> list[str]:
+        results = ("--resume", states[name], "--json", tmp_path / f"{name}.json")
+        return [str(part) for part in (*before, *command, *results, *after)]
+
+    interrupted = subprocess.Popen(call("interrupted", []), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not states["interrupted"].is_file() or len(states["interrupted"].read_bytes().splitlines()) < 51:
+        time.sleep(0.002)
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.wait(60) == ExitCode.INTERRUPTED
+    assert 50 <= len(confusions(states["interrupted"])) < 101
+    calls = {
+        "one": call("one", []),
+        "two": call("two", [], "--processes", 2),
+        "three": call("three", [], "--processes", 3),
+        "world": call("world", torchrun),
+        "interrupted": call("interrupted", []),
+    }
+    for started in calls.values():
+        done = subprocess.run(started, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    expected = confusions(states["one"])
+    assert len(expected) == 101
+    scores = [json.loads((tmp_path / f"{name}.json").read_text()) for name in states]
+    assert all(confusions(state) == expected for state in states.values())
+    assert all((one["per_class"], one["images"]) == (scores[0]["per_class"], 101) for one in scores)
+
+
+def test_a_pool_opens_no_engine_in_its_parent(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the parent opened an engine")
+
+    data = write_pairs(tmp_path / "data", 3)
+    monkeypatch.setattr("ffnet_deploy.engines.onnxruntime.OnnxRuntimeEngine.__init__", refuse)
+    result = run("--artifact", artifact, "--data", data, "--processes", 2, "--json", tmp_path / "scores.json")
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["images"] == 3 and written["engine"].startswith("ONNX Runtime")
+
+
+def test_a_pool_whose_engines_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    data = write_pairs(tmp_path / "data", 3)
+    result = run("--artifact", tmp_path / "broken.onnx", "--data", data, "--processes", 2)
+    assert result.exit_code == 1 and result.stderr.count("error:") == 1 and "broken.onnx" in result.stderr
 
 
 def test_resume_continues_and_goes_with_no_report(artifact: Path, tmp_path: Path) -> None:
