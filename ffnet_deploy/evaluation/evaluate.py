@@ -121,58 +121,45 @@ def evaluate(
         StorageError: pictures cannot be written.
     """
     options = options or EvaluateOptions()
-    contract = engine.contract
+    contract, classes = engine.contract, len(engine.contract.classes)
     protocol = options.protocol or contract.protocol
     check_protocol(contract, protocol, options.predict)
     samples = dataset.limited(options.limit).samples[options.part[0] :: options.part[1]]
     labelled = any(sample.labels is not None for sample in dataset.samples)
-    state = (
-        None
-        if options.state is None
-        else StateFile(options.state, _key(engine, dataset, options), len(contract.classes))
-    )
     if options.save_images is not None:
         outputs = Outputs(*(path for sample in samples for path in (sample.image, sample.labels)))
         outputs.claim_folder(options.save_images)
         for sample in samples:
             outputs.claim(options.save_images / f"{sample.name}.png", Kind.PICTURE)
-    done: dict[str, ImageScore] = {} if state is None else dict(state.done)
-    remaining = [sample for sample in samples if sample.name not in done]
-    skipped: list[str] = []
-    clock = StageClock()
+    clock, skipped, begin = StageClock(), list[str](), time.perf_counter()
 
     def read(sample: Sample) -> tuple[NDArray[np.uint8], LabelMap | None]:
-        return dataset.read(sample, len(contract.classes))
+        return dataset.read(sample, classes)
 
     def handle(sample: Sample, image: NDArray[np.uint8], labels: LabelMap | None, prediction: Prediction) -> None:
-        confusion = None if labels is None else confusion_matrix(prediction.labels, labels, len(contract.classes))
-        done[sample.name] = ImageScore.of(sample.name, confusion, prediction.notes)
+        confusion = None if labels is None else confusion_matrix(prediction.labels, labels, classes)
         if options.save_images is not None:
             write_overlay(options.save_images / f"{sample.name}.png", image, prediction.labels, labels, contract)
         if watch is not None:
             watch(sample, image, prediction.labels, labels)
-        if state is not None:  # last: what is kept is wholly done
-            state.add(done[sample.name])
+        # last: what is kept is wholly done
+        state.add(ImageScore.of(sample.name, confusion, prediction.notes))
 
     # a score without one of its labelled images would be another score
     skip = None if labelled or len(samples) == 1 else lambda error: skipped.append(str(error).partition("\n")[0])
-    begin = time.perf_counter()
-    stream = predict_stream(
-        engine, remaining, read, handle, protocol, options.predict, clock, skip, lambda sample: str(sample.image)
-    )
-    before = len(samples) - len(remaining)
-    try:
-        for finished, _ in enumerate(stream, 1):
-            progress(f"scoring with {engine.name}", before + finished + len(skipped), len(samples))
-    finally:
-        if state is not None:
-            state.close()
+    with StateFile(options.state, _key(engine, dataset, options), classes) as state:
+        remaining = [sample for sample in samples if sample.name not in state.done]
+        stream = predict_stream(
+            engine, remaining, read, handle, protocol, options.predict, clock, skip, lambda sample: str(sample.image)
+        )
+        for finished, _ in enumerate(stream, len(samples) - len(remaining) + 1):
+            progress(f"scoring with {engine.name}", finished + len(skipped), len(samples))
     if skipped and len(skipped) == len(samples):
         raise DataError(f"none of the {len(samples)} images can be read; the first:\n  {skipped[0]}")
     return _evaluation(
         contract=contract,
         labelled=labelled,
-        per_image=tuple(done[sample.name] for sample in samples if sample.name in done),
+        per_image=tuple(state.done[sample.name] for sample in samples if sample.name in state.done),
         seconds=time.perf_counter() - begin,
         protocol=protocol,
         predict=options.predict,

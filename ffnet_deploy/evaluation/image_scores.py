@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +66,11 @@ class StateFile:
 
     The first line says what is scored; a last line that was not written to its end is dropped.
 
+    Attributes:
+        done: Scores by the names of the images.
+
     Args:
-        path: Of the file; it is made where there is none.
+        path: Of the file; it is made where there is none. None: scores are kept in memory alone.
         key: What is scored, and how: an earlier file must have the same.
         classes: Number of classes.
 
@@ -77,22 +80,24 @@ class StateFile:
         StorageError: it cannot be written.
     """
 
-    def __init__(self, path: Path, key: Mapping[str, Any], classes: int) -> None:
-        self._path = path
-        header = {"kind": KIND, "format": FORMAT, "key": json.loads(json.dumps(key))}
+    def __init__(self, path: Path | None, key: Mapping[str, Any], classes: int) -> None:
         self.done: dict[str, ImageScore] = {}
+        self._file: BinaryIO | None = None
+        if path is None:
+            return
+        header = {"kind": KIND, "format": FORMAT, "key": json.loads(json.dumps(key))}
         if path.is_file() and path.stat().st_size:
-            self._read(header, classes)
+            self._read(path, header, classes)
         with storage_errors(path):
             self._file = path.open("ab")
-            if not self.done and self._file.tell() == 0:
-                self._write(header)
+        if self._file.tell() == 0:
+            self._write(header)
 
-    def _read(self, header: dict[str, Any], classes: int) -> None:
-        content = self._path.read_bytes()
+    def _read(self, path: Path, header: dict[str, Any], classes: int) -> None:
+        content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         lines = whole.splitlines()
-        remedy = f"to do    remove {self._path} and score from the beginning, or name another file"
+        remedy = f"to do    remove {path} and score from the beginning, or name another file"
         try:
             found = decode(lines[0], dict[str, Any], _LINE) if lines else {}
             if lines and (found.get("kind") != KIND or found.get("format") != FORMAT):
@@ -107,15 +112,15 @@ class StateFile:
                     raise ArtifactError(f"its entry of {one.image} counts what no image has")
                 self.done[one.image] = one
         except ArtifactError as error:
-            raise ArtifactError(f"{self._path} is no state of an evaluation: {error}.\n  {remedy}") from error
+            raise ArtifactError(f"{path} is no state of an evaluation: {error}.\n  {remedy}") from error
         if lines and found["key"] != header["key"]:
             differing = [name for name, value in header["key"].items() if found["key"].get(name) != value]
             raise OptionError(
-                f"{self._path} is of another evaluation: {', '.join(differing) or 'its key'} differ.\n  {remedy}"
+                f"{path} is of another evaluation: {', '.join(differing) or 'its key'} differ.\n  {remedy}"
             )
         if len(whole) < len(content):
-            with storage_errors(self._path):
-                os.truncate(self._path, len(whole))
+            with storage_errors(path):
+                os.truncate(path, len(whole))
 
     def add(self, score: ImageScore) -> None:
         """Keep the score of one more image.
@@ -124,13 +129,21 @@ class StateFile:
             StorageError: there is no room.
         """
         self.done[score.image] = score
-        with storage_errors(self._path):
-            self._write(vars(score))
+        self._write(vars(score))
 
     def _write(self, document: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
+        if self._file is not None:
+            with storage_errors(Path(self._file.name)):
+                self._file.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
+                self._file.flush()
+
+    def __enter__(self) -> "StateFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

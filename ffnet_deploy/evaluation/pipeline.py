@@ -112,6 +112,13 @@ def predict_stream(
     def finish_one(one: _Read[Item, Extra], outputs: list[Output]) -> Result:
         return handle(one.item, one.image, one.extra, finish_image(contract, one.prepared, outputs))
 
+    def finished(waiting: int) -> Iterator[Result]:
+        while behind and (len(behind) > waiting or behind[0].done()):
+            began = time.perf_counter()
+            result = behind.popleft().result()
+            clock.finishing += time.perf_counter() - began
+            yield result
+
     remaining = iter(items)
     readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reading")
     finisher = ThreadPoolExecutor(1, thread_name_prefix="finishing")
@@ -123,37 +130,38 @@ def predict_stream(
             stopping.check()
             began = time.perf_counter()
             try:
-                group = [ahead.popleft().result()]
+                group = _alike(ahead, min(options.batch, contract.batch.max))
             except DataError as error:
                 if skip is None:
                     raise
                 skip(error)
                 ahead.extend(readers.submit(read_one, item) for item in islice(remaining, 1))
                 continue
-            while ahead and _windows(group) < options.batch and _windows(group) < contract.batch.max:
-                if ahead[0].exception() is not None or _shape(ahead[0].result()) != _shape(group[-1]):
-                    break
-                group.append(ahead.popleft().result())
             clock.reading += time.perf_counter() - began
             ahead.extend(readers.submit(read_one, item) for item in islice(remaining, AHEAD - len(ahead)))
             began = time.perf_counter()
             outputs = run_network(engine, [one.prepared for one in group], options.batch)
             clock.network += time.perf_counter() - began
             behind.extend(finisher.submit(finish_one, *pair) for pair in zip(group, outputs, strict=True))
-            while behind and (len(behind) > BEHIND or behind[0].done()):
-                began = time.perf_counter()
-                result = behind.popleft().result()
-                clock.finishing += time.perf_counter() - began
-                yield result
-        began = time.perf_counter()
-        for future in behind:
-            result = future.result()
-            clock.finishing += time.perf_counter() - began
-            yield result
-            began = time.perf_counter()
+            yield from finished(BEHIND)
+        yield from finished(0)
     finally:
         readers.shutdown(cancel_futures=True)
         finisher.shutdown(cancel_futures=True)
+
+
+def _alike(ahead: deque[Future[_Read[Item, Extra]]], most: int) -> list[_Read[Item, Extra]]:
+    """Take the next image, and those of equal size behind it until they have `most` windows; waits for each.
+
+    Raises:
+        Exception: whatever the reading of the next image raised.
+    """
+    group = [ahead.popleft().result()]
+    while ahead and _windows(group) < most:
+        if ahead[0].exception() is not None or _shape(ahead[0].result()) != _shape(group[-1]):
+            break
+        group.append(ahead.popleft().result())
+    return group
 
 
 def _windows(group: list[_Read[Item, Extra]]) -> int:
