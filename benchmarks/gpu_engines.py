@@ -142,7 +142,7 @@ def _record(reference: Reference, device: CudaDevice, findings: Findings) -> dic
 
 
 def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Findings) -> None:
-    """One graph: its engine, the proof of it, its comparison with PyTorch, and its stream of batches."""
+    """One graph: its engine, its precision check, its comparison with PyTorch, and its stream of batches."""
     engine_path = plan.engines / f"{graph.name.removesuffix('.onnx')}{plan.variant.suffix}"
     entry: dict[str, Any] = {"graph": graph.name}
     findings.entries.append(entry)
@@ -152,7 +152,7 @@ def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Find
             made = build_engine(graph, engine_path, options, progress=progress, notes=report_note)
         manifest = made.bundle.manifest
         entry.update(engine=engine_path.name, precision=manifest["precision"]["precision"], build=manifest["build"])
-        entry.update(proof=manifest["proof"], bytes=manifest["bytes"], sha256=manifest["sha256"])
+        entry.update(precision_check=manifest["precision_check"], bytes=manifest["bytes"], sha256=manifest["sha256"])
         with TensorRTEngine(engine_path, TensorRTOptions(device=plan.device)) as engine:
             result = verify_engine(engine, reference, Gate.of(made.bundle.record.precision))
             entry["verification"] = result.to_dict()

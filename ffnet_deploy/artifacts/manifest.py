@@ -15,7 +15,10 @@ from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.files import is_plain_file, json_bytes, sha256, write_bytes
 from ffnet_deploy.core.version import __version__
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the manifests that are written; those of format 1 are read with today's names."""
+_RENAMED = {"proof": "precision_check", "rests on": "basis", "flavour": "variant"}
+"""Entries of format 1, and their names today."""
 _TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "opencv-python", "onedl-mmsegmentation")
 
 
@@ -34,7 +37,7 @@ class ManifestHeader:
         contract: what it takes and gives.
         precision: how its precision came about, or what an engine was asked to compute in.
         verification: what was compared, and how it came out.
-        proof: what is known of an engine's layers.
+        precision_check: what is known of an engine's layers.
     """
 
     format: int
@@ -47,7 +50,7 @@ class ManifestHeader:
     contract: Contract | None = field(default=None, metadata=ADDED)
     precision: dict[str, Any] | None = field(default=None, metadata=ADDED)
     verification: dict[str, Any] | None = field(default=None, metadata=ADDED)
-    proof: dict[str, Any] | None = field(default=None, metadata=ADDED)
+    precision_check: dict[str, Any] | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         for name in self.files:
@@ -94,7 +97,7 @@ def describe(artifact: Path, kind: str, files: tuple[str, ...] = ()) -> dict[str
 def write_manifest(artifact: Path, kind: str, content: Mapping[str, Any], files: tuple[str, ...] = ()) -> Path:
     """Write the manifest of `artifact`: its description (see `describe`), and `content` (contract, verification, ...).
 
-    Its last entry is the digest of all the others, so that a changed manifest is noticed.
+    Its last entry is the digest of all the others, so that a changed manifest is noticed, and one without it refused.
 
     Returns:
         The manifest's path.
@@ -111,7 +114,7 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(artifact: Path) -> dict[str, Any]:
-    """The manifest of `artifact`, after checking that it belongs to these very bytes.
+    """The manifest of `artifact`, as `upgraded` gives it, after checking that it belongs to these very bytes.
 
     Raises:
         ArtifactError: there is none, it is damaged or of a newer format, or a file has changed since it was written.
@@ -124,20 +127,38 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         header = decode_file(path, ManifestHeader, f"manifest {path}", remedy)
     except FileNotFoundError as error:
         raise ArtifactError(f"{artifact} has no manifest: {path.name} is missing.\n  to do    {remedy}") from error
-    if "digest" in content and content["digest"] != seal(content)["digest"]:
+    sealed = "digest" in content or content["format"] != 1  # of that format only the manifests of engines were
+    if sealed and content.get("digest") != seal(content)["digest"]:
         raise ArtifactError(f"manifest {path} has changed since it was written.\n  to do    {remedy}")
     for name in header.files:
         check_further_file(artifact.with_name(name))
     for name, expected in {**header.files, artifact.name: header.sha256}.items():
         _check_hash(artifact.with_name(name), expected, remedy)
-    return content
+    return upgraded(content)
+
+
+def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The `content` of a manifest under the names of `FORMAT`, whatever format it was written in."""
+    if content["format"] != 1:
+        return dict(content)
+
+    def renamed(section: Any) -> Any:
+        if not isinstance(section, Mapping):
+            return section
+        return {_RENAMED.get(name, name): renamed(value) for name, value in section.items()}
+
+    sections = {name: renamed(content[name]) for name in ("proof", "build") if name in content}
+    return {_RENAMED.get(name, name): value for name, value in {**content, **sections, "format": FORMAT}.items()}
 
 
 def check_format(path: Path, content: Mapping[str, Any]) -> None:
     """Raise `ArtifactError` where the manifest `path` with this content is of a newer format than this version's."""
     version = content.get("format")
     if isinstance(version, int) and version > FORMAT:
-        raise ArtifactError(f"manifest {path} has format {version}; this version reads up to {FORMAT}")
+        raise ArtifactError(
+            f"manifest {path} has format {version}; this version reads up to {FORMAT}.\n"
+            "  to do    update ffnet-deploy, or make the artefact again with this version"
+        )
 
 
 def check_further_file(path: Path) -> None:

@@ -131,15 +131,15 @@ def search_table(search: Mapping[str, Any]) -> Table:
 
 
 def show_engine(made: BuildResult) -> None:
-    """Print what an engine was proved and measured to be, and where it is."""
+    """Print how the precision of an engine was checked, what was measured of it, and where it is."""
     manifest = made.bundle.manifest
-    build, proof, verification = manifest["build"], manifest["proof"], manifest["verification"]
+    build, check, verification = manifest["build"], manifest["precision_check"], manifest["verification"]
     target = build["target"]["gpu"] or f"compute capability {', '.join(build['target']['capabilities'])}"
-    how = "reused: built before from the same graph, options and tools" if made.reused else f"{build['seconds']} s"
+    how = "reused: built before from the same graph, options and TensorRT" if made.reused else f"{build['seconds']} s"
     console.print(f"{made.bundle.variant.label} {build['version']} for {target} ({how})", soft_wrap=True)
-    seen = proof["engine"] if proof["engine"] and proof["engine"]["convolutions"] else proof["network"]
+    seen = check["engine"] if check["engine"] and check["engine"]["convolutions"] else check["network"]
     counted = ", ".join(f"{count} in {name}" for name, count in seen["convolutions"].items())
-    console.print(f"convolutions: {counted}; proof rests on {proof['rests on']}", soft_wrap=True)
+    console.print(f"convolutions: {counted}; the precision check rests on {check['basis']}", soft_wrap=True)
     if verification["state"] == "not run":
         report_note(f"not verified: {verification['reason']}; on the machine it is for run: {verification['command']}")
     else:

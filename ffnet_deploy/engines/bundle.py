@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ffnet_deploy.artifacts.manifest import check_format, manifest_path, seal
+from ffnet_deploy.artifacts.manifest import check_format, manifest_path, seal, upgraded
 from ffnet_deploy.core.contract import Contract
-from ffnet_deploy.core.decoding import ADDED, DecodingError, decode, document_bytes
+from ffnet_deploy.core.decoding import ADDED, DecodingError, converted, decode, document_bytes
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.files import json_bytes
 from ffnet_deploy.core.precision import PrecisionRecord
@@ -46,7 +46,7 @@ class EngineTarget:
 class EngineBuild:
     """How an engine was built, as its manifest says: variant and version of TensorRT, options, GPUs."""
 
-    flavour: Variant
+    variant: Variant
     version: str
     options: EngineBuildOptions
     target: EngineTarget
@@ -93,10 +93,10 @@ class EngineManifest:
         precision: what was asked for.
         build: how it was built.
         verification: how it compares with its network.
-        proof: what is known of its layers.
+        precision_check: what is known of its layers.
         tensors: shapes of ``"input"`` and ``"output"``.
+        graph: name and SHA-256 of the file that it was built from.
         rebuild: command that builds it again.
-        key: SHA-256 of what it was built from.
     """
 
     format: int
@@ -107,10 +107,10 @@ class EngineManifest:
     precision: PrecisionRecord
     build: EngineBuild
     verification: dict[str, Any] = field(default_factory=dict, metadata=ADDED)
-    proof: dict[str, Any] = field(default_factory=dict, metadata=ADDED)
+    precision_check: dict[str, Any] = field(default_factory=dict, metadata=ADDED)
     tensors: dict[str, tuple[int, ...]] = field(default_factory=dict, metadata=ADDED)
+    graph: dict[str, str] = field(default_factory=dict, metadata=ADDED)
     rebuild: str = field(default="", metadata=ADDED)
-    key: str = field(default="", metadata=ADDED)
 
 
 def read_bundle(path: Path, trust: bool = False, device: int = 0) -> Bundle:
@@ -152,8 +152,8 @@ def open_bundle(path: Path, trust: bool = False) -> Bundle:
         )
     if hashlib.sha256(plan).hexdigest() != manifest["sha256"]:
         raise ArtifactError(f"{path} has changed since its manifest was written.\n  {_remedy(path, manifest)}")
-    known = decode(json_bytes(manifest), EngineManifest)
-    return Bundle(path, plan, known.contract, known.precision, known.build.flavour, manifest)
+    known = converted(manifest, EngineManifest)
+    return Bundle(path, plan, known.contract, known.precision, known.build.variant, manifest)
 
 
 def _trusted(path: Path, plan: bytes, trust: bool) -> Bundle:
@@ -235,7 +235,7 @@ def _remedy(path: Path, manifest: Mapping[str, Any] | None = None) -> str:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The manifest of the engine `path`, after checking that not one byte of it has changed.
+    """The manifest of the engine `path`, as `upgraded` gives it, after checking that not one byte of it has changed.
 
     Raises:
         ArtifactError: it is damaged, has been changed, or is of a newer format.
@@ -249,14 +249,25 @@ def read_sealed(path: Path) -> dict[str, Any]:
         check_format(file, content)
         if json_bytes(seal(content)) != text:  # the content, and how it is written
             raise ArtifactError(f"manifest {file} has changed since it was written.\n  {_remedy(path)}")
-        decode(text, EngineManifest)
+        content = upgraded(content)
+        converted(content, EngineManifest)
     except (OSError, DecodingError) as error:
         raise ArtifactError(f"manifest {file} is damaged ({error}).\n  {_remedy(path)}") from error
     return content
 
 
-def reusable(path: Path, key: str, refuse: Callable[[ArtifactError], None] = lambda error: None) -> Bundle | None:
-    """The engine in `path` if it was built from the same things; `refuse` is told why one cannot be used."""
+def reusable(
+    path: Path, graph: str, build: Mapping[str, Any], refuse: Callable[[ArtifactError], None] = lambda error: None
+) -> Bundle | None:
+    """The engine in `path` if it was built from the same graph in the same way.
+
+    Args:
+        path: of the engine.
+        graph: SHA-256 of the graph and its external weights.
+        build: what decides the engine's bytes, as its manifest's section ``build`` has it: variant and version of
+            TensorRT, options, target and recipe. The driver is not compared: engines outlive drivers.
+        refuse: called with the reason where there is an engine that cannot be used.
+    """
     if not path.is_file() or not manifest_path(path).is_file():
         return None
     try:
@@ -264,4 +275,9 @@ def reusable(path: Path, key: str, refuse: Callable[[ArtifactError], None] = lam
     except ArtifactError as error:
         refuse(error)
         return None
-    return bundle if bundle.manifest.get("key") == key else None
+    built = {"recipe": 1, **bundle.manifest["build"]}  # what the first engines were built by
+    wanted: dict[str, Any] = decode(json_bytes(build), dict[str, Any])
+    for description in (built, wanted):
+        description["target"] = {**description["target"], "driver": None}
+    same = all(built.get(name) == value for name, value in wanted.items())
+    return bundle if same and bundle.manifest.get("graph", {}).get("sha256") == graph else None

@@ -3,25 +3,24 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ffnet_deploy import artifacts
-from ffnet_deploy.artifacts import Gate, manifest_path, read_manifest, write_manifest
+from ffnet_deploy.artifacts import Draft, Gate, manifest_path, read_manifest, write_manifest
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.files import sha256, write_bytes, write_json
 from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
-from ffnet_deploy.core.version import __version__
 from ffnet_deploy.engines.bundle import KIND, Bundle, open_bundle, reusable
 from ffnet_deploy.engines.cuda import NoDeviceError, find_device
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnx_metadata import read_description
-from ffnet_deploy.engines.tensorrt.build import build_plan
+from ffnet_deploy.engines.tensorrt.build import RECIPE, build_plan
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, find_target
 from ffnet_deploy.engines.tensorrt.variant import load
-from ffnet_deploy.evaluation.verify import VerifyOptions, verify
+from ffnet_deploy.evaluation.verify import Verification, VerifyOptions, verify
 
 NOT_RUN = "not run"
 """State of a verification that has not taken place."""
@@ -97,12 +96,16 @@ def build_engine(
     contract, record = read_description(graph)
     digest = _graph_digest(graph, notes)
     target = find_target(options)
-    version = str(load(options.variant).__version__)
-    key = _key(digest, options, target, version)
-    command = verification.command if verification else options.command(graph, out, contract.network)
+    origin = {
+        "variant": options.variant.value,
+        "version": str(load(options.variant).__version__),
+        "recipe": RECIPE,
+        "options": options.to_dict(),
+        "target": asdict(target),
+    }
+    obstacle = _obstacle(options, target)
     with artifacts.staged(out, lambda: progress("waiting for another process that builds this engine")) as draft:
-        obstacle = _obstacle(options, target)
-        found = reusable(out, key, lambda error: notes(f"building anew: {error}"))
+        found = reusable(out, digest, origin, lambda error: notes(f"building anew: {error}"))
         violations: list[str] = []
         files: list[str] = []
         if found is not None:
@@ -115,32 +118,19 @@ def build_engine(
                 shutil.copyfile(out.with_name(name), draft.folder / name)
         else:
             built = build_plan(graph, contract, record, options, target, progress, notes)
-            plan = built.plan
+            plan, violations = built.plan, list(built.violations)
+            typing = "strongly typed" if built.precision_check.strongly_typed else "builder flags"
             content = {
-                "contract": json.loads(built.contract.to_json()),
-                "precision": json.loads(built.record.to_json()),
-                "key": key,
+                **built.to_dict(),
                 "graph": {"file": graph.name, "sha256": digest},
-                "build": {
-                    "flavour": options.variant.value,
-                    "version": version,
-                    "typing": built.typing,
-                    "options": options.to_dict(),
-                    "target": asdict(target),
-                    "seconds": built.seconds,
-                },
-                "tensors": built.tensors,
-                "profiles": [shapes.as_option() for shapes in built.profiles],
-                "proof": built.precision_check,
-                "costs": built.costs,
+                "build": {**origin, "typing": typing, "seconds": built.seconds},
                 "verification": {
                     "state": NOT_RUN,
                     "reason": obstacle or "there is nothing to compare it with here",
-                    "command": command,
+                    "command": verification.command if verification else options.command(graph, out, contract.network),
                 },
                 "rebuild": options.command(graph, out),
             }
-            violations = list(built.violations)
             if built.layers is not None:
                 layers = draft.path.with_name(f"{out.name}{LAYERS_SUFFIX}")
                 write_json(layers, built.layers)
@@ -152,14 +142,7 @@ def build_engine(
         failures: list[str] = []
         if verification is not None and obstacle is None:
             progress("verifying")
-            write_manifest(draft.path, KIND, content)  # without it nothing loads an engine
-            from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions  # needs a GPU's driver
-
-            with (
-                TensorRTEngine(draft.path, TensorRTOptions(device=options.device)) as candidate,
-                verification.reference(candidate.contract) as reference,
-            ):
-                result = verify(reference, candidate, verification.options, progress)
+            result = _verify(draft, content, verification, options.device, progress)
             failures = result.failures
             content["verification"] = {"state": PASSED, "images": verification.options.source, **result.to_dict()}
             if failures and found is not None:  # what was published without having been verified
@@ -170,6 +153,20 @@ def build_engine(
     return BuildResult(open_bundle(out), reused=found is not None)
 
 
+def _verify(
+    draft: Draft, content: Mapping[str, Any], verification: EngineVerification, device: int, progress: Progress
+) -> Verification:
+    """The comparison of a drafted engine, whose manifest has this `content`, with its network, on a CUDA device."""
+    from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions  # needs a GPU's driver
+
+    write_manifest(draft.path, KIND, content)  # without it nothing loads an engine
+    with (
+        TensorRTEngine(draft.path, TensorRTOptions(device=device)) as candidate,
+        verification.reference(candidate.contract) as reference,
+    ):
+        return verify(reference, candidate, verification.options, progress)
+
+
 def _graph_digest(graph: Path, notes: NoteSink) -> str:
     """SHA-256 of the graph and its external weights, after a look at its manifest."""
     if not manifest_path(graph).is_file():
@@ -177,12 +174,6 @@ def _graph_digest(graph: Path, notes: NoteSink) -> str:
         return sha256(graph)
     manifest = read_manifest(graph)
     return hashlib.sha256(json.dumps([manifest["sha256"], manifest["files"]]).encode()).hexdigest()
-
-
-def _key(digest: str, options: BuildOptions, target: BuildTarget, version: str) -> str:
-    """SHA-256 of all that decides what an engine is."""
-    parts: list[Any] = [digest, options.to_dict(), asdict(replace(target, driver=None)), version, __version__]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _obstacle(options: BuildOptions, target: BuildTarget) -> str | None:

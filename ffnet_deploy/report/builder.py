@@ -24,7 +24,7 @@ from ffnet_deploy.evaluation.intervals import PairedDifference, paired_differenc
 from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.report.data import DEFAULT_LIMIT, Accuracy, CandidateResults, Gallery, ReportData
 from ffnet_deploy.report.gallery import GalleryOptions, PredictionCollector
-from ffnet_deploy.report.gate import asked_of
+from ffnet_deploy.report.gate import requested_precision
 
 _RUNTIME = re.compile(r"[A-Za-z ]*")
 
@@ -83,7 +83,7 @@ def scored_candidate(
             notes=evaluation.notes,
         ),
     )
-    asked = asked_of(candidate)
+    asked = requested_precision(candidate)
     precision = asked.precision if asked else "fp32"
     name = f"{candidate.name} {precision.upper()}" if artifact else candidate.name
     return replace(candidate, name=name, precision=precision)

@@ -1,4 +1,4 @@
-"""Whether the candidates of a report pass the gate: what was measured, proved and promised."""
+"""Whether the candidates of a report pass the gate: what was measured, checked and promised."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.format import percent, points, share
 
 _DEEPEST = 4
-_SOURCES = {"by_precision": "the built engine's layers, as its inspector lists them"}
+_BASES = {"by_precision": "the built engine's layers, as its inspector lists them"}
 _OTHERWISE = "the types of the network as parsed"
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedPrecision:
     """What the graph's types and Q/DQ nodes ask for.
 
     Attributes:
-        precision: for instance ``"int8"``.
-        base: type of what is not quantised.
-        quantized: number of quantised convolutions.
-        float32: number of nodes kept in FP32.
+        precision: The lowest type, for instance ``"int8"``.
+        base: The type of what is not quantised.
+        quantized: Number of quantised convolutions.
+        float32: Number of nodes kept in FP32.
     """
 
     precision: str
@@ -33,27 +33,27 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What was found.
+class PrecisionFindings:
+    """What a precision check found.
 
     Attributes:
-        source: what it rests on, in words.
-        counts: numbers of layers by type, by what was counted.
-        numbers: other numbers, by name.
-        violations: what is not as asked for; empty where the check holds.
+        basis: What the check rests on, in words.
+        counts: Numbers of layers by type, for each thing that was counted.
+        numbers: Other numbers, by name.
+        violations: What is not as asked for; empty where the check holds.
     """
 
-    source: str
+    basis: str
     counts: Mapping[str, Mapping[str, int]]
     numbers: Mapping[str, int]
     violations: tuple[str, ...]
 
 
-def asked_of(candidate: CandidateResults) -> Asked | None:
+def requested_precision(candidate: CandidateResults) -> RequestedPrecision | None:
     """What the candidate's manifest says was asked for; None where it does not."""
     for section in _sections((candidate.manifest or {}).get("precision")):
         if "precision" in section and "base" in section:
-            return Asked(
+            return RequestedPrecision(
                 str(section["precision"]),
                 str(section["base"]),
                 len(section.get("quantized") or ()),
@@ -62,11 +62,11 @@ def asked_of(candidate: CandidateResults) -> Asked | None:
     return None
 
 
-def proofs_of(candidate: CandidateResults) -> tuple[Proof, ...]:
-    """All proofs in the candidate's manifest, wherever in its sections ``proof`` and ``precision`` they stand."""
+def precision_findings(candidate: CandidateResults) -> tuple[PrecisionFindings, ...]:
+    """What the candidate's manifest says was found, in its sections ``precision_check`` and ``precision``."""
     manifest = candidate.manifest or {}
-    sections = (*_sections(manifest.get("proof")), *_sections(manifest.get("precision")))
-    return tuple(_proof(section) for section in sections if isinstance(section.get("violations"), list | tuple))
+    sections = (*_sections(manifest.get("precision_check")), *_sections(manifest.get("precision")))
+    return tuple(_findings(section) for section in sections if isinstance(section.get("violations"), list | tuple))
 
 
 def _sections(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
@@ -77,15 +77,15 @@ def _sections(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
         yield from _sections(part, depth + 1)
 
 
-def _proof(section: Mapping[str, Any]) -> Proof:
+def _findings(section: Mapping[str, Any]) -> PrecisionFindings:
     counts = {
         name.replace("_", " "): {str(kind): count for kind, count in part.items() if isinstance(count, int)}
         for name, part in section.items()
         if isinstance(part, Mapping)
     }
     numbers = {name.replace("_", " "): value for name, value in section.items() if isinstance(value, int)}
-    source = next((words for name, words in _SOURCES.items() if name in section), _OTHERWISE)
-    return Proof(source, counts, numbers, tuple(str(one) for one in section["violations"]))
+    basis = next((words for name, words in _BASES.items() if name in section), _OTHERWISE)
+    return PrecisionFindings(basis, counts, numbers, tuple(str(one) for one in section["violations"]))
 
 
 class GateOutcome(str, Enum):
@@ -141,8 +141,8 @@ def _checks(data: ReportData, candidate: CandidateResults) -> Iterator[Check]:
     manifest = candidate.manifest or {}
     if isinstance(manifest.get("verification"), dict):
         yield _verification_check(candidate, manifest["verification"])
-    for proof in proofs_of(candidate):
-        yield _proof_check(candidate, proof)
+    for findings in precision_findings(candidate):
+        yield _precision_check(candidate, findings)
     outputs = [one.check for one in candidate.measurements if one.check is not None]
     if outputs:
         # of a sweep the worst: one wrong setting is enough
@@ -197,9 +197,9 @@ def not_run(verification: Mapping[str, Any]) -> str:
     return "not run" + (f": {reason}" if reason else "") + (f"; to do: {command}" if command else "")
 
 
-def _proof_check(candidate: CandidateResults, proof: Proof) -> Check:
-    asked = f"in the precision asked for, by {proof.source}"
-    if not proof.violations:
+def _precision_check(candidate: CandidateResults, findings: PrecisionFindings) -> Check:
+    asked = f"in the precision asked for, by {findings.basis}"
+    if not findings.violations:
         return Check(candidate.name, asked, "every layer as asked", GateOutcome.HOLDS)
-    more = len(proof.violations) - 1
-    return Check(candidate.name, asked, proof.violations[0] + (f" and {more} more" if more else ""), GateOutcome.FAILS)
+    first, *others = findings.violations
+    return Check(candidate.name, asked, first + (f" and {len(others)} more" if others else ""), GateOutcome.FAILS)

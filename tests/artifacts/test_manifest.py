@@ -96,6 +96,23 @@ def test_files_outside_the_folder_are_no_manifest_of_ours(artifact: Path, files:
         read_manifest(artifact)
 
 
+def test_a_manifest_without_its_digest_is_refused(artifact: Path) -> None:
+    content = json.loads(manifest_path(artifact).read_text())
+    del content["digest"]
+    manifest_path(artifact).write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=r"has changed since it was written[\s\S]*to do"):
+        read_manifest(artifact)
+
+
+def test_manifests_of_format_1_are_read_under_the_names_of_today(artifact: Path) -> None:
+    content = json.loads(manifest_path(artifact).read_text())
+    del content["digest"]
+    old = {**content, "format": 1, "proof": {"rests on": "types"}, "build": {"flavour": "trt"}}
+    manifest_path(artifact).write_text(json.dumps(old))
+    new = {**content, "precision_check": {"basis": "types"}, "build": {"variant": "trt"}}
+    assert read_manifest(artifact) == new
+
+
 def test_a_newer_format_is_refused(artifact: Path) -> None:
     change(artifact, format=FORMAT + 1)
     with pytest.raises(ArtifactError, match=f"has format {FORMAT + 1}; this version reads up to {FORMAT}"):

@@ -12,8 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.precision import PrecisionRecord
-from ffnet_deploy.engines.tensorrt.build import STRONGLY_TYPED, EnginePlan
+from ffnet_deploy.engines.tensorrt.build import EnginePlan, PrecisionCheck
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, covering
+from ffnet_deploy.engines.tensorrt.precision_check import NetworkCheck
 from ffnet_deploy.export import engine
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.engines.tensorrt.trt_standin import Network, TrtStandIn, network
@@ -42,9 +43,9 @@ def build_plan(
     """An engine that holds what its network takes and gives."""
     profiles = options.profile_shapes(contract)
     covered = covering(contract, profiles)
-    checked = {"rests on": "nothing: a rehearsal", "network": {"convolutions": {}}, "engine": None}
+    nothing = PrecisionCheck(True, NetworkCheck(0, {}, {}, 0, 0, ()), None)
     plan = MARK + covered.to_json().encode()
-    return EnginePlan(plan, covered, profiles, record, STRONGLY_TYPED, {}, checked, (), None, {}, 0.0)
+    return EnginePlan(plan, covered, profiles, record, {}, nothing, None, {}, 0.0)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def building(trt: TrtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
     def build_engine(graph: Path, out: Path, options: object, progress: object, notes: object) -> SimpleNamespace:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(b"plan")
-        manifest = {"precision": {"precision": "fp32"}, "build": {}, "proof": {}, "bytes": 4, "sha256": "0" * 64}
+        manifest = {"precision": {"precision": "fp32"}, "build": {}, "precision_check": {}}
+        manifest |= {"bytes": 4, "sha256": "0" * 64}
         plan = trt.plan(network(contract()))
         bundles[out] = Bundle(out, plan, contract(), PrecisionRecord(), Variant.TENSORRT, manifest)
         return SimpleNamespace(bundle=bundles[out])

@@ -46,8 +46,9 @@ def test_an_equalised_network_builds(base: Precision, tmp_path: Path) -> None:
     path = save(made, tmp_path / "network.onnx")
     _, parsed_network = parsed.parse(path)
     parsed.check_parsed(parsed_network, made, sums=4)
-    proof = build_engine(path, tmp_path / "network.engine", OPTIONS).bundle.manifest["proof"]["network"]
-    assert proof["violations"] == [] and proof["convolutions"] == {"int8": len(result.record.quantized)}
+    made = build_engine(path, tmp_path / "network.engine", OPTIONS)
+    check = made.bundle.manifest["precision_check"]["network"]
+    assert check["violations"] == [] and check["convolutions"] == {"int8": len(result.record.quantized)}
 
 
 @pytest.mark.parametrize(("name", "opset"), [(name, opset) for name in FAMILIES for opset in (17, 20)])
@@ -91,8 +92,9 @@ def test_published_networks_build_as_they_are_lowered(name: str, quantize: bool,
         check_structure(typed.model)
         _, parsed_network = parsed.parse(path)
         parsed.check_parsed(parsed_network, typed.model, sums)
-    proof = build_engine(path, tmp_path / "network.engine", OPTIONS).bundle.manifest["proof"]["network"]
+    made = build_engine(path, tmp_path / "network.engine", OPTIONS)
+    check = made.bundle.manifest["precision_check"]["network"]
     count = sum(node.op_type == "Conv" for node in typed.model.graph.node)
-    print(name, proof)
-    assert proof["violations"] == []
-    assert proof["convolutions"].get("int8" if quantize else "fp16") == count
+    print(name, check)
+    assert check["violations"] == []
+    assert check["convolutions"].get("int8" if quantize else "fp16") == count

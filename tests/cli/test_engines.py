@@ -79,7 +79,7 @@ def test_an_engine_is_built_where_no_conversion_layer_is(toy: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_CONVERSION, "--onnx", toy, *RTX, "--out", toy.parent]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert "convolutions: 1 in fp32; proof rests on the types of the parsed network" in done.stdout
+    assert "convolutions: 1 in fp32; the precision check rests on the types of the parsed network" in done.stdout
     assert "not verified: there is no CUDA device here" in done.stderr
     assert open_bundle(toy.with_name("toy.rtx.engine")).contract == contract()
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ffnet_deploy.artifacts.manifest import manifest_path, write_manifest
+from ffnet_deploy.artifacts.manifest import manifest_path, seal, write_manifest
 from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.files import json_bytes
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines import bundle as bundles
 from ffnet_deploy.engines.bundle import (
@@ -29,6 +30,7 @@ from tests.toy import contract, write_onnx
 PLAN = bytes(range(256)) * 40
 H200 = CudaDevice(0, "NVIDIA H200", (9, 0), 1 << 37, 12040, 12040)
 RECORD = PrecisionRecord(Precision.INT8, Precision.FP16, quantized=("/a/Conv",), float32=("/b/Add",))
+GRAPH = "0" * 64
 REBUILD = "ffnet-export --onnx toy.int8.onnx --backend trt --out toy.int8.engine"
 
 
@@ -38,9 +40,9 @@ def content(options: BuildOptions | None = None, target: BuildTarget | None = No
     return {
         "contract": json.loads(contract().to_json()),
         "precision": json.loads(RECORD.to_json()),
-        "key": "k1",
+        "graph": {"file": "toy.int8.onnx", "sha256": GRAPH},
         "build": {
-            "flavour": options.variant.value,
+            "variant": options.variant.value,
             "version": version,
             "options": options.to_dict(),
             "target": asdict(target),
@@ -66,7 +68,7 @@ def refusal(path: Path, trust: bool = False) -> str:
 def test_what_is_written_is_read(engine: Path) -> None:
     read = open_bundle(engine)
     assert (read.plan, read.contract, read.record, read.variant) == (PLAN, contract(), RECORD, Variant.TENSORRT)
-    assert read.notes == () and read.manifest["key"] == "k1"
+    assert read.notes == () and read.manifest["graph"]["sha256"] == GRAPH
 
 
 def test_a_renamed_pair_is_read(engine: Path) -> None:
@@ -222,12 +224,40 @@ def test_reading_asks_the_machine(engine: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_only_the_same_things_are_reused(engine: Path) -> None:
     reasons: list[str] = []
-    assert reusable(engine, "k1") is not None
-    assert reusable(engine, "k2") is None
-    assert reusable(engine.with_name("none.engine"), "k1") is None
+    build = {"recipe": 1, **content()["build"]}
+    assert reusable(engine, GRAPH, build) is not None
+    newer = asdict(BuildTarget(("9.0",), "NVIDIA H200", driver=13000))
+    assert reusable(engine, GRAPH, {**build, "target": newer}) is not None, "engines outlive drivers"
+    others = (
+        {"recipe": 2},
+        {"version": "8.6.1"},
+        {"options": BuildOptions(refit=True).to_dict()},
+        {"target": asdict(BuildTarget(("9.0",), "NVIDIA H100"))},
+    )
+    for other in others:
+        assert reusable(engine, GRAPH, {**build, **other}) is None, other
+    assert reusable(engine, "1" * 64, build) is None
+    assert reusable(engine.with_name("none.engine"), GRAPH, build) is None
     engine.write_bytes(PLAN[:-1])
-    assert reusable(engine, "k1", lambda error: reasons.append(str(error))) is None
+    assert reusable(engine, GRAPH, build, lambda error: reasons.append(str(error))) is None
     assert "bytes" in reasons[0]
+
+
+def test_engines_of_format_1_are_read_and_reused_whatever_toolkit_built_them(engine: Path) -> None:
+    manifest = json.loads(manifest_path(engine).read_text())
+    build = {**manifest["build"], "options": {**manifest["build"]["options"]}}
+    build["flavour"], build["options"]["flavour"] = build.pop("variant"), build["options"].pop("variant")
+    check = {"rests on": "the types of the parsed network", "network": {}, "engine": None}
+    tools = {"ffnet-deploy": "0.0.1"}
+    old = {**manifest, "format": 1, "key": "a hash", "build": build, "proof": check, "tools": tools}
+    manifest_path(engine).write_bytes(json_bytes(seal(old)))
+    found = reusable(engine, GRAPH, {"recipe": 1, **content()["build"]})
+    assert found is not None and found.variant is Variant.TENSORRT
+    assert found.manifest["precision_check"]["basis"] == "the types of the parsed network"
+    assert found.manifest["build"]["variant"] == found.manifest["build"]["options"]["variant"] == "trt"
+    del old["digest"]
+    manifest_path(engine).write_bytes(json_bytes(old))
+    assert "has changed since it was written" in refusal(engine), "the manifests of engines always had a digest"
 
 
 def test_a_build_killed_between_the_two_files_is_refused(engine: Path) -> None:

@@ -288,5 +288,6 @@ def test_the_manifest_says_what_was_built(toy: Path) -> None:
     manifest = build_engine(toy, toy.with_name("toy.rtx.engine"), OPTIONS).bundle.manifest
     assert manifest["graph"]["file"] == "toy.onnx" and manifest["build"]["options"]["compute_capabilities"] == ["8.9"]
     assert manifest["tensors"] == {"input": [-1, 3, -1, -1], "output": [-1, 11, -1, -1]}
-    assert manifest["proof"]["network"]["convolutions"] == {"fp32": 1} and manifest["proof"]["engine"] is None
+    check = manifest["precision_check"]
+    assert check["network"]["convolutions"] == {"fp32": 1} and check["engine"] is None
     assert json.loads(manifest_path(toy.with_name("toy.rtx.engine")).read_text())["digest"] == manifest["digest"]

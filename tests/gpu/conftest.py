@@ -12,7 +12,7 @@ from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.export.engine import build_engine
 
 FOLDER = "FFNET_GPU_FOLDER"
-FLAVOUR = Variant(os.environ.get("FFNET_GPU_FLAVOUR", Variant.TENSORRT.value))
+VARIANT = Variant(os.environ.get("FFNET_GPU_BACKEND", Variant.TENSORRT.value))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,7 +46,7 @@ def engines(references: list[Reference], tmp_path_factory: pytest.TempPathFactor
     made = []
     for reference in references:
         for graph in reference.graphs:
-            path = folder / f"{graph.name.removesuffix('.onnx')}{FLAVOUR.suffix}"
-            build_engine(graph, path, BuildOptions(variant=FLAVOUR))
+            path = folder / f"{graph.name.removesuffix('.onnx')}{VARIANT.suffix}"
+            build_engine(graph, path, BuildOptions(variant=VARIANT))
             made.append((path, reference))
     return made

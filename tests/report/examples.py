@@ -163,8 +163,8 @@ def manifest(index: int) -> dict[str, Any]:
             "float32": ["norm"],
             "quantization": {"search": SEARCH} if index == 2 else None,
         },
-        "proof": {
-            "rests on": "the engine inspector's layer list",
+        "precision_check": {
+            "basis": "the engine inspector's layer list",
             "network": {"layers": 90, "convolutions": counts, "casts": 2, "violations": []},
             "engine": {"layers": 81, "by_precision": counts, "reformats": 3, "violations": violations},
         },

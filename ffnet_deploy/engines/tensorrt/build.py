@@ -1,6 +1,7 @@
 """TensorRT's builder: from a graph to the bytes of an engine and the check of its precision."""
 
 import ctypes
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -48,8 +49,8 @@ from ffnet_deploy.engines.tensorrt.precision_check import (
 from ffnet_deploy.engines.tensorrt.timing_cache import keep_timing_cache, use_timing_cache
 from ffnet_deploy.engines.tensorrt.variant import Variant, feature, has, is_strongly_typed
 
-STRONGLY_TYPED = "strongly typed"
-"""How types bind from TensorRT 10 on."""
+RECIPE = 1
+"""Version of how `build_plan` sets up the builder; raised whenever the same graph and options give another engine."""
 _MIB = 1 << 20
 _SHOWN = 8
 _TACTIC_LIBRARIES = {
@@ -376,34 +377,79 @@ def record_as_built(trt: Any, record: PrecisionRecord) -> PrecisionRecord:
 
 
 @dataclass(frozen=True)
+class PrecisionCheck:
+    """What is known of an engine's precision.
+
+    Attributes:
+        strongly_typed: Whether the network's types bind the builder.
+        network: What the parsed network showed.
+        engine: What the engine inspector showed; None where no GPU at hand takes the engine.
+    """
+
+    strongly_typed: bool
+    network: NetworkCheck
+    engine: EngineCheck | None
+
+    @property
+    def basis(self) -> str:
+        """What the check rests on, in words: the inspector's list of layers, or types that bind the builder."""
+        convolutions = sum(self.network.convolutions.values())
+        seen, unseen = (self.engine.seen, self.engine.unseen) if self.engine is not None else (0, 0)
+        if seen and not unseen:
+            return "the engine inspector's layer list"
+        if self.strongly_typed and self.engine is not None:
+            return f"the types of the parsed network; the engine inspector's layer list tells {seen} of {convolutions}"
+        if self.strongly_typed:
+            return "the types of the parsed network"
+        return f"the engine inspector's layer list for {seen} of {convolutions} convolutions; for the others on nothing"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        engine = self.engine.to_dict() if self.engine is not None else None
+        return {"basis": self.basis, "network": self.network.to_dict(), "engine": engine}
+
+
+@dataclass(frozen=True)
 class EnginePlan:
     """What the builder gives: an engine's bytes, and how its precision was checked.
 
     Attributes:
-        plan: the engine, as TensorRT serialised it.
-        contract: of the engine: the graph's, with the ranges that the profiles cover.
-        profiles: the optimisation profiles; one that says what is accepted where nothing is dynamic.
-        record: the precision that it was built in.
-        typing: how types bind: `STRONGLY_TYPED`, or by permission flags.
-        tensors: shapes of the network's input and output; -1 where a dimension is free.
-        precision_check: for the manifest: what the check rests on, what the parsed network and the engine showed.
-        violations: what of the engine is not in the precision asked for, in words; it must not be published then.
-        layers: the inspector's list, as its JSON has it; None where no GPU at hand takes the engine.
-        costs: operations and bytes of each node at the usual shape of the first profile.
-        seconds: wall time of parsing and building.
+        plan: The engine, as TensorRT serialised it.
+        contract: What the engine takes and gives: the graph's contract, with the ranges that the profiles cover.
+        profiles: The optimisation profiles; one that says what is accepted where nothing is dynamic.
+        record: The precision that the engine was built in.
+        tensors: Shapes of the network's input and output; -1 where a dimension is free.
+        precision_check: What is known of its precision; an engine with violations must not be published.
+        layers: The inspector's list, as its JSON has it; None where no GPU at hand takes the engine.
+        costs: Operations and bytes of each node at the usual shape of the first profile.
+        seconds: Wall time of parsing and building.
     """
 
     plan: bytes
     contract: Contract
     profiles: tuple[ProfileShapes, ...]
     record: PrecisionRecord
-    typing: str
     tensors: dict[str, list[int]]
-    precision_check: dict[str, Any]
-    violations: tuple[str, ...]
+    precision_check: PrecisionCheck
     layers: dict[str, Any] | None
     costs: dict[str, tuple[float, float]]
     seconds: float
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        """What of the engine is not in the precision asked for, in words."""
+        return self.precision_check.engine.violations if self.precision_check.engine is not None else ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest: all but the bytes, the layer list and how it was built."""
+        return {
+            "contract": json.loads(self.contract.to_json()),
+            "precision": json.loads(self.record.to_json()),
+            "tensors": self.tensors,
+            "profiles": [shapes.as_option() for shapes in self.profiles],
+            "precision_check": self.precision_check.to_dict(),
+            "costs": self.costs,
+        }
 
 
 @dataclass(frozen=True)
@@ -413,7 +459,7 @@ class _Built:
     plan: bytes
     profiles: tuple[ProfileShapes, ...]
     record: PrecisionRecord
-    typing: str
+    strongly_typed: bool
     tensors: dict[str, list[int]]
     convolutions: list[str]
     check: NetworkCheck
@@ -468,7 +514,7 @@ def build_plan(
             plan=build_engine(parsed, build),
             profiles=profiles,
             record=built_record,
-            typing=STRONGLY_TYPED if parsed.typed else "permission flags",
+            strongly_typed=parsed.typed,
             tensors=tensor_shapes(parsed.network),
             convolutions=[one.name for one in layers if one.kind in CONVOLUTIONS],
             check=check,
@@ -483,37 +529,14 @@ def build_plan(
         progress("inspecting")
         layers = inspect_engine(options.variant, built.plan, covered, options.device)
         as_built = check_engine(layers, built.convolutions, built.record)
-    check = {
-        "rests on": precision_grounds(built.typing, len(built.convolutions), as_built),
-        "network": built.check.to_dict(),
-        "engine": as_built.to_dict() if as_built is not None else None,
-    }
     return EnginePlan(
         plan=built.plan,
         contract=covered,
         profiles=built.profiles,
         record=built.record,
-        typing=built.typing,
         tensors=built.tensors,
-        precision_check=check,
-        violations=as_built.violations if as_built is not None else (),
+        precision_check=PrecisionCheck(built.strongly_typed, built.check, as_built),
         layers=layers,
         costs=built.costs,
         seconds=seconds,
     )
-
-
-def precision_grounds(typing: str, convolutions: int, as_built: EngineCheck | None) -> str:
-    """What the check of precision rests on: types that bind, or what the inspector has seen.
-
-    An engine is proved where the inspector tells the type of every convolution, and typed where the network's types
-    bind the builder and the inspector tells less.
-    """
-    seen, unseen = (as_built.seen, as_built.unseen) if as_built is not None else (0, 0)
-    if seen and not unseen:
-        return "the engine inspector's layer list"
-    if typing == STRONGLY_TYPED and as_built is not None:
-        return f"the types of the parsed network; the engine inspector's layer list tells {seen} of {convolutions}"
-    if typing == STRONGLY_TYPED:
-        return "the types of the parsed network"
-    return f"the engine inspector's layer list for {seen} of {convolutions} convolutions; for the others on nothing"

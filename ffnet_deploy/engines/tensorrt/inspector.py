@@ -1,4 +1,4 @@
-"""Proof that a built engine is in the precision that was asked for, from the inspector's list of its layers.
+"""Check that a built engine is in the precision that was asked for, from the inspector's list of its layers.
 
 The list needs an engine built with detailed profiling, and a GPU that takes it. Up to TensorRT 10 types stand in the
 "Format/Datatype" of each tensor, in words that changed over the versions ("Row major linear FP16 format", "Half", ...);

@@ -190,7 +190,7 @@ class BuildOptions:
         for name in ("profiles", "tactic_sources", "sparsity", "dla"):
             if described[name] == getattr(BuildOptions, name):
                 del described[name]
-        return {"flavour": described.pop("variant"), **described}
+        return described
 
     def command(self, graph: Path, out: Path, network: str | None = None) -> str:
         """The command line that builds this engine from the file `graph`; with `network`, a config, verifies it too."""

@@ -1,4 +1,4 @@
-"""Proof that a network is in the precision that was asked for, on the network as TensorRT parsed it."""
+"""Check that a network is in the precision that was asked for, on the network as TensorRT parsed it."""
 
 from collections import Counter
 from collections.abc import Sequence

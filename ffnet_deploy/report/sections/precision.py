@@ -7,7 +7,14 @@ from ffnet_deploy.report.charts import Bar, BarGroup, Part, Stack, grouped_bars,
 from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.document import Block, Cell, Chart, Column, Notes, Section, Table, Text
 from ffnet_deploy.report.format import percent, points, share, significant
-from ffnet_deploy.report.gate import Asked, GateOutcome, Proof, asked_of, not_run, proofs_of
+from ffnet_deploy.report.gate import (
+    GateOutcome,
+    PrecisionFindings,
+    RequestedPrecision,
+    not_run,
+    precision_findings,
+    requested_precision,
+)
 
 _KINDS = ("fp32", "bf16", "fp16", "fp8", "int8")
 _SHOWN = 12
@@ -18,27 +25,27 @@ _MOST_BARS = 20
 
 def precision(data: ReportData) -> Section | None:
     """What manifests say of precision, where any does."""
-    asked = [(one, found) for one in data.candidates if (found := asked_of(one)) is not None]
-    proofs = [(one, proof) for one in data.candidates for proof in proofs_of(one)]
+    asked = [(one, found) for one in data.candidates if (found := requested_precision(one)) is not None]
+    checked = [(one, findings) for one in data.candidates for findings in precision_findings(one)]
     blocks: list[Block] = []
     if asked:
         blocks.append(_asked_table(asked))
-    if proofs:
-        blocks.append(_proof_table(proofs))
-    if rows := [stack for one, proof in proofs for stack in _stacks(one, proof)]:
+    if checked:
+        blocks.append(_findings_table(checked))
+    if rows := [stack for one, findings in checked for stack in _stacks(one, findings)]:
         counts = (f"{row.name}: {', '.join(f'{part.count} {part.text}' for part in row.parts)}" for row in rows)
         blocks.append(
             Chart("chart-precision", "Layers by precision", "; ".join(counts), lambda width: stacks(rows, width))
         )
-    for one, proof in proofs:
-        if proof.violations:
-            more = len(proof.violations) - _SHOWN
+    for one, findings in checked:
+        if findings.violations:
+            more = len(findings.violations) - _SHOWN
             rest = (f"{one.name}: {more} more of the kind",) if more > 0 else ()
-            blocks.append(Notes((*(f"{one.name}: {v}" for v in proof.violations[:_SHOWN]), *rest), alarming=True))
-    return Section("precision", "Proof of precision", tuple(blocks)) if blocks else None
+            blocks.append(Notes((*(f"{one.name}: {v}" for v in findings.violations[:_SHOWN]), *rest), alarming=True))
+    return Section("precision", "Precision check", tuple(blocks)) if blocks else None
 
 
-def _asked_table(asked: list[tuple[CandidateResults, Asked]]) -> Table:
+def _asked_table(asked: list[tuple[CandidateResults, RequestedPrecision]]) -> Table:
     columns = (
         Column("candidate", False),
         Column("asked for", False),
@@ -59,18 +66,18 @@ def _asked_table(asked: list[tuple[CandidateResults, Asked]]) -> Table:
     return Table("What the graphs ask for", columns, rows)
 
 
-def _proof_table(proofs: list[tuple[CandidateResults, Proof]]) -> Table:
-    names = list(dict.fromkeys(name for _, proof in proofs for name in proof.numbers))
-    columns = (Column("candidate", False), Column("rests on", False), *map(Column, names), Column("outcome", False))
+def _findings_table(found: list[tuple[CandidateResults, PrecisionFindings]]) -> Table:
+    names = list(dict.fromkeys(name for _, findings in found for name in findings.numbers))
+    columns = (Column("candidate", False), Column("basis", False), *map(Column, names), Column("outcome", False))
     rows = []
-    for one, proof in proofs:
-        outcome = GateOutcome.FAILS if proof.violations else GateOutcome.HOLDS
-        numbers = (Cell(str(proof.numbers.get(name, "\N{EN DASH}"))) for name in names)
-        rows.append((Cell(one.name), Cell(proof.source), *numbers, Cell(outcome.value, outcome=outcome)))
+    for one, findings in found:
+        outcome = GateOutcome.FAILS if findings.violations else GateOutcome.HOLDS
+        numbers = (Cell(str(findings.numbers.get(name, "\N{EN DASH}"))) for name in names)
+        rows.append((Cell(one.name), Cell(findings.basis), *numbers, Cell(outcome.value, outcome=outcome)))
     return Table("What was found in them", columns, tuple(rows))
 
 
-def _stacks(one: CandidateResults, proof: Proof) -> list[Stack]:
+def _stacks(one: CandidateResults, findings: PrecisionFindings) -> list[Stack]:
     return [
         Stack(
             f"{one.name}: {what}",
@@ -79,7 +86,7 @@ def _stacks(one: CandidateResults, proof: Proof) -> list[Stack]:
                 for kind, count in sorted(counts.items(), key=_order)
             ),
         )
-        for what, counts in proof.counts.items()
+        for what, counts in findings.counts.items()
         if counts
     ]
 

@@ -46,14 +46,14 @@ def test_both_families_build_in_every_precision(
     model = exported(family, dynamic)
     count = len(convolutions(model))
     manifest = build(in_precision(model, precision), tmp_path)
-    proof = manifest["proof"]
+    check = manifest["precision_check"]
     expected = {
         Precision.FP32: {"fp32": count},
         Precision.FP16: {"fp16": count - 1, "fp32": 1},
         Precision.INT8: {"int8": count - 1, "fp16": 1},
     }[precision]
-    assert proof["network"]["convolutions"] == expected, proof
-    assert proof["network"]["violations"] == [] and proof["rests on"] == "the types of the parsed network"
+    assert check["network"]["convolutions"] == expected, check
+    assert check["network"]["violations"] == [] and check["basis"] == "the types of the parsed network"
     assert manifest["build"]["target"] == {"capabilities": list(CAPABILITIES), "gpu": None, "driver": None}
     assert manifest["build"]["typing"] == "strongly typed"
     assert manifest["verification"]["state"] == "not run" and "no CUDA device" in manifest["verification"]["reason"]
@@ -66,7 +66,7 @@ def test_one_compute_capability_by_name(capability: str, tmp_path: Path) -> None
 
 
 def test_dynamic_fp32_of_opset_17_builds(tmp_path: Path) -> None:
-    assert build(exported("tiny_upernet", True, 17), tmp_path)["proof"]["network"]["violations"] == []
+    assert build(exported("tiny_upernet", True, 17), tmp_path)["precision_check"]["network"]["violations"] == []
 
 
 def test_the_profile_can_be_narrower_than_the_graph(tmp_path: Path) -> None:
@@ -197,6 +197,6 @@ def test_progress_rises_to_the_end(tmp_path: Path) -> None:
 def test_published_networks_build(name: str, dynamic: bool, precision: Precision, tmp_path: Path) -> None:
     model = published(name, dynamic)
     count = len(convolutions(model))
-    proof = build(in_precision(model, precision), tmp_path)["proof"]["network"]
+    proof = build(in_precision(model, precision), tmp_path)["precision_check"]["network"]
     lower = {Precision.FP16: {"fp16": count - 1, "fp32": 1}, Precision.INT8: {"int8": count - 1, "fp16": 1}}
     assert proof["violations"] == [] and proof["convolutions"] == lower[precision]

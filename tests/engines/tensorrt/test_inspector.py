@@ -11,9 +11,9 @@ import pytest
 
 from ffnet_deploy.core.errors import VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
-from ffnet_deploy.engines.tensorrt.build import STRONGLY_TYPED, precision_grounds
+from ffnet_deploy.engines.tensorrt.build import PrecisionCheck
 from ffnet_deploy.engines.tensorrt.inspector import check_engine, node_names, precision_of
-from ffnet_deploy.engines.tensorrt.precision_check import require_precision
+from ffnet_deploy.engines.tensorrt.precision_check import NetworkCheck, require_precision
 
 OLD = {
     "fp32": "Row major linear FP32",
@@ -158,17 +158,18 @@ def test_names_of_fused_nodes() -> None:
     )
 
 
-def test_what_a_proof_rests_on_is_said_as_it_is() -> None:
+def test_what_a_precision_check_rests_on_is_said_as_it_is() -> None:
     hidden = {"Layers": [layer("{ForeignNode[/a/Conv.../head/Conv]}", "Myelin", "N/A due to dynamic shapes")]}
     whole, nothing = check_engine(old_list(), CONVS, FP16), check_engine(hidden, CONVS, FP16)
-    for typing in (STRONGLY_TYPED, "permission flags"):
-        assert precision_grounds(typing, 3, whole) == "the engine inspector's layer list"
-    typed = precision_grounds(STRONGLY_TYPED, 3, nothing)
+    network = NetworkCheck(9, {"fp16": 2, "int8": 1}, {}, 0, 0, ())
+    for strongly_typed in (True, False):
+        assert PrecisionCheck(strongly_typed, network, whole).basis == "the engine inspector's layer list"
+    typed = PrecisionCheck(True, network, nothing).basis
     assert typed == "the types of the parsed network; the engine inspector's layer list tells 0 of 3", "not proved"
-    assert precision_grounds(STRONGLY_TYPED, 3, None) == "the types of the parsed network"
-    for proof in (nothing, None):
-        told = precision_grounds("permission flags", 3, proof)
-        assert told == "the engine inspector's layer list for 0 of 3 convolutions; for the others on nothing"
+    assert PrecisionCheck(True, network, None).basis == "the types of the parsed network"
+    for engine in (nothing, None):
+        basis = PrecisionCheck(False, network, engine).basis
+        assert basis == "the engine inspector's layer list for 0 of 3 convolutions; for the others on nothing"
 
 
 def test_reformats_named_after_a_convolution_are_not_it() -> None:

@@ -483,7 +483,7 @@ def test_a_bundle_on_disk_is_opened_on_its_gpu_alone(cuda: CudaStandIn, trt: Trt
         "contract": json.loads(contract().to_json()),
         "precision": json.loads(PrecisionRecord().to_json()),
         "build": {
-            "flavour": "trt",
+            "variant": "trt",
             "version": "8.5.3",
             "options": BuildOptions().to_dict(),
             "target": {"capabilities": ["9.0"], "gpu": "Stand-in GPU"},
