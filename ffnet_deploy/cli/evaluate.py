@@ -32,6 +32,7 @@ from ffnet_deploy.cli.options import (
     parse_sides,
 )
 from ffnet_deploy.cli.source import Source
+from ffnet_deploy.cli.zoo import beside_published, zoo_table
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import MAX_BATCH, Contract, TestProtocol
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
@@ -89,6 +90,9 @@ class NetworkFlags:
     """Run an engine that this toolkit did not build. Engines are executable code."""
     engine_cache: Annotated[Path | None, option(ENGINE, "FOLDER")] = None
     """Folder of the engines that --provider tensorrt builds. By default engines/onnxruntime."""
+
+    zoo: Annotated[bool, option(EVERYDAY)] = False
+    """List the published and bundled networks with their mIoU and which of them are here, and stop."""
 
     def __post_init__(self) -> None:
         check_at_most([self.threads], MAX_THREADS, "--threads")
@@ -245,6 +249,10 @@ def command(
     result: Annotated[ResultFlags, FLAT] = ResultFlags(),
 ) -> int:
     """Score a network, and others against it; write what was found, then print it."""
+    if network.zoo:
+        console.print(zoo_table())
+        report_note("--config NAME --checkpoint published downloads what is not here")
+        return ExitCode.DONE
     data.allow_pixels()
     world = World.of_environment()
     source = network.source() if world.size == 1 else own_device(network.source(), world)
@@ -317,6 +325,11 @@ class Scored:
     evaluation: Evaluation
     about: dict[str, Any]
     comparison: str = ""
+
+    @property
+    def published(self) -> str:
+        """How far its mIoU is from the one that the network is known to have, in a line; empty where none is known."""
+        return beside_published(self.about["network"], self.evaluation)
 
 
 def chosen_samples(data: DataFlags, contract: Contract, pictures: Path | None) -> Dataset:
@@ -510,6 +523,8 @@ def show(scored: Sequence[Scored], pictures: Path | None) -> None:
         )
     for note in evaluation.notes:
         report_note(note)
+    if first.published:
+        console.print(first.published)
     console.print(f"{evaluation.images} images in {evaluation.seconds:.1f} s")
     if pictures is not None:
         console.print(f"pictures in {pictures}", soft_wrap=True)

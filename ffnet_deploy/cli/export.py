@@ -22,7 +22,7 @@ from ffnet_deploy.cli.console import (
     report_note,
     run_command,
 )
-from ffnet_deploy.cli.export_tables import config_table, show_engine, show_exported, show_reduced
+from ffnet_deploy.cli.export_tables import show_engine, show_exported, show_reduced
 from ffnet_deploy.cli.options import (
     CALIBRATION,
     DATA,
@@ -43,6 +43,7 @@ from ffnet_deploy.cli.options import (
     read_config,
     refresh_checkpoint,
 )
+from ffnet_deploy.cli.zoo import zoo_table
 from ffnet_deploy.core.contract import STRIDE, Contract, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
@@ -437,7 +438,7 @@ def command(
 ) -> None:
     """Export what is named, as far as is asked for."""
     if graph.list_configs:
-        console.print(config_table())
+        console.print(zoo_table())
         return
     data.allow_pixels()
     check_options(graph, precision, engine, data, verification, target)

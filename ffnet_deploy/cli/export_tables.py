@@ -7,8 +7,6 @@ from rich.table import Table
 
 from ffnet_deploy.cli.console import console, report_note
 from ffnet_deploy.export.engine import BuildResult
-from ffnet_deploy.segmentor.config import config_names
-from ffnet_deploy.segmentor.zoo import BUNDLED_FOLDER, PUBLISHED, SCORES
 
 if TYPE_CHECKING:  # these need the conversion layer
     from ffnet_deploy.export.onnx import Exported
@@ -38,18 +36,6 @@ def show_exported(exported: "Exported") -> None:
         report_note(note)
     console.print(f"verified within {exported.verification.tolerance.relative:.0e}: {exported.path}", soft_wrap=True)
     console.print(f"manifest: {exported.manifest}", soft_wrap=True)
-
-
-def config_table() -> Table:
-    """The packaged configs: which weights there are, and the mIoU that was published or stands in the card."""
-    table = Table("config", "weights", "data set")
-    table.add_column("mIoU", justify="right")
-    for name in config_names():
-        bundled = (BUNDLED_FOLDER / f"{name}.safetensors").is_file()
-        weights = "bundled" if bundled else "published" if name in PUBLISHED else "-"
-        dataset, score = SCORES.get(name, ("-", None))
-        table.add_row(name, weights, dataset, "-" if score is None else f"{score:g}")
-    return table
 
 
 def shortened(name: str, width: int = 40) -> str:

@@ -4,6 +4,7 @@ import os
 import re
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException
 from os import PathLike
@@ -13,6 +14,26 @@ from typing import Any
 from ffnet_deploy.core.errors import CheckpointError, StorageError
 from ffnet_deploy.core.files import locked, make_folder, sha256, storage_errors, write_bytes
 from ffnet_deploy.core.progress import Progress, no_progress
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """The mIoU that a network is known to have.
+
+    Attributes:
+        dataset: Name of the data set.
+        images: Number of images that were scored.
+        miou: At one scale, percent.
+        augmented: With multi-scale and flip, percent; None where it was not published.
+        split: Part of the data set that they are of.
+    """
+
+    dataset: str
+    images: int
+    miou: float
+    augmented: float | None = None
+    split: str = "val"
+
 
 RELEASE = "https://github.com/ysj9909/FFNet/releases/download/v1.0"
 PUBLISHED = {
@@ -24,15 +45,15 @@ PUBLISHED = {
 }
 """File of each published segmentor, by config name."""
 SCORES = {
-    "upernet_ffnet_2_512_160k_ade20k": ("ADE20K", 47.1),
-    "upernet_ffnet_3_512_160k_ade20k": ("ADE20K", 49.6),
-    "upernet_ffnet_4_512_160k_ade20k": ("ADE20K", 50.7),
-    "ffnet_seg_512_ade_160k": ("ADE20K", 50.1),
-    "ffnet_seg_1024_city_160k": ("Cityscapes", 83.2),
-    "ffnet_seg_nano_scenes": ("generated scenes", 85.56),
-    "ffnet_seg_nano_camvid": ("CamVid", 64.03),
+    "upernet_ffnet_2_512_160k_ade20k": PublishedScore("ADE20K", 2000, 47.1, 47.8),
+    "upernet_ffnet_3_512_160k_ade20k": PublishedScore("ADE20K", 2000, 49.6, 50.2),
+    "upernet_ffnet_4_512_160k_ade20k": PublishedScore("ADE20K", 2000, 50.7, 51.7),
+    "ffnet_seg_512_ade_160k": PublishedScore("ADE20K", 2000, 50.1, 51.2),
+    "ffnet_seg_1024_city_160k": PublishedScore("Cityscapes", 500, 83.2, 84.1),
+    "ffnet_seg_nano_scenes": PublishedScore("generated scenes", 100, 85.56, split="test"),
+    "ffnet_seg_nano_camvid": PublishedScore("CamVid", 101, 64.03),
 }
-"""Data set and mIoU in percent at one scale: as published, and of the bundled networks as their cards say."""
+"""mIoU by config name: as published (arXiv 2406.02021), and of the bundled networks as their cards say."""
 PRETRAINED = {
     "ffnet_2": "ffnet_2_distillation.pth.tar",
     "ffnet_3": "ffnet_3_distillation.pth.tar",
@@ -51,6 +72,13 @@ def cache_folder() -> Path:
     """Where downloads are kept: $FFNET_DEPLOY_CACHE, or `ffnet-deploy` in the user's cache folder."""
     own = os.environ.get("FFNET_DEPLOY_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ffnet-deploy"
+
+
+def checkpoint_here(config_name: str) -> Path | None:
+    """The checkpoint of a packaged config that needs no download: bundled, or published and in the cache."""
+    published = PUBLISHED.get(config_name)
+    candidates = [BUNDLED_FOLDER / f"{config_name}.safetensors", *([cache_folder() / published] if published else [])]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def resolve_checkpoint(

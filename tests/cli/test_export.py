@@ -175,15 +175,15 @@ def test_the_packaged_configs_are_listed() -> None:
     from ffnet_deploy.segmentor.config import config_names
     from ffnet_deploy.segmentor.zoo import PUBLISHED, SCORES
 
-    result = invoke(app, "--list", env={"COLUMNS": "120"})
+    result = invoke(app, "--list", env={"COLUMNS": "160"})
     assert result.exit_code == 0, result.output
     for name in config_names():
         (line,) = [line for line in result.stdout.splitlines() if f" {name} " in line]
-        assert name not in PUBLISHED or (f"{SCORES[name][1]:g}" in line and "published" in line)
+        assert name not in PUBLISHED or (f"{SCORES[name].miou:g}" in line and "published" in line)
     assert set(PUBLISHED) < set(SCORES)
     for name in set(SCORES) - set(PUBLISHED):
         card = Path("ffnet_deploy/segmentor/checkpoints") / f"{name}.md"
-        assert f"{SCORES[name][1]:.2f}" in (Path(__file__).parents[2] / card).read_text()
+        assert f"{SCORES[name].miou:.2f}" in (Path(__file__).parents[2] / card).read_text()
 
 
 def test_names_of_images_keep_their_tails() -> None:
