@@ -27,17 +27,17 @@ class ManifestHeader:
     """What every manifest says of its artefact, and the sections that are read back.
 
     Attributes:
-        format: version of the manifest.
-        kind: of the artefact: ``"onnx"`` or ``"engine"``.
-        sha256: of the artefact.
-        bytes: size of the artefact.
+        format: Version of the manifest.
+        kind: Kind of the artefact: ``"onnx"`` or ``"engine"``.
+        sha256: SHA-256 of the artefact.
+        bytes: Size of the artefact.
         files: SHA-256 of each further file in the same folder that belongs to it.
         created: UTC, ISO 8601.
-        tools: versions of the packages that shaped it.
-        contract: what it takes and gives.
-        precision: how its precision came about, or what an engine was asked to compute in.
-        verification: what was compared, and how it came out.
-        precision_check: what is known of an engine's layers.
+        tools: Versions of the packages that shaped it.
+        contract: What it takes and gives.
+        precision: How its precision came about, or what an engine was asked to compute in.
+        verification: What was compared, and how it came out.
+        precision_check: What is known of an engine's layers.
     """
 
     format: int

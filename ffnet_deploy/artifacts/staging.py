@@ -31,8 +31,8 @@ class Draft:
     """An artefact in the making.
 
     Attributes:
-        path: where it is written: in a staging folder beside its target, under the target's name.
-        target: where it will be published.
+        path: Where it is written: in a staging folder beside its target, under the target's name.
+        target: Where it will be published.
     """
 
     path: Path
@@ -49,9 +49,9 @@ class Gate:
     """Whether a draft may be published.
 
     Attributes:
-        failures: what is out of tolerance, in words; nothing where everything holds.
-        claim: first line of the error where something does not.
-        remedy: what the user can do then.
+        failures: What is out of tolerance, in words; nothing where everything holds.
+        claim: First line of the error where something does not.
+        remedy: What the user can do then.
     """
 
     failures: Sequence[str] = ()

@@ -43,12 +43,12 @@ class Candidate:
     """A candidate that has not been opened.
 
     Attributes:
-        name: by which it is told from the others.
-        open: opens it; `MissingPackageError` and `NoDeviceError` mean that it cannot start here.
-        artifact: its file, where it has one.
+        name: Name of the candidate in tables and files.
+        open: Opens the engine; `MissingPackageError` and `NoDeviceError` mean that it cannot start here.
+        artifact: File of the candidate, where it has one.
         precision: None: the engine tells.
-        profile: times its layers for an input and a number of threads; None: nothing can.
-        on_gpu: whether it computes on a GPU.
+        profile: Times the layers for an input and a number of threads; None: nothing can.
+        on_gpu: Whether it computes on a GPU.
     """
 
     name: str
@@ -131,10 +131,10 @@ class TorchSource:
     """The network that PyTorch runs.
 
     Attributes:
-        config: name, file, or a `ffnet_deploy.segmentor.config.SegmentorConfig`.
-        checkpoint: file, ``"published"``, ``"bundled"``; None: random weights.
+        config: Name, file, or a `ffnet_deploy.segmentor.config.SegmentorConfig`.
+        checkpoint: File, ``"published"`` or ``"bundled"``; None: random weights.
         device: PyTorch device.
-        progress: called with the bytes of a download.
+        progress: Called with the bytes of a download.
     """
 
     config: Any

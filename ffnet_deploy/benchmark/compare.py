@@ -12,9 +12,9 @@ class TimingChange:
     """What became of one candidate at one setting.
 
     Attributes:
-        candidate: its name.
-        setting: where in the sweep.
-        ratio: new median as a multiple of the old one.
+        candidate: Name of the candidate.
+        setting: Batch size, input size and threads that were compared.
+        ratio: New median as a multiple of the old one.
     """
 
     candidate: str
@@ -36,8 +36,8 @@ class RunComparison:
     """All that two runs have in common.
 
     Attributes:
-        changes: in the order of the new run.
-        notes: what to know before trusting them.
+        changes: The changes in the order of the new run.
+        notes: What to know before trusting them.
     """
 
     changes: tuple[TimingChange, ...]

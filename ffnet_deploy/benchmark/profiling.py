@@ -46,10 +46,10 @@ class TimedLayer:
     """A layer as a profiler knows it.
 
     Attributes:
-        name: of the layer, or of all that were fused into it.
-        operator: what it computes.
-        milliseconds: per call, mean.
-        cost: what it has to do at least; None: unknown.
+        name: Name of the layer, or of all that were fused into it.
+        operator: What it computes.
+        milliseconds: Mean time per call.
+        cost: Operations and bytes that the layer needs at least; None: unknown.
     """
 
     name: str

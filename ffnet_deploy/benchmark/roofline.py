@@ -40,8 +40,8 @@ class Cost:
     """What a layer has to do at least.
 
     Attributes:
-        flops: operations, two for a multiply-add; one for each value of what is no product.
-        bytes: read and written once each; None: unknown.
+        flops: Number of operations: two for a multiply-add, one for each value of what is no product.
+        bytes: Number of bytes, each read or written once; None: unknown.
     """
 
     flops: float
@@ -80,12 +80,12 @@ class KnownGpu:
     """A GPU's peaks as its maker states them, dense (without sparsity).
 
     Attributes:
-        name: as the driver gives it, without the maker's names before it.
-        fp32: operations per second, outside tensor cores.
-        fp16: operations per second in tensor cores; bfloat16 alike.
-        int8: operations per second in tensor cores; float8 alike where there is such.
-        bandwidth: of the memory, bytes per second.
-        source: document.
+        name: Name as the driver gives it, without the maker's names before it.
+        fp32: Operations per second outside tensor cores.
+        fp16: Operations per second in tensor cores; bfloat16 has the same.
+        int8: Operations per second in tensor cores; float8 has the same where there is such.
+        bandwidth: Memory bandwidth in bytes per second.
+        source: Document that states these figures.
     """
 
     name: str

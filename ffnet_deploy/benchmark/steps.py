@@ -40,8 +40,8 @@ class Picture:
     """The image that is timed with: encoded, as a camera or a disk delivers it.
 
     Attributes:
-        encoded: bytes of a JPEG or PNG file.
-        name: where it is from.
+        encoded: Bytes of a JPEG or PNG file.
+        name: Name of the file or sample that it is from.
     """
 
     encoded: bytes

@@ -14,10 +14,10 @@ class Grid:
     """Every combination of these.
 
     Attributes:
-        batches: images per call; empty: what the candidates are made for.
+        batches: Numbers of images per call; empty: what the candidates are made for.
         sizes: (height, width) in pixels; empty: what the candidates are made for.
         threads: CPU threads within a call; 0: all cores.
-        streams: calls in flight at a time.
+        streams: Numbers of calls in flight at a time.
     """
 
     batches: Sequence[int] = ()
@@ -61,11 +61,11 @@ class OperatingPoint:
     """A point of the curve.
 
     Attributes:
-        candidate: its name.
-        setting: where in the sweep.
-        median: latency of a call, milliseconds.
-        p95: latency that 95 % of the calls hold, milliseconds: what a budget is held against.
-        throughput: images per second.
+        candidate: Name of the candidate.
+        setting: Batch size, input size, threads and streams.
+        median: Median latency of a call in milliseconds.
+        p95: Latency in milliseconds that 95 % of the calls hold; a latency budget is compared with it.
+        throughput: Images per second.
     """
 
     candidate: str

@@ -38,10 +38,10 @@ class Windows:
     """Where the taps of a kernel look, along one axis.
 
     Attributes:
-        kernel: taps.
-        stride: step between outputs.
-        padding: zeros before the first value, and after the last.
-        dilation: step between taps.
+        kernel: Number of taps.
+        stride: Step between outputs.
+        padding: Number of zeros before the first value, and after the last.
+        dilation: Step between taps.
     """
 
     kernel: int

@@ -23,9 +23,9 @@ class Piece:
     """A run of a tensor's channels: all channels of one group.
 
     Attributes:
-        group: its number.
-        start: first channel.
-        channels: how many.
+        group: Number of the group.
+        start: First channel.
+        channels: Number of channels.
     """
 
     group: int
@@ -43,11 +43,11 @@ class ChannelGroup:
     """Tensors that share one factor per channel.
 
     Attributes:
-        channels: of each.
-        producers: convolutions whose output channels are the group's.
-        readers: convolutions with the first of their input channels that is the group's.
-        sinks: inputs of operators that do not pass a factor on.
-        fixed: whether a tensor is an output of the graph.
+        channels: Number of channels of each tensor in the group.
+        producers: Convolutions whose output channels are the group's.
+        readers: Convolutions, each with the first of its input channels that belongs to the group.
+        sinks: Inputs of operators that do not pass a factor on.
+        fixed: Whether a tensor of the group is an output of the graph.
     """
 
     channels: int

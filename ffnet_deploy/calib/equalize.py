@@ -38,14 +38,14 @@ class Reading:
     """A quantised tensor that holds a group's channels, perhaps among others, and who reads it.
 
     Attributes:
-        tensor: its name.
-        largest: of each channel of the tensor the threshold that would serve it best alone.
-        squares: mean square of each channel.
-        weights: of the quantised convolutions that read them, float64 (outputs, channels, taps); of a depthwise one
-            (1, channels, taps).
-        depthwise: whether the convolution of the same index keeps channels apart.
-        sums: residual sums that read the tensor as it is.
-        own: the group's channels.
+        tensor: Name of the tensor.
+        largest: For each channel of the tensor, the threshold that would serve it best alone.
+        squares: Mean square of each channel.
+        weights: Weights of the quantised convolutions that read them, float64 (outputs, channels, taps); of a depthwise
+            one (1, channels, taps).
+        depthwise: Whether the convolution of the same index keeps channels apart.
+        sums: Residual sums that read the tensor without a convolution between.
+        own: The group's channels within the tensor.
     """
 
     tensor: str
@@ -97,9 +97,9 @@ class Factors:
     """What equalisation does to a graph.
 
     Attributes:
-        groups: factors (channels,) by name of the group's first convolution: its producers are divided by them.
-        with_mul: factors (channels,) by name of tensor: it is divided by them in front of its convolutions, in a Mul.
-        restored: groups of `groups` whose tensors other operators read, through a Mul that restores them.
+        groups: Factors (channels,) by name of the group's first convolution: its producers are divided by them.
+        with_mul: Factors (channels,) by name of tensor: it is divided by them in front of its convolutions, in a Mul.
+        restored: Groups of `groups` whose tensors other operators read, through a Mul that restores them.
     """
 
     groups: Mapping[str, Values]

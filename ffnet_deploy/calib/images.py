@@ -47,8 +47,8 @@ class ImageList:
     """Rules that name images of a data set.
 
     Attributes:
-        path: where they were read.
-        rules: in order.
+        path: Path of the file that they were read from.
+        rules: The patterns in the order of the file.
     """
 
     path: Path
@@ -103,9 +103,9 @@ class CalibrationImages(Sequence[NDArray[Any]]):
     """Network inputs, each read from its file when it is asked for.
 
     Attributes:
-        paths: image files.
-        contract: of the network that they are shown to.
-        notes: what was skipped or missing, in words.
+        paths: Image files.
+        contract: Contract of the network that calibrates on them.
+        notes: What was skipped or missing, in words.
     """
 
     paths: tuple[Path, ...]

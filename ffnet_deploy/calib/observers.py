@@ -28,9 +28,9 @@ class Histogram:
     then exact, so that the counts depend neither on the order nor on the grouping of the values.
 
     Attributes:
-        counts: int64 (BINS,).
-        limit: upper edge of the last bin; 0 until a value differs from zero.
-        maximum: largest magnitude so far.
+        counts: Number of values in each bin, int64 (BINS,).
+        limit: Upper edge of the last bin; 0 until a value differs from zero.
+        maximum: Largest magnitude so far.
     """
 
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
@@ -85,11 +85,11 @@ class ChannelHistograms:
     """Counts of magnitudes for each channel of (batch, channels, height, width) tensors, as `Histogram` but coarser.
 
     Attributes:
-        counts: int64 (channels, CHANNEL_BINS); empty until the first update.
-        limits: float64 (channels,), upper edge of each channel's last bin.
-        maximum: float64 (channels,), largest magnitude so far.
-        squares: float64 (channels,), sum of squares.
-        count: values per channel so far.
+        counts: Number of values in each bin, int64 (channels, CHANNEL_BINS); empty until the first update.
+        limits: Upper edge of each channel's last bin, float64 (channels,).
+        maximum: Largest magnitude of each channel so far, float64 (channels,).
+        squares: Sum of squares of each channel, float64 (channels,).
+        count: Number of values per channel so far.
     """
 
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, CHANNEL_BINS), np.int64))
@@ -143,7 +143,7 @@ class ModelOptHistogram:
     """An observer that leaves bins and thresholds to `HistogramCalibrator`; its range grows from the first image on.
 
     Attributes:
-        maximum: largest magnitude so far.
+        maximum: Largest magnitude so far.
 
     Raises:
         MissingPackageError: Model Optimizer is not installed.

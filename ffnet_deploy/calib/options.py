@@ -34,15 +34,16 @@ class CalibrationOptions:
     """How to quantise.
 
     Attributes:
-        method: how activations are clipped; weights take their largest magnitude per output channel.
-        percentile: share of the values within the threshold, in percent; for `Method.PERCENTILE` alone.
-        equalize: spread channel ranges between convolutions that nothing non-linear separates; exact.
-        correct_bias: take the expected error of each convolution out of its bias.
+        method: How activations are clipped; weights take their largest magnitude per output channel.
+        percentile: Share of the values within the threshold, in percent; for `Method.PERCENTILE` alone.
+        equalize: Whether channel ranges are spread between convolutions that nothing non-linear separates; this is
+            exact.
+        correct_bias: Whether the expected error of each convolution is taken out of its bias.
         precision: INT8, or FP8 (E4M3).
-        keep: convolutions that stay unquantised: names of their nodes, or of modules that they are in.
-        calibrator: whose arithmetic chooses thresholds.
-        hardware: what is to compute the graph. For CPUs weights are scaled so that no 16-bit sum saturates, and what
-            reads a concatenation stays unquantised.
+        keep: Convolutions that stay unquantised: names of their nodes, or of modules that they are in.
+        calibrator: What chooses the thresholds.
+        hardware: Hardware that computes the graph. For CPUs weights are scaled so that no 16-bit sum saturates, and
+            what reads a concatenation stays unquantised.
     """
 
     method: Method = Method.MSE

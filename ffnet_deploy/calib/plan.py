@@ -19,10 +19,11 @@ class Plan:
     """What gets Q/DQ.
 
     Attributes:
-        convs: quantised on input and weights, in graph order.
-        kept: convolutions that stay unquantised, on request or for the hardware's sake.
-        uses: by tensor, the inputs of nodes that read it through its Q/DQ pair: of convolutions, and of residual sums.
-        left: by name of node, why it is not quantised although it multiplies, where nobody asked for that.
+        convs: Convolutions that are quantised on input and weights, in graph order.
+        kept: Convolutions that stay unquantised, on request or for the hardware's sake.
+        uses: For each tensor, the inputs of nodes that read it through its Q/DQ pair: of convolutions, and of residual
+            sums.
+        left: For each node that multiplies and is not quantised although nobody asked for that, the reason.
     """
 
     convs: tuple[Conv, ...]

@@ -26,10 +26,10 @@ class Quantized:
     """A quantised graph and how it came about.
 
     Attributes:
-        model: the graph with Q/DQ, everything else in FP32, its record in the metadata.
-        record: what is quantised.
-        ranges: what was measured.
-        report: for the manifest: method, share of multiply-adds, remedies, layers left out and why.
+        model: The graph with Q/DQ, everything else in FP32, its record in the metadata.
+        record: What is quantised.
+        ranges: What was measured.
+        report: What the manifest says: method, share of multiply-adds, remedies, layers left out and why.
     """
 
     model: onnx.ModelProto
@@ -90,11 +90,11 @@ class Observed:
     """A graph whose tensors have been observed; every method of calibration can start from here.
 
     Attributes:
-        model: the graph as it was given.
-        work: the graph equalised, where that was asked for.
-        factors: of equalisation.
-        observers: what each quantised tensor's observer saw.
-        shapes: of these tensors, for the first image.
+        model: The graph as it was given.
+        work: The graph after equalisation, where that was asked for.
+        factors: Factors of the equalisation.
+        observers: What each quantised tensor's observer saw.
+        shapes: Shapes of these tensors for the first image.
     """
 
     model: onnx.ModelProto

@@ -33,7 +33,7 @@ class CalibrationKey:
         graph: SHA-256 of the unquantised graph, weights included.
         images: SHA-256 of the network inputs, in order.
         preprocessing: SHA-256 of how images become network inputs.
-        method: how ranges are measured, in words.
+        method: How ranges are measured, in words.
     """
 
     graph: str
@@ -47,13 +47,13 @@ class Calibration:
     """Everything that calibration measured: enough to quantise the graph again without an image.
 
     Attributes:
-        key: what it holds for.
-        images: number of images.
-        thresholds: clipping threshold of each tensor, in the equalised graph.
-        maxima: largest magnitude of each.
-        shapes: of each, for the first image.
-        factors: of equalisation.
-        shifts: by name of convolution, what is added to its bias (out,).
+        key: What the calibration holds for.
+        images: Number of images.
+        thresholds: Clipping threshold of each tensor in the equalised graph.
+        maxima: Largest magnitude of each tensor.
+        shapes: Shape of each tensor for the first image.
+        factors: Factors of the equalisation.
+        shifts: For each convolution, what is added to its bias (out,).
     """
 
     key: CalibrationKey

@@ -58,8 +58,8 @@ class Recorded:
     """An engine that keeps everything it gives; an `Engine`.
 
     Attributes:
-        engine: runs the network.
-        given: its outputs in order.
+        engine: The engine that runs the network.
+        given: The outputs of that engine in order.
     """
 
     engine: Engine

@@ -104,12 +104,12 @@ class Sensitivity:
     """What it costs to quantise one block and nothing else.
 
     Attributes:
-        block: its name.
-        convs: names of its convolutions.
-        macs_percent: its share of the convolutions' multiply-adds.
-        sqnr_db: of the logits, signal to noise.
-        disagreement_percent: positions of the logits whose label changes.
-        drop: fall of mIoU, points; None where there are no labels.
+        block: Name of the block.
+        convs: Names of its convolutions.
+        macs_percent: Share of the convolutions' multiply-adds that the block has.
+        sqnr_db: Ratio of signal to quantisation noise in the logits.
+        disagreement_percent: Share of the positions of the logits whose label changes.
+        drop: Fall of the mIoU in points; None where there are no labels.
     """
 
     block: str

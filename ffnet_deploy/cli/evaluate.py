@@ -317,9 +317,9 @@ class Scored:
     """What was found of one network.
 
     Attributes:
-        evaluation: its scores.
-        about: what was scored, for the JSON file.
-        comparison: how it compares with the first, in a line; empty for the first.
+        evaluation: Scores of the engine.
+        about: What was scored, for the JSON file.
+        comparison: How it compares with the first engine, in a line; empty for the first.
     """
 
     evaluation: Evaluation

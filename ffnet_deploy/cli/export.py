@@ -529,10 +529,10 @@ class Start:
     """What the export starts from.
 
     Attributes:
-        graph: the FP32 graph: given by ``--onnx``, or to be written.
-        form: of the graph to be written; None: it is given.
-        segmentor: the network in PyTorch; None: the graph is all there is.
-        images: what is verified on; None: nothing is verified.
+        graph: The FP32 graph: given by ``--onnx``, or to be written.
+        form: Form of the graph to be written; None: the graph is given.
+        segmentor: The network in PyTorch; None: the graph is all there is.
+        images: What is verified on; None: nothing is verified.
     """
 
     graph: Path

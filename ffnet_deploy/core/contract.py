@@ -146,8 +146,9 @@ class TestProtocol:
 
     Attributes:
         scale: (long, short) side limits in pixels of the keep-ratio resize.
-        keep_ratio: resize keeping the aspect ratio; otherwise to `scale` as (width, height) exactly.
-        divisor: sides are then enlarged to multiples of this (1: left alone).
+        keep_ratio: Whether resizing keeps the aspect ratio; otherwise images are resized to `scale` as (width, height)
+            exactly.
+        divisor: Number to whose multiples the sides are then enlarged (1: left alone).
         mode: ``"whole"`` or ``"slide"``.
         crop: (height, width) of a window, for ``"slide"``.
         stride: (vertical, horizontal) step between windows, for ``"slide"``.
@@ -184,17 +185,19 @@ class Contract:
     """Everything a runtime must know of a network to feed it and read it.
 
     Attributes:
-        network: config name, for instance ``"ffnet_seg_512_ade_160k"``.
-        dataset: label set it predicts: ``"ade20k"``, ``"cityscapes"``, ``"camvid"``, ``"scenes"`` or ``"custom"``.
-        classes: class names in label order.
+        network: Config name, for instance ``"ffnet_seg_512_ade_160k"``.
+        dataset: Label set that the network predicts: ``"ade20k"``, ``"cityscapes"``, ``"camvid"``, ``"scenes"`` or
+            ``"custom"``.
+        classes: Class names in label order.
         palette: RGB colour (0..255) of each class.
-        input: what the input tensor holds.
-        output: what the output tensor holds.
-        batch: accepted batch sizes.
-        height: accepted input heights, pixels.
-        width: accepted input widths, pixels.
-        normalization: applied to RGB values, inside or outside the graph according to `input`.
-        protocol: how the network is scored.
+        input: What the input tensor holds.
+        output: What the output tensor holds.
+        batch: Accepted batch sizes.
+        height: Accepted input heights in pixels.
+        width: Accepted input widths in pixels.
+        normalization: Mean and standard deviation of RGB values, applied inside or outside the graph according to
+            `input`.
+        protocol: How the network is scored.
         sources: SHA-256 of what the artefact was made from, for instance ``{"checkpoint": ..., "config": ...}``.
     """
 

@@ -59,11 +59,11 @@ class PrecisionRecord:
     """What a graph's types and Q/DQ nodes ask for.
 
     Attributes:
-        precision: what was asked for.
-        base: type of everything that is not quantised and not in `float32`: equals `precision` where nothing is
+        precision: What was asked for.
+        base: Type of everything that is neither quantised nor in `float32`; it equals `precision` where nothing is
             quantised.
-        quantized: names of the convolution nodes with Q/DQ on input and weights, in graph order.
-        float32: names of the nodes kept in FP32 on purpose, in graph order.
+        quantized: Names of the convolution nodes with Q/DQ on input and weights, in graph order.
+        float32: Names of the nodes kept in FP32 on purpose, in graph order.
         hardware: What computes the quantised graph as it is meant.
     """
 

@@ -57,12 +57,12 @@ class Bundle:
     """A loaded engine file with what is known of it.
 
     Attributes:
-        path: of the engine.
-        plan: its bytes, as TensorRT serialised them.
-        contract: what the network takes and gives.
-        record: the precision that was asked for.
-        variant: which TensorRT it belongs to.
-        manifest: content of the manifest; empty for an engine that was opened with --trust-engine.
+        path: Path of the engine.
+        plan: The engine's bytes, as TensorRT serialised them.
+        contract: What the network takes and gives.
+        record: The precision that was asked for.
+        variant: TensorRT variant that the engine belongs to.
+        manifest: Content of the manifest; empty for an engine that was opened with --trust-engine.
     """
 
     path: Path
@@ -85,18 +85,18 @@ class EngineManifest:
     """The parts of an engine's manifest that decide whether and how it runs.
 
     Attributes:
-        format: version of the manifest.
+        format: Version of the manifest.
         kind: `KIND`.
-        bytes: size of the engine.
-        sha256: of the engine.
-        contract: what the network takes and gives.
-        precision: what was asked for.
-        build: how it was built.
-        verification: how it compares with its network.
-        precision_check: what is known of its layers.
-        tensors: shapes of ``"input"`` and ``"output"``.
-        graph: name and SHA-256 of the file that it was built from.
-        rebuild: command that builds it again.
+        bytes: Size of the engine.
+        sha256: SHA-256 of the engine.
+        contract: What the network takes and gives.
+        precision: The precision that was asked for.
+        build: How it was built.
+        verification: How the engine compares with its network.
+        precision_check: What is known of the precision of its layers.
+        tensors: Shapes of ``"input"`` and ``"output"``.
+        graph: Name and SHA-256 of the graph that it was built from.
+        rebuild: Command that builds it again.
     """
 
     format: int

@@ -42,11 +42,11 @@ class CudaDevice:
     """One GPU.
 
     Attributes:
-        index: its number among those that CUDA shows.
-        name: for instance ``"NVIDIA H200"``.
+        index: Number of the device among those that CUDA shows.
+        name: Name of the model, for instance ``"NVIDIA H200"``.
         compute_capability: (major, minor).
-        total_memory: bytes.
-        driver_version: newest CUDA version that the driver knows, as CUDA codes it (12040 is 12.4).
+        total_memory: Memory in bytes.
+        driver_version: Newest CUDA version that the driver knows, as CUDA codes it (12040 is 12.4).
         runtime_version: CUDA version of the bindings, coded alike; None where they do not say.
     """
 
@@ -316,10 +316,10 @@ class DeviceArray:
     """A tensor in device memory that someone else owns.
 
     Attributes:
-        address: of its first value.
-        shape: of the tensor; values lie one after the other, the last dimension first.
-        typestr: value type in NumPy's notation, for instance ``"<f4"``.
-        stream: address of the stream that its values are written on; None where that has ended.
+        address: Address of the first value.
+        shape: Shape of the tensor, which is C-contiguous.
+        typestr: Value type in NumPy's notation, for instance ``"<f4"``.
+        stream: Address of the stream that its values are written on; None where that has ended.
     """
 
     address: int

@@ -35,14 +35,14 @@ class OnnxRuntimeOptions:
     """How ONNX Runtime runs a graph.
 
     Attributes:
-        threads: threads within an operator; 0 takes all cores.
-        optimize: let the runtime fuse and rewrite the graph; off, each node runs as written. None: on. Quantised graphs
-            on the CPU get the settings that they need to be computed right.
-        providers: execution providers in order of preference, by ONNX Runtime's names; see
+        threads: Number of threads within an operator; 0 takes all cores.
+        optimize: Whether the runtime may fuse and rewrite the graph; off, each node runs as written. None: on.
+            Quantised graphs on the CPU get the settings that they need to be computed right.
+        providers: Execution providers in order of preference, by ONNX Runtime's names; see
             `onnxruntime_providers.parse_device`. The first must run the graph, the others what it leaves over.
-        check_manifest: compare the file with the manifest beside it; off for a file that has none yet.
-        gpu: number of the GPU, for providers that use one.
-        engine_cache: folder in which the TensorRT provider keeps what it built; None for no cache.
+        check_manifest: Whether the file is compared with the manifest beside it; off for a file that has none yet.
+        gpu: Number of the GPU, for providers that use one.
+        engine_cache: Folder in which the TensorRT provider keeps what it built; None for no cache.
     """
 
     threads: int = 0

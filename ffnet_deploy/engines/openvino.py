@@ -28,10 +28,10 @@ class OpenVinoOptions:
     """How OpenVINO runs a graph.
 
     Attributes:
-        threads: threads within a call; 0 takes all cores.
-        streams: calls that may run at the same time; the threads are shared out among them.
+        threads: Number of threads within a call; 0 takes all cores.
+        streams: Number of calls that may run at the same time; the threads are shared out among them.
         device: OpenVINO device.
-        check_manifest: compare the file with the manifest beside it; off for a file that has none yet.
+        check_manifest: Whether the file is compared with the manifest beside it; off for a file that has none yet.
     """
 
     threads: int = 0

@@ -73,9 +73,9 @@ class ModuleTime:
     """The time of one innermost module of an eager network.
 
     Attributes:
-        name: path of the module.
+        name: Path of the module.
         operator: ONNX operator that does the same, or the module's class.
-        milliseconds: per call, mean.
+        milliseconds: Mean time per call.
         inputs: (shape, bytes per value) of each input, then of weight and bias.
         output: (shape, bytes per value).
     """

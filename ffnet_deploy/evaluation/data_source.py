@@ -22,13 +22,13 @@ class DataSource:
     """Where a data set is, and what cannot be seen from its folders.
 
     Attributes:
-        root: folder of the data set, or a YOLO `.yaml` or COCO `.json` file.
-        images_dir: folder of the images below `root`; None: recognised.
-        masks_dir: folder of the masks below `root`; None: recognised.
-        mask_suffix: what the name of a mask adds to the name of its image, for instance ``_mask``; None: recognised.
-        classes: file with a class and its colour a line; None: that of the data set, where it has one.
-        val_share: share of the images that validate where the data set has no splits, 0..1.
-        split_seed: seed of that drawn split.
+        root: Folder of the data set, or a YOLO `.yaml` or COCO `.json` file.
+        images_dir: Folder of the images below `root`; None: recognised.
+        masks_dir: Folder of the masks below `root`; None: recognised.
+        mask_suffix: What the name of a mask adds to the name of its image, for instance ``_mask``; None: recognised.
+        classes: File with a class and its colour a line; None: that of the data set, where it has one.
+        val_share: Share of the images that validate where the data set has no splits, 0..1.
+        split_seed: Seed of that drawn split.
     """
 
     root: Path
@@ -51,13 +51,13 @@ class Layout:
     """What was recognised of one split.
 
     Attributes:
-        name: the layout in words.
-        images: image files by sample name.
-        labels: label files by sample name.
-        folders: where images and labels were looked for.
-        reader: of the label files; None: image files with ids or colours.
-        classes: names and colours that the data set brings; None: it names none.
-        notes: what was assumed, in words.
+        name: The layout in words.
+        images: Image files by sample name.
+        labels: Label files by sample name.
+        folders: Where images and labels were looked for.
+        reader: Reader of the label files; None: image files with ids or colours.
+        classes: Names and colours that the data set brings; None: it names none.
+        notes: What was assumed, in words.
     """
 
     name: str

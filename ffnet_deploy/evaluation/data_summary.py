@@ -26,13 +26,13 @@ class DataSummary:
 
     Attributes:
         split: ``"train"``, ``"val"`` or ``"test"``.
-        layout: how the folder is laid out, in words.
-        pairs: number of labelled images.
-        maps_read: label maps that the pixels were counted in.
-        classes: names, in label order.
-        pixels: number of pixels of each class in these maps.
-        ignored: number of pixels without class in these maps.
-        notes: what was assumed, in words.
+        layout: How the folder is laid out, in words.
+        pairs: Number of labelled images.
+        maps_read: Number of label maps whose pixels were counted.
+        classes: Names, in label order.
+        pixels: Number of pixels of each class in these maps.
+        ignored: Number of pixels without class in these maps.
+        notes: What was assumed, in words.
     """
 
     split: str

@@ -25,9 +25,9 @@ class Sample:
     """One image and, where there is one, its label map.
 
     Attributes:
-        image: the image file.
-        labels: the label map's file, or None where the image is not labelled.
-        name: unique in its data set, without suffix; ``/`` separates sub-folders.
+        image: The image file.
+        labels: The label map's file, or None where the image is not labelled.
+        name: Unique in its data set, without suffix; ``/`` separates sub-folders.
     """
 
     image: Path
@@ -40,14 +40,14 @@ class Dataset:
     """The samples of one split.
 
     Attributes:
-        name: one of `DATASETS`: what the label values mean.
-        root: the folder it was read from.
+        name: One of `DATASETS`: it says what the label values mean.
+        root: The folder it was read from.
         split: ``"train"``, ``"val"`` or ``"test"``; empty for images without labels.
-        samples: sorted by name of image file.
-        layout: how the folder is laid out, in words.
-        label_set: classes and colours that lie with the data; None: it names none.
-        reader: from a sample's files to class labels; None: label maps whose ids mean what `name` says.
-        notes: what was assumed to read it, in words.
+        samples: Sorted by name of image file.
+        layout: How the folder is laid out, in words.
+        label_set: Classes and colours that lie with the data; None: it names none.
+        reader: Reads class labels from a sample's files; None: label maps whose ids mean what `name` says.
+        notes: What was assumed to read it, in words.
     """
 
     name: str

@@ -32,11 +32,11 @@ class EvaluateOptions:
     """How to score.
 
     Attributes:
-        protocol: resizing and windows; None takes the artefact's own.
-        predict: scales, mirroring and batch of windows.
-        limit: images at most, the first by name; None for all.
-        save_images: folder for one picture per image (`overlays.write_overlay`); None for none.
-        state: file that keeps the score of each image, and from which an interrupted run goes on; None for none.
+        protocol: Resizing and windows; None takes the artefact's own.
+        predict: Scales, mirroring and batch of windows.
+        limit: Largest number of images, the first by name; None for all.
+        save_images: Folder for one picture per image (`overlays.write_overlay`); None for none.
+        state: File that keeps the score of each image, and from which an interrupted run goes on; None for none.
         part: (number, parts): score only every so many images, beginning with that number; see `merge`.
     """
 
@@ -58,16 +58,16 @@ class Evaluation:
 
     Attributes:
         scores: None where the images are not labelled.
-        images: number of images.
-        seconds: wall time of reading, predicting, scoring and drawing.
-        notes: deviations from the protocol, each once.
-        protocol: resizing and windows that were used.
-        predict: scales and mirroring that were used.
-        dataset: what the label values meant.
-        split: the part of the data set.
-        skipped: images without labels that could not be read, each with the reason.
-        clock: where the time went.
-        per_image: what is kept of each image, in the order of the data set.
+        images: Number of images.
+        seconds: Wall time of reading, predicting, scoring and drawing.
+        notes: Deviations from the protocol, each once.
+        protocol: Resizing and windows that were used.
+        predict: Scales and mirroring that were used.
+        dataset: What the label values meant.
+        split: The part of the data set.
+        skipped: Images without labels that could not be read, each with the reason.
+        clock: Where the time went.
+        per_image: What is kept of each image, in the order of the data set.
     """
 
     scores: Scores | None

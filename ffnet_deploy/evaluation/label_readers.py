@@ -33,9 +33,9 @@ class LabelMaps:
     """Reads one image file of labels a sample: ids, or colours where `classes` gives the classes colours.
 
     Attributes:
-        dataset: what stored ids mean: ADE20K counts from 1 and ignores 0, Cityscapes `labelIds` files become train ids,
+        dataset: What stored ids mean: ADE20K counts from 1 and ignores 0, Cityscapes `labelIds` files become train ids,
             other ids are classes.
-        classes: names and colours of the data's own classes; None: colours cannot be read.
+        classes: Names and colours of the data's own classes; None: colours cannot be read.
     """
 
     dataset: str
@@ -129,7 +129,7 @@ class PanopticMaps:
     """Reads COCO panoptic PNGs, whose colours are segment ids R + 256 G + 65536 B; segment 0 is ignored.
 
     Attributes:
-        segments: class of each segment id, by sample.
+        segments: Class of each segment id, by sample.
     """
 
     segments: Mapping[str, Mapping[int, int]]
@@ -158,8 +158,8 @@ class CocoImage:
     """Size and objects of one image of a COCO file.
 
     Attributes:
-        size: height and width in pixels.
-        objects: class and COCO segmentation (polygons or run lengths) of each.
+        size: Height and width in pixels.
+        objects: Class and COCO segmentation (polygons or run lengths) of each.
     """
 
     size: tuple[int, int]
@@ -171,8 +171,8 @@ class CocoObjects:
     """Draws the objects of a COCO file, larger ones first; what lies outside all of them is `background`.
 
     Attributes:
-        images: size and objects by sample.
-        background: label of pixels without object.
+        images: Size and objects by sample.
+        background: Label of pixels without object.
     """
 
     images: Mapping[str, CocoImage]
@@ -216,8 +216,8 @@ class YoloPolygons:
     without a label file has no objects.
 
     Attributes:
-        classes: number of classes that labels may name.
-        background: label of pixels without object.
+        classes: Number of classes that labels may name.
+        background: Label of pixels without object.
     """
 
     classes: int

@@ -31,9 +31,9 @@ class PredictOptions:
     """Test-time augmentation: the passes of the network over each image.
 
     Attributes:
-        ratios: factors on the protocol's scale; softmax averaged over them where there are several.
-        flip: run the mirrored image too, softmax averaged.
-        batch: windows run together at most; fewer or more where the artefact's batch sizes demand it.
+        ratios: Factors on the protocol's scale; softmax is averaged over them where there are several.
+        flip: Whether the mirrored image is run too, and softmax averaged.
+        batch: Largest number of windows run together; fewer or more where the artefact's batch sizes demand it.
     """
 
     ratios: tuple[float, ...] = (1.0,)
@@ -57,8 +57,8 @@ class Prediction:
     """The result for one image.
 
     Attributes:
-        labels: uint8 (uint16 above 255 classes) (height, width), at the image's own size.
-        notes: how the evaluation differed from the protocol asked for; empty where it did not.
+        labels: Label map, uint8 (uint16 above 255 classes) (height, width), at the image's own size.
+        notes: How the evaluation differed from the protocol asked for; empty where it did not.
     """
 
     labels: LabelMap

@@ -36,8 +36,8 @@ class ClassScore:
     """Scores of one class in percent.
 
     Attributes:
-        iou: intersection over union; None where the class is neither labelled nor predicted.
-        accuracy: share of its pixels that are predicted so; None where it is not labelled.
+        iou: Intersection over union; None where the class is neither labelled nor predicted.
+        accuracy: Share of its pixels that are predicted so; None where it is not labelled.
     """
 
     iou: float | None
@@ -49,11 +49,11 @@ class Scores:
     """Scores in percent, as MMSegmentation's ``IoUMetric`` defines them.
 
     Attributes:
-        mean_iou: mean over the classes that are labelled or predicted somewhere.
-        pixel_accuracy: share of all labelled pixels that are right.
-        mean_accuracy: mean accuracy over the classes that are labelled somewhere.
-        per_class: by class name, in label order.
-        confusion: pixels by label (row) and predicted class (column); empty where it was not kept.
+        mean_iou: Mean over the classes that are labelled or predicted somewhere.
+        pixel_accuracy: Share of all labelled pixels that are right.
+        mean_accuracy: Mean accuracy over the classes that are labelled somewhere.
+        per_class: Scores by class name, in label order.
+        confusion: Pixels by label (row) and predicted class (column); empty where it was not kept.
     """
 
     mean_iou: float

@@ -29,12 +29,12 @@ class Tolerance:
     """What a converted network may differ by.
 
     Attributes:
-        relative: largest difference of an output value, relative to the largest magnitude; not for label maps.
-        agreement: least share of pixels with the same label, percent.
-        miou: largest fall of mIoU, points.
-        pooled: the agreement is that of all images' pixels together, not of each image: one label of a tiny input says
+        relative: Largest difference of an output value, relative to the largest magnitude; not for label maps.
+        agreement: Least share of pixels with the same label, in percent.
+        miou: Largest fall of mIoU, points.
+        pooled: The agreement is that of all images' pixels together, not of each image: one label of a tiny input says
             little of a network that rounds.
-        tier: least share of the reference's mIoU that is kept, percent, in the place of `miou`; see `MiouLimit`.
+        tier: Least share of the reference's mIoU that is kept, in percent, in the place of `miou`; see `MiouLimit`.
     """
 
     relative: float = 1e-4
@@ -112,12 +112,12 @@ class VerifyOptions:
     """What a graph or engine is verified on.
 
     Attributes:
-        images: at least one.
-        source: where they come from, in words.
-        labelled: data whose mIoU is compared too; None: no comparison of mIoU.
-        tolerance: the gate of an FP32 graph; others have that of their precision (`usual_tolerance`).
-        reference_miou: mIoU of the reference on `labelled`, percent, where it was scored before.
-        labels: whether labels are judged; off for random weights, see `numerical_tolerance`.
+        images: Images to compare; at least one.
+        source: Where they come from, in words.
+        labelled: Data whose mIoU is compared too; None: no comparison of mIoU.
+        tolerance: The gate of an FP32 graph; others have that of their precision (`usual_tolerance`).
+        reference_miou: mIoU of the reference on `labelled` in percent, where it was scored before.
+        labels: Whether labels are judged; off for random weights, see `numerical_tolerance`.
     """
 
     images: Sequence[NamedImage]
@@ -138,13 +138,13 @@ class ImageDifference:
     """Difference of two engines' outputs on one image.
 
     Attributes:
-        image: its name.
-        size: input (height, width), pixels.
-        largest: largest absolute difference of a value; for label maps the share of differing pixels.
-        mean: mean absolute difference.
-        magnitude: largest absolute value of the reference.
-        agreement: positions with the same label, percent.
-        positions: number of labels compared.
+        image: Name of the image.
+        size: Input (height, width) in pixels.
+        largest: Largest absolute difference of a value; for label maps the share of differing pixels.
+        mean: Mean absolute difference.
+        magnitude: Largest absolute value of the reference.
+        agreement: Share of positions with the same label, in percent.
+        positions: Number of labels compared.
     """
 
     image: str
@@ -166,14 +166,14 @@ class Verification:
     """The comparisons, and whether they hold.
 
     Attributes:
-        reference: name of the reference engine.
-        candidate: name of the engine under test.
-        output: what was compared.
-        comparisons: one for each image.
-        tolerance: the gate.
+        reference: Name of the reference engine.
+        candidate: Name of the engine under test.
+        output: What was compared.
+        comparisons: Comparisons, one for each image.
+        tolerance: The gate.
         miou: (reference, candidate) in percent where labels were at hand.
-        scored_images: number of images behind `miou`.
-        notes: how the scoring deviated from the published protocol, for both engines alike.
+        scored_images: Number of images behind `miou`.
+        notes: How the scoring deviated from the published protocol, for both engines alike.
     """
 
     reference: str

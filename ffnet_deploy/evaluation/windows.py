@@ -57,8 +57,8 @@ class ScoredWindow:
     """What the network gave for one window.
 
     Attributes:
-        box: where it lies in the image shown to the network.
-        scores: float32 (classes, height, width) at the network's output size; a PyTorch tensor where the engine left
+        box: Where it lies in the image shown to the network.
+        scores: Float32 (classes, height, width) at the network's output size; a PyTorch tensor where the engine left
             them on its GPU.
     """
 
@@ -82,8 +82,8 @@ class ScoreMap:
 
     Attributes:
         size: (height, width) of the image shown to the network.
-        windows: cover the image.
-        mirrored: whether the network saw the image mirrored; `rows` turns the scores back.
+        windows: Windows that cover the image.
+        mirrored: Whether the network saw the image mirrored; `rows` turns the scores back.
     """
 
     size: tuple[int, int]

@@ -41,9 +41,9 @@ class EngineVerification:
     """What an engine is verified on.
 
     Attributes:
-        options: images, labelled data where there are any, and the gate.
-        reference: opens the network as it should be, for a contract.
-        command: the command line that does all this, for where the engine cannot run.
+        options: Images, labelled data where there are any, and the gate.
+        reference: Opens the network as it should be, for a contract.
+        command: The command line that does all this, for where the engine cannot run.
     """
 
     options: VerifyOptions
@@ -56,8 +56,8 @@ class BuildResult:
     """An engine on disk.
 
     Attributes:
-        bundle: the engine with its manifest.
-        reused: whether it was there already, built from the same things.
+        bundle: The engine with its manifest.
+        reused: Whether it was there already, built from the same things.
     """
 
     bundle: Bundle

@@ -22,9 +22,9 @@ class BlockError:
     """Difference between the two forms of one block, both fed what the training form was fed.
 
     Attributes:
-        name: of the block, as in the checkpoint; ``"logits"`` for the whole network.
-        largest: largest absolute difference.
-        magnitude: largest absolute value of the training form's output.
+        name: Name of the block, as in the checkpoint; ``"logits"`` for the whole network.
+        largest: Largest absolute difference.
+        magnitude: Largest absolute value of the training form's output.
     """
 
     name: str

@@ -56,13 +56,13 @@ class ExportOptions:
     """The boundary and form of the graph.
 
     Attributes:
-        height: accepted input heights, pixels.
-        width: accepted input widths, pixels.
-        batch: accepted batch sizes.
-        opset: operator set, 17 to 20.
-        input: what the graph takes.
-        output: what it gives.
-        rewrites: changes that leave its result as it is, where they find something to replace; at most one of those
+        height: Accepted input heights in pixels.
+        width: Accepted input widths in pixels.
+        batch: Accepted batch sizes.
+        opset: ONNX operator set, 17 to 20.
+        input: What the graph takes.
+        output: What it gives.
+        rewrites: Changes that leave its result as it is, where they find something to replace; at most one of those
             that make label maps.
     """
 
@@ -89,12 +89,12 @@ class Exported:
     """A verified graph on disk.
 
     Attributes:
-        path: of the ONNX file.
-        manifest: of the JSON file beside it.
-        contract: what the graph takes and gives.
-        blocks: difference that re-parameterisation made, block by block.
-        rewrites: what was rewritten, with its proof.
-        verification: of the written file against the segmentor as published.
+        path: Path of the ONNX file.
+        manifest: Path of the JSON file beside it.
+        contract: What the graph takes and gives.
+        blocks: Difference that re-parameterisation made, block by block.
+        rewrites: What was rewritten, with its proof.
+        verification: Comparison of the written file with the segmentor as published.
     """
 
     path: Path

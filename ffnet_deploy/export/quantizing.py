@@ -39,15 +39,15 @@ class CalibrationRequest:
     """What a quantised graph is calibrated on, and how.
 
     Attributes:
-        images: folder of images, or of a labelled data set, whose training split is taken then.
-        count: images to take; None: the calibration's own default, or what the list asks for.
-        listed: text file that names them; None: they are chosen.
-        method: name of the calibration method; None: the calibration's own default.
-        calibrator: name of what chooses thresholds; None: our own.
-        keep: convolutions that stay unquantised: names of their nodes, or of modules that they are in.
+        images: Folder of images, or of a labelled data set, whose training split is taken then.
+        count: Number of images to take; None: the calibration's own default, or what the list asks for.
+        listed: Text file that names them; None: they are chosen.
+        method: Name of the calibration method; None: the calibration's own default.
+        calibrator: Name of what chooses thresholds; None: our own.
+        keep: Convolutions that stay unquantised: names of their nodes, or of modules that they are in.
         ranges: JSON file of ranges, used again if it is there, else written; None: they are not kept.
-        search: for `Target.MIXED`: its limits but for the fall of mIoU.
-        hardware: what is to compute the graph.
+        search: Limits of the search of `Target.MIXED`, but for the fall of mIoU.
+        hardware: What is to compute the graph.
     """
 
     images: Path | None = None
@@ -112,10 +112,10 @@ class QuantizedGraph:
     """A quantised graph as the export goes on with it.
 
     Attributes:
-        model: the graph, everything that is not quantised in FP32.
-        record: what is quantised.
-        report: for the manifest.
-        images: what it was calibrated on.
+        model: The graph, everything that is not quantised in FP32.
+        record: What is quantised.
+        report: What the manifest says of the quantisation.
+        images: What it was calibrated on.
     """
 
     model: onnx.ModelProto

@@ -46,13 +46,13 @@ class ReductionOptions:
     """What a graph is lowered to, and what it may cost.
 
     Attributes:
-        target: the precision.
-        base: type of what a quantised graph does not quantise; None: FP16 where the graph's operator set has 16-bit
+        target: The precision.
+        base: Type of what a quantised graph does not quantise; None: FP16 where the graph's operator set has 16-bit
             Q/DQ nodes and a GPU is to compute it, else FP32.
-        max_drop: largest fall of mIoU, points; None: 0.05 for FP16 and BF16, 0.3 for quantised graphs.
-        tier: least share of the network's mIoU that is kept, percent, in the place of `max_drop`; None for none.
-        agreement: least share of positions with the same label, percent; None: 99.5, and 90 for quantised graphs.
-        calibration: what quantised graphs are calibrated on.
+        max_drop: Largest fall of the mIoU in points; None: 0.05 for FP16 and BF16, 0.3 for quantised graphs.
+        tier: Least share of the network's mIoU that is kept, in percent, in the place of `max_drop`; None for none.
+        agreement: Least share of positions with the same label, in percent; None: 99.5, and 90 for quantised graphs.
+        calibration: What quantised graphs are calibrated on.
     """
 
     target: Target
@@ -98,15 +98,15 @@ class ReducedGraph:
     """A verified graph of lower precision on disk.
 
     Attributes:
-        path: of the ONNX file.
-        manifest: of the JSON file beside it.
-        target: what was asked for.
-        contract: what the graph takes and gives.
-        record: the precision it asks for.
-        summary: rows of number of nodes, type and reason.
-        verification: of the written graph against the segmentor as published.
-        quantization: how Q/DQ nodes came about, as the manifest has it; None without any.
-        notes: what to know of it.
+        path: Path of the ONNX file.
+        manifest: Path of the JSON file beside it.
+        target: What was asked for.
+        contract: What the graph takes and gives.
+        record: The precision it asks for.
+        summary: Rows of number of nodes, type and reason.
+        verification: Comparison of the written graph with the segmentor as published.
+        quantization: How Q/DQ nodes came about, as the manifest has it; None without any.
+        notes: What to know of it.
     """
 
     path: Path

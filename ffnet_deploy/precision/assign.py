@@ -29,14 +29,14 @@ class TypingReport:
     """What was decided, and on which grounds.
 
     Attributes:
-        options: the limits.
-        images: number of images observed.
-        nodes: number of nodes with a floating-point type.
-        kept: those in FP32 with their reasons, by name, in graph order.
-        operators: operator of each node in `kept`.
-        casts: put in: (to 16 bits, to FP32).
-        constants: what converting the weights did to their values.
-        largest: the tensors that reach furthest with their largest absolute values, the furthest first.
+        options: The limits.
+        images: Number of images observed.
+        nodes: Number of nodes with a floating-point type.
+        kept: Nodes kept in FP32 with their reasons, by name, in graph order.
+        operators: Operator of each node in `kept`.
+        casts: Number of casts put in: (to 16 bits, to FP32).
+        constants: What converting the weights did to their values.
+        largest: The tensors that reach furthest with their largest absolute values, the furthest first.
     """
 
     options: TypingOptions
@@ -76,9 +76,9 @@ class Typed:
     """A typed graph.
 
     Attributes:
-        model: the graph, its record in the metadata.
-        record: what it asks for.
-        report: the grounds.
+        model: The graph, its record in the metadata.
+        record: What it asks for.
+        report: The grounds.
     """
 
     model: onnx.ModelProto

@@ -94,9 +94,9 @@ class Rewritten:
     """A typed graph.
 
     Attributes:
-        model: the graph.
-        casts: number of casts put in: (to 16 bits, to FP32).
-        constants: what converting the weights did to their values.
+        model: The graph.
+        casts: Number of casts put in: (to 16 bits, to FP32).
+        constants: What converting the weights did to their values.
     """
 
     model: onnx.ModelProto

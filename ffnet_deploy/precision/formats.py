@@ -19,10 +19,10 @@ class Format:
     """A 16-bit floating-point format.
 
     Attributes:
-        precision: which one.
+        precision: Precision that the format is of.
         tensor_type: ONNX element type.
-        dtype: numpy type.
-        opset: first operator set whose convolutions take it.
+        dtype: NumPy type.
+        opset: First operator set whose convolutions take it.
     """
 
     precision: Precision
@@ -75,10 +75,10 @@ class Conversion:
     """What rounding an array to a format did.
 
     Attributes:
-        values: number of values.
-        overflowed: finite values beyond the largest.
-        zeroed: values other than zero that became zero.
-        subnormal: values that became smaller than the smallest normal one, but not zero: they lose digits.
+        values: Number of values.
+        overflowed: Number of finite values beyond the largest.
+        zeroed: Number of values other than zero that became zero.
+        subnormal: Number of values that became smaller than the smallest normal one, but not zero: they lose digits.
     """
 
     values: int

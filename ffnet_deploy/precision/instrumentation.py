@@ -34,9 +34,9 @@ class Probe:
     """One scalar of the measuring graph.
 
     Attributes:
-        quantity: what it is: ``largest``, ``smallest``, ``size`` of a tensor; ``error``, ``power``, ``share``,
+        quantity: What it is: ``largest``, ``smallest``, ``size`` of a tensor; ``error``, ``power``, ``share``,
             ``flips``, ``magnitudes`` of a node.
-        of: name of the tensor or node.
+        of: Name of the tensor or node.
     """
 
     quantity: str
@@ -186,9 +186,9 @@ class TensorRange:
     """Extremes of one tensor over all images.
 
     Attributes:
-        largest: largest absolute value.
-        smallest: smallest value, negative ones first.
-        size: number of values, of the largest image.
+        largest: Largest absolute value.
+        smallest: Smallest value, negative ones first.
+        size: Number of values, of the largest image.
     """
 
     largest: float = 0.0
@@ -201,10 +201,11 @@ class NodeError:
     """What rounding inputs, weights and output does to one node, at its worst image.
 
     Attributes:
-        error: root mean square error relative to the output's root mean square.
-        share: positions whose own relative error passes the limit, 0..1; where it was measured.
-        flips: positions whose label rounding its input (of ArgMax) or output (of the last node) changes, 0..1.
-        magnitudes: largest sum of absolute products or values (for means: their mean); where it was measured.
+        error: Root mean square error relative to the output's root mean square.
+        share: Share of positions whose own relative error passes the limit, 0 to 1, where it was measured.
+        flips: Share of positions whose label changes when the input (of ArgMax) or output (of the last node) is
+            rounded, 0 to 1.
+        magnitudes: Largest sum of absolute products or values (for means: their mean); where it was measured.
     """
 
     error: float = 0.0
@@ -218,9 +219,9 @@ class Observations:
     """Everything observed.
 
     Attributes:
-        images: number of images.
-        tensors: by name.
-        nodes: by name.
+        images: Number of images.
+        tensors: Ranges of the tensors by name.
+        nodes: Errors of the nodes by name.
     """
 
     images: int = 0

@@ -30,15 +30,15 @@ class TypingOptions:
     """What may be computed in 16 bits.
 
     Attributes:
-        precision: the 16-bit format, FP16 or BF16.
-        headroom: stored values must stay this many times below the format's largest one on the images seen, since
-            other images reach further.
-        amplification: rounding a node's inputs, weights and output may move its output by this many times the format's
+        precision: The 16-bit format, FP16 or BF16.
+        headroom: Stored values must stay this many times below the format's largest one on the images seen, since other
+            images reach further.
+        amplification: Rounding a node's inputs, weights and output may move its output by this many times the format's
             roundoff. 16 leaves FP16 seven good digits, BF16 four.
-        share: positions whose features are divided by their own deviation (layer norms) may exceed `amplification` in
+        share: Positions whose features are divided by their own deviation (layer norms) may exceed `amplification` in
             this share at most.
-        flips: share of positions, 0..1, whose label may change when the scores that decide it are rounded.
-        stagnation: a mean or sum over n values may be taken in 16 bits while n times the roundoff is at most this:
+        flips: Share of positions, 0..1, whose label may change when the scores that decide it are rounded.
+        stagnation: A mean or sum over n values may be taken in 16 bits while n times the roundoff is at most this:
             beyond, a running sum stops seeing what is added to it.
     """
 
@@ -79,8 +79,8 @@ class Kept:
     """A node that computes in FP32.
 
     Attributes:
-        reason: why.
-        measured: the quantity behind the reason, in words; empty where there is none.
+        reason: Why.
+        measured: The quantity behind the reason, in words; empty where there is none.
     """
 
     reason: Reason

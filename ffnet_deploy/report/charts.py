@@ -145,12 +145,12 @@ class ScatterPoint:
     """A candidate's place.
 
     Attributes:
-        index: of the candidate.
-        name: written beside the mark.
-        x: value along the bottom axis.
-        y: value along the left axis.
-        low: where its interval along x begins.
-        high: where it ends.
+        index: Index of the candidate.
+        name: Name written beside the mark.
+        x: Value along the bottom axis.
+        y: Value along the left axis.
+        low: Where its interval along x begins.
+        high: Where it ends.
     """
 
     index: int
@@ -234,11 +234,11 @@ class RooflineBlock:
     """A block's place under the roof.
 
     Attributes:
-        name: of the block.
-        number: written in its mark.
-        intensity: operations per byte of memory traffic.
-        speed: operations per second.
-        share: of the whole time, percent; the mark's area.
+        name: Name of the block.
+        number: Number written in its mark.
+        intensity: Operations per byte of memory traffic.
+        speed: Operations per second.
+        share: Share of the whole time in percent, shown by the mark's area.
     """
 
     name: str

@@ -19,14 +19,16 @@ class Accuracy:
 
     Attributes:
         scores: None where the images are not labelled.
-        images: number of images.
-        seconds: wall time.
-        dataset: what the label values meant.
-        split: part of the data set; empty for images alone.
-        protocol: resizing, windows, scales and mirroring.
-        agreement: pixels with the same label as the first candidate's over all images, percent; None for the first.
-        notes: deviations from the protocol, and what to know of the engine.
-        difference: of its scores to the first candidate's; None for the first, and where images are not labelled.
+        images: Number of images.
+        seconds: Wall time.
+        dataset: What the label values meant.
+        split: Part of the data set; empty for images without labels.
+        protocol: Resizing, windows, scales and mirroring.
+        agreement: Share of pixels with the same label as the first candidate's over all images, in percent; None for
+            the first.
+        notes: Deviations from the protocol, and what to know of the engine.
+        difference: Difference of its scores from the first candidate's; None for the first, and where images are not
+            labelled.
     """
 
     scores: Scores | None
@@ -45,17 +47,18 @@ class CandidateResults:
     """One network in one runtime, and all that is known of it.
 
     Attributes:
-        name: short and unique in the report.
-        engine: runtime and device, for people.
-        network: config name.
-        artifact: file name or path; None for PyTorch.
-        sha256: of that file.
-        precision: what its graph asks for, for instance ``"fp16"``.
+        name: Name that is short and unique in the report.
+        engine: Runtime and device, in words.
+        network: Config name.
+        artifact: File name or path; None for PyTorch.
+        sha256: SHA-256 of that file.
+        precision: What its graph asks for, for instance ``"fp16"``.
         sources: SHA-256 of what it was made from.
-        manifest: of the artefact, as `read_manifest` gives it; None without one.
+        manifest: Manifest of the artefact, as `read_manifest` gives it; None without one.
         accuracy: None where it was not scored.
-        measurements: one for each setting at which it was timed; ratios and checks name candidates of the report.
-        notes: what to know of its results.
+        measurements: Measurements, one for each setting at which it was timed; ratios and checks name candidates of the
+            report.
+        notes: What to know of its results.
     """
 
     name: str
@@ -98,11 +101,11 @@ class Panel:
 
     Attributes:
         layer: ``"image"``, ``"truth"``, ``"labels-N"`` or ``"difference-N"``; N counts candidates from 0.
-        caption: what it shows.
-        alt: the same for those who do not see it, with its numbers.
-        uri: the picture as ``data:`` URI.
-        width: pixels.
-        height: pixels.
+        caption: What it shows.
+        alt: The same for those who do not see it, with its numbers.
+        uri: The picture as ``data:`` URI.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     layer: str
@@ -118,11 +121,11 @@ class GallerySample:
     """One image with what the candidates made of it.
 
     Attributes:
-        name: of the image in its data set.
-        panels: image first.
-        right: share of labelled pixels that each candidate labels right, percent; None where nothing is labelled.
-        agreement: pixels that each candidate labels as the first does, percent.
-        classes: labels that occur in any of its panels.
+        name: Name of the image in its data set.
+        panels: The panels, the image first.
+        right: Share of labelled pixels that each candidate labels right, percent; None where nothing is labelled.
+        agreement: Share of pixels that each candidate labels as the first does, in percent.
+        classes: Labels that occur in any of its panels.
     """
 
     name: str
@@ -146,16 +149,16 @@ class ReportData:
     """Everything on the page.
 
     Attributes:
-        title: of the page.
+        title: Title of the page.
         created: ISO 8601, with time zone.
-        candidates: at least one; the first is what the others are compared with.
-        classes: names in label order.
+        candidates: The candidates, at least one; the first is what the others are compared with.
+        classes: Names in label order.
         palette: RGB colour of each class.
-        gallery: pictures.
-        limit: how far mIoU may fall from the first candidate's for the gate to accept it.
-        run: of the benchmark that timed them; None where nothing was timed.
-        environment: by heading, what to know of machine and versions.
-        notes: what concerns all candidates.
+        gallery: Pictures of samples.
+        limit: How far mIoU may fall from the first candidate's for the gate to accept it.
+        run: Run of the benchmark that timed them; None where nothing was timed.
+        environment: By heading, what to know of machine and versions.
+        notes: What concerns all candidates.
     """
 
     title: str

@@ -32,13 +32,13 @@ class Times:
     """A candidate's samples with what is marked of them, all in ms.
 
     Attributes:
-        index: of the candidate.
-        name: of the candidate.
-        samples: at least one.
-        median: drawn as a line.
-        p95: drawn as a tick.
-        p99: drawn as a tick.
-        text: written at the right.
+        index: Index of the candidate.
+        name: Name of the candidate.
+        samples: Samples, at least one.
+        median: Median, drawn as a line.
+        p95: 95th percentile, drawn as a tick.
+        p99: 99th percentile, drawn as a tick.
+        text: Text written at the right.
     """
 
     index: int
@@ -119,12 +119,12 @@ class RatioRow:
     """A candidate's time as a multiple of the baseline's, with its interval.
 
     Attributes:
-        index: of the candidate.
-        name: of the candidate.
-        value: below 1 is faster.
-        low: begin of the interval.
-        high: end of the interval.
-        text: value, interval and verdict, written at the right or, where it is narrow, below the name.
+        index: Index of the candidate.
+        name: Name of the candidate.
+        value: The ratio; below 1 is faster.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        text: Value, interval and verdict, written at the right or, where it is narrow, below the name.
     """
 
     index: int

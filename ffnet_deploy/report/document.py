@@ -59,9 +59,9 @@ class Column:
     """A column of a table.
 
     Attributes:
-        heading: its name and unit.
-        numeric: set flush right.
-        drawn: pictures that only repeat other columns; left out of the Markdown.
+        heading: Name and unit.
+        numeric: Whether its cells are set flush right.
+        drawn: Whether it holds pictures that only repeat other columns; those are left out of the Markdown.
     """
 
     heading: str
@@ -74,9 +74,9 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-        text: what it says.
-        mark: drawn before the text on the page.
-        outcome: colours the text on the page.
+        text: What it says.
+        mark: Mark drawn before the text on the page.
+        outcome: Outcome that colours the text on the page.
     """
 
     text: str
@@ -89,11 +89,11 @@ class Table:
     """A table; the first cell of each row names the row.
 
     Attributes:
-        caption: what it lists.
-        columns: from left to right.
-        rows: each as long as `columns`.
-        summary_row: whether the last row sums up the others.
-        folded: shown on the page after a click; always in print and Markdown.
+        caption: What it lists.
+        columns: The columns from left to right.
+        rows: The rows, each as long as `columns`.
+        summary_row: Whether the last row sums up the others.
+        folded: Whether it is shown on the page only after a click; it always is in print and Markdown.
     """
 
     caption: str
@@ -108,11 +108,11 @@ class Chart:
     """A figure.
 
     Attributes:
-        ident: of the element on the page.
-        title: begins the caption.
-        alt_text: the same for those who do not see it.
-        draw: gives the drawing for a width in pixels.
-        note: the rest of the caption.
+        ident: Identifier of the element on the page.
+        title: Beginning of the caption.
+        alt_text: The same for those who do not see it.
+        draw: Draws the chart for a width in pixels.
+        note: The rest of the caption.
     """
 
     ident: str

@@ -18,11 +18,11 @@ class Scale:
     """A linear or logarithmic axis.
 
     Attributes:
-        low: value at `start`.
-        high: value at `stop`; more than `low`.
-        start: coordinate of `low`, in units of the drawing.
-        stop: coordinate of `high`; less than `start` for an axis that rises upwards.
-        logarithmic: values are positive and spaced by their ratio.
+        low: Value at `start`.
+        high: Value at `stop`; more than `low`.
+        start: Coordinate of `low`, in units of the drawing.
+        stop: Coordinate of `high`; less than `start` for an axis that rises upwards.
+        logarithmic: Whether values are positive and spaced by their ratio.
     """
 
     low: float

@@ -38,9 +38,9 @@ class GalleryOptions:
     """How many samples, and how large.
 
     Attributes:
-        count: samples at most, evenly spaced over the data set; 0 for none.
-        widest: longer side of a panel, pixels.
-        budget: bytes that all pictures together may take; they shrink until they do.
+        count: Largest number of samples, evenly spaced over the data set; 0 for none.
+        widest: Longer side of a panel in pixels.
+        budget: Bytes that all pictures together may take; they shrink until they do.
     """
 
     count: int = 12
@@ -187,9 +187,9 @@ class Views:
     """One image in all its forms.
 
     Attributes:
-        image: uint8 (height, width, 3), BGR.
-        truth: uint8 (height, width), 255 not scored; None where it is not labelled.
-        predicted: uint8 (height, width) of each candidate.
+        image: The image, uint8 (height, width, 3), BGR.
+        truth: The label map, uint8 (height, width), 255 not scored; None where it is not labelled.
+        predicted: The label map of each candidate, uint8 (height, width).
     """
 
     image: Image

@@ -101,10 +101,10 @@ class Check:
     """One thing that the gate asks of a candidate.
 
     Attributes:
-        candidate: its name.
-        asked: what must hold, in words.
-        found: what was measured, in words.
-        outcome: of the comparison.
+        candidate: Name of the candidate.
+        asked: What must hold, in words.
+        found: What was measured, in words.
+        outcome: Outcome of the comparison.
     """
 
     candidate: str

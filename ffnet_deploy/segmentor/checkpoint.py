@@ -41,11 +41,11 @@ class Checkpoint:
     """The tensors of a checkpoint file.
 
     Attributes:
-        path: of the file.
-        tensors: by name, without the prefix that data-parallel training adds.
-        meta: what else the file says of itself: ``CLASSES``, ``epoch``, ...
-        sha256: hash of the file.
-        notes: what was assumed to read it, in words.
+        path: Path of the file.
+        tensors: Tensors by name, without the prefix that data-parallel training adds.
+        meta: What else the file says of itself: ``CLASSES``, ``epoch``, ...
+        sha256: SHA-256 of the file.
+        notes: What was assumed to read it, in words.
     """
 
     path: Path

@@ -33,15 +33,15 @@ class SegmentorConfig:
     """A segmentor's config and what the rest of the toolkit needs of it.
 
     Attributes:
-        name: file name without suffix.
-        path: of the file.
-        cfg: the `mmengine.Config`, in MMSegmentation 1.x form.
-        dataset: name of the label set; ``"custom"`` when the config brings its own classes.
-        labels: class names and colours.
-        normalization: of the input image.
-        protocol: how the network is scored.
-        assumptions: what had to be assumed to read it, in words; empty for a complete config.
-        sha256: hash of the resolved content.
+        name: File name without suffix.
+        path: Path of the file.
+        cfg: The `mmengine.Config`, in MMSegmentation 1.x form.
+        dataset: Name of the label set; ``"custom"`` when the config brings its own classes.
+        labels: Class names and colours.
+        normalization: Normalisation of the input image.
+        protocol: How the network is scored.
+        assumptions: What had to be assumed to read it, in words; empty for a complete config.
+        sha256: SHA-256 of the resolved content.
     """
 
     name: str

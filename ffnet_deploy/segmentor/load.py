@@ -24,10 +24,10 @@ class Segmentor:
     """A segmentor with what it was made from.
 
     Attributes:
-        config: its config.
-        model: mmseg `EncoderDecoder` in evaluation mode, on the CPU.
-        checkpoint: where its weights come from; None: they are random.
-        report: what became of the checkpoint's tensors.
+        config: The config that it was built from.
+        model: Mmseg `EncoderDecoder` in evaluation mode, on the CPU.
+        checkpoint: Where its weights come from; None: they are random.
+        report: What became of the checkpoint's tensors.
     """
 
     config: SegmentorConfig

@@ -28,9 +28,9 @@ class LoadReport:
     """What became of the tensors of a checkpoint.
 
     Attributes:
-        loaded: number of tensors put into the network.
-        ignored: names in the checkpoint that the network does not need.
-        untouched: names in the network that kept their initial values; only the auxiliary head's may.
+        loaded: Number of tensors put into the network.
+        ignored: Names in the checkpoint that the network does not need.
+        untouched: Names in the network that kept their initial values; only the auxiliary head's may.
     """
 
     loaded: int

@@ -34,8 +34,8 @@ class Repository:
     """A model repository on disk.
 
     Attributes:
-        folder: of the repository.
-        models: names of the models written, the one for clients first.
+        folder: Folder of the repository.
+        models: Names of the models written, the one for clients first.
     """
 
     folder: Path

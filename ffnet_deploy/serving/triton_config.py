@@ -28,13 +28,13 @@ class TritonOptions:
     """How a server runs a model.
 
     Attributes:
-        name: of the model; None: the artefact's.
-        instances: number of instances, on each GPU where they run on GPUs.
-        kind: where they run.
-        delay: longest time that a request waits for others to share its batch, microseconds.
-        ensemble: for networks that take normalised images: add a model that takes bytes, and one for both in a row.
-        cuda_graph: for TensorRT engines: replay the kernels of a batch of typical size as one CUDA graph.
-        warmup: run a batch of typical size before the first request is answered.
+        name: Name of the model; None: the artefact's.
+        instances: Number of instances, on each GPU where they run on GPUs.
+        kind: Where they run.
+        delay: Longest time that a request waits for others to share its batch, microseconds.
+        ensemble: Whether networks that take normalised images get a model that takes bytes, and one for both in a row.
+        cuda_graph: Whether TensorRT engines replay the kernels of a batch of typical size as one CUDA graph.
+        warmup: Whether a batch of typical size is run before the first request is answered.
     """
 
     name: str | None = None
@@ -59,9 +59,9 @@ class Tensor:
     """An input or output as the server sees it.
 
     Attributes:
-        name: of the tensor.
+        name: Name of the tensor.
         dtype: ``"float32"``, ``"uint8"``, ``"uint16"`` or ``"int32"``.
-        shape: with the batch first; -1 where a dimension is free.
+        shape: Shape with the batch first; -1 where a dimension is free.
     """
 
     name: str

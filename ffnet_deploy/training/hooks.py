@@ -130,7 +130,7 @@ class StopRequest:
     """Remembers that SIGTERM or Ctrl-C asked to stop; a second one ends the process at once.
 
     Attributes:
-        signal: that asked; None: go on.
+        signal: Signal that asked to stop; None: go on.
     """
 
     def __init__(self) -> None:

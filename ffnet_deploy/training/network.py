@@ -22,10 +22,10 @@ class InitialWeights:
     """What a checkpoint gives a network to start from.
 
     Attributes:
-        tensors: that fit, by their names in the network.
-        reshaped: names in the network whose tensors have another shape in the checkpoint.
-        missing: names in the network that the checkpoint lacks.
-        ignored: names in the checkpoint that the network lacks.
+        tensors: Tensors that fit, by their names in the network.
+        reshaped: Names in the network whose tensors have another shape in the checkpoint.
+        missing: Names in the network that the checkpoint lacks.
+        ignored: Names in the checkpoint that the network lacks.
     """
 
     tensors: Mapping[str, Tensor]

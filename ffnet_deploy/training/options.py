@@ -36,31 +36,32 @@ class TrainOptions:
     """A training run.
 
     Attributes:
-        config: name or file.
-        work_dir: where checkpoints, logs and the whole config go.
-        data: folder or file of the data set; None: the config's own.
-        classes: file with `name r g b` a line; None: the one that lies with the data, or the config's classes.
-        images_dir: folder of the images below `data`; None: recognised.
-        masks_dir: folder of the masks below `data`; None: recognised.
-        mask_suffix: what the name of a mask adds to the name of its image; None: recognised.
-        load: weights to start from: a file, ``"published"``, ``"bundled"`` or ``"pretrained"``.
-        resume: continue from the newest intact checkpoint in `work_dir`.
-        iterations: in place of the config's number; the schedule is stretched or shortened to it.
-        batch: images per process and step, in place of the config's number.
-        workers: processes that load images, per training process.
-        accumulate: steps whose gradients are summed before the weights change.
-        effective_batch: images, of all processes and accumulated steps, that change the weights once; None: as `batch`
+        config: Name of a config, or a file.
+        work_dir: Where checkpoints, logs and the whole config go.
+        data: Folder or file of the data set; None: the config's own.
+        classes: File with `name r g b` a line; None: the one that lies with the data, or the config's classes.
+        images_dir: Folder of the images below `data`; None: recognised.
+        masks_dir: Folder of the masks below `data`; None: recognised.
+        mask_suffix: What the name of a mask adds to the name of its image; None: recognised.
+        load: Weights to start from: a file, ``"published"``, ``"bundled"`` or ``"pretrained"``.
+        resume: Whether to continue from the newest intact checkpoint in `work_dir`.
+        iterations: Number of iterations in place of the config's; the schedule is stretched or shortened to it.
+        batch: Images per process and step, in place of the config's number.
+        workers: Number of processes that load images, per training process.
+        accumulate: Number of steps whose gradients are summed before the weights change.
+        effective_batch: Images, of all processes and accumulated steps, that change the weights once; None: as `batch`
             and `accumulate` say.
-        amp: automatic mixed precision; None: float32. CPUs compute bfloat16 alone.
-        seed: of weights, crops and order; None: by chance.
-        compile: compile the backbone with torch.compile.
-        save_memory: compute activations again in the backward pass in place of keeping them.
-        overrides: config keys with dots, and their new values.
-        name: of the network, its config and its exports; None: that of the config.
-        class_weights: weights of the classes in the loss, from their shares of the training pixels; None: the config's.
-        patience: validations without a better mIoU after which the run ends; None: it goes on to its last iteration.
-        ema: validate and save an exponential moving average of the weights.
-        loggers: where the run is recorded besides its folder; empty: TensorBoard, where it is installed.
+        amp: Automatic mixed precision; None: float32. CPUs compute bfloat16 alone.
+        seed: Seed of weights, crops and order; None: by chance.
+        compile: Whether the backbone is compiled with torch.compile.
+        save_memory: Whether activations are computed again in the backward pass in place of keeping them.
+        overrides: Config keys with dots, and their new values.
+        name: Name of the network, its config and its exports; None: that of the config.
+        class_weights: Weights of the classes in the loss, from their shares of the training pixels; None: the config's.
+        patience: Number of validations without a better mIoU after which the run ends; None: it goes on to its last
+            iteration.
+        ema: Whether an exponential moving average of the weights is validated and saved.
+        loggers: Where the run is recorded besides its folder; empty: TensorBoard, where it is installed.
     """
 
     config: str

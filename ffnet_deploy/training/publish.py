@@ -25,11 +25,11 @@ class Card:
     """What a model card says besides what the run recorded.
 
     Attributes:
-        command: that trained the network.
-        data: what it was trained and selected on, in words.
-        terms: under which the weights may be used, in words.
-        machine: it was trained on, in words.
-        notes: what else one must know, in words.
+        command: Command that trained the network.
+        data: What it was trained and selected on, in words.
+        terms: Terms under which the weights may be used, in words.
+        machine: Machine that it was trained on, in words.
+        notes: What else one must know, in words.
     """
 
     command: str

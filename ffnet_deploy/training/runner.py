@@ -18,7 +18,7 @@ class TrainRunner(Runner):  # type: ignore[misc]
     """mmengine's Runner; its log lines go to the log file alone.
 
     Attributes:
-        initial: weights to start from; None: those of the initialisation.
+        initial: Weights to start from; None: those of the initialisation.
     """
 
     initial: InitialWeights | None = None

@@ -48,13 +48,13 @@ class Training:
     """How a run ended.
 
     Attributes:
-        work_dir: where its files are.
-        iterations: done in all.
-        stopped: by a signal, before the end.
-        best: validation mIoU in percent of the best checkpoint; None: not validated.
-        config: the whole config of the run.
-        checkpoint: the best checkpoint by validation, or the last one.
-        notes: what else is to be known of it, in words.
+        work_dir: Where its files are.
+        iterations: Number of iterations done in all.
+        stopped: Whether a signal ended it before the end.
+        best: Validation mIoU in percent of the best checkpoint; None: not validated.
+        config: The whole config of the run.
+        checkpoint: The best checkpoint by validation, or the last one.
+        notes: What else is to be known of it, in words.
     """
 
     work_dir: Path
@@ -71,13 +71,14 @@ class DryRun:
     """What a dry run found.
 
     Attributes:
-        pairs: number of images with labels, by split.
-        parameters: of the network.
-        groups: rate and weight decay that parameters share, and the number of their tensors, highest rate first.
-        loss: of the one step that was taken.
-        seconds: it took.
-        memory_mib: the most that was used.
-        contact_sheet: picture of some training samples, tinted by class; None: of a data set that only mmseg reads.
+        pairs: Number of images with labels, by split.
+        parameters: Number of parameters of the network.
+        groups: Learning rate and weight decay that parameters share, and the number of their tensors, highest rate
+            first.
+        loss: Loss of the one step that was taken.
+        seconds: Seconds that this step took.
+        memory_mib: The most that was used.
+        contact_sheet: Picture of some training samples, tinted by class; None: of a data set that only mmseg reads.
     """
 
     pairs: dict[str, int]

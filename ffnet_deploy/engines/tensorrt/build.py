@@ -74,15 +74,15 @@ class Build:
     """One build: of what, for what, and who watches it.
 
     Attributes:
-        name: of the graph, for messages.
-        contract: of the graph.
-        profiles: optimisation profiles, where its input is dynamic.
-        record: the precision that the graph asks for.
-        options: how to build.
-        target: the GPUs to build for.
-        progress: told how far it is.
-        notes: told what else to know.
-        stop: calls it off when set.
+        name: Name of the graph, for messages.
+        contract: Contract of the graph.
+        profiles: Optimisation profiles, where the graph's input is dynamic.
+        record: The precision that the graph asks for.
+        options: How to build the engine.
+        target: The GPUs to build for.
+        progress: Called with the progress of the build.
+        notes: Called with what else to know.
+        stop: Event that calls the build off when it is set.
     """
 
     name: str

@@ -149,9 +149,9 @@ class EngineFile:
     """What is loaded.
 
     Attributes:
-        path: of the file, for messages.
-        plan: its bytes.
-        contract: what the network takes and gives.
+        path: Path of the file, for messages.
+        plan: The file's bytes.
+        contract: What the network takes and gives.
     """
 
     path: Path

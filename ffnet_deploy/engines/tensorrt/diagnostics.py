@@ -18,7 +18,7 @@ class LogMessage:
 
     Attributes:
         severity: ``"INTERNAL_ERROR"``, ``"ERROR"``, ``"WARNING"`` or ``"INFO"``.
-        text: the line.
+        text: The line.
     """
 
     severity: str

@@ -45,14 +45,14 @@ class EngineCheck:
     """What the engine's layers say.
 
     Attributes:
-        layers: number of layers that the engine runs.
-        by_precision: number of them by type.
-        convolutions: number of the graph's convolutions by type of the layer that runs them.
-        unseen: number of the graph's convolutions of whose type the list says nothing.
-        fused: number of layers that run several nodes of the graph.
-        reformats: number of layers that only change layout or type.
-        lone_quantizations: names of layers that only quantise or dequantise.
-        violations: what is not as asked for, in words; empty where the check holds.
+        layers: Number of layers that the engine runs.
+        by_precision: Number of them by type.
+        convolutions: Number of the graph's convolutions by type of the layer that runs them.
+        unseen: Number of the graph's convolutions of whose type the list says nothing.
+        fused: Number of layers that run several nodes of the graph.
+        reformats: Number of layers that only change layout or type.
+        lone_quantizations: Names of layers that only quantise or dequantise.
+        violations: What is not as asked for, in words; empty where the check holds.
     """
 
     layers: int

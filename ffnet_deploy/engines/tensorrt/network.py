@@ -21,11 +21,11 @@ class ParsedNetwork:
     """A network in TensorRT's hands.
 
     Attributes:
-        trt: the module it belongs to.
+        trt: The module it belongs to.
         builder: TensorRT's builder.
-        network: the network definition.
-        parser: owns the weights that `network` points to, and so lives as long.
-        typed: whether its types bind the builder; otherwise builder flags allow them.
+        network: The network definition.
+        parser: Owns the weights that `network` points to, and so lives as long.
+        typed: Whether its types bind the builder; otherwise builder flags allow them.
     """
 
     trt: Any
@@ -113,14 +113,14 @@ class NetworkLayer:
     """One layer of a parsed network.
 
     Attributes:
-        name: of the ONNX node that it came from; the parser's own name where there is none.
+        name: Name of the ONNX node that it came from; the parser's own name where there is none.
         kind: TensorRT's layer type, for instance ``"CONVOLUTION"``.
-        inputs: names of its input tensors.
-        outputs: names of its output tensors.
-        input: type of its first input: ``"fp32"``, ``"fp16"``, ...; where that comes from a dequantisation the type
+        inputs: Names of its input tensors.
+        outputs: Names of its output tensors.
+        input: Type of its first input: ``"fp32"``, ``"fp16"``, ...; where that comes from a dequantisation the type
             before it, ``"int8"`` or ``"fp8"``; None without inputs.
-        weights: the same for a convolution's weights; None for other layers.
-        output: type of its first output.
+        weights: The same for a convolution's weights; None for other layers.
+        output: Type of its first output.
     """
 
     name: str
@@ -150,10 +150,10 @@ class LargestTensor:
     """The tensor of a network with the most elements at one input shape.
 
     Attributes:
-        name: of the layer that gives it, or of the input.
-        shape: of the tensor.
-        elements: their number; TensorRT allows 2^31 - 1.
-        bytes: memory that it takes.
+        name: Name of the layer that gives it, or of the input.
+        shape: Shape of the tensor.
+        elements: Number of elements; TensorRT allows 2^31 - 1.
+        bytes: Memory that the tensor takes.
     """
 
     name: str

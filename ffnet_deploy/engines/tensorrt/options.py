@@ -37,9 +37,9 @@ class ProfileShapes:
     """Input shapes of one optimisation profile.
 
     Attributes:
-        batch: batch sizes.
-        height: input heights, pixels, multiples of 32.
-        width: input widths, pixels, multiples of 32.
+        batch: Batch sizes.
+        height: Input heights in pixels, multiples of 32.
+        width: Input widths in pixels, multiples of 32.
     """
 
     batch: DimensionRange
@@ -72,25 +72,25 @@ class BuildOptions:
 
     Attributes:
         variant: TensorRT or TensorRT for RTX.
-        batch: batch sizes of the optimisation profile; None: 1 to 8, as far as the graph accepts them.
-        height: input heights of the profile, pixels; None: those of the network's test protocol.
-        width: input widths of the profile, pixels; None: those of the protocol.
-        profiles: further optimisation profiles; TensorRT chooses its kernels for each one's typical shape.
-        workspace: most scratch memory of a layer, MiB; None: all that the GPU has.
+        batch: Batch sizes of the optimisation profile; None: 1 to 8, as far as the graph accepts them.
+        height: Input heights of the profile in pixels; None: those of the network's test protocol.
+        width: Input widths of the profile in pixels; None: those of the protocol.
+        profiles: Further optimisation profiles; TensorRT chooses its kernels for each one's typical shape.
+        workspace: Largest scratch memory of a layer in MiB; None: all that the GPU has.
         optimization_level: 0 to 5; None: TensorRT's default.
-        timing_cache: file that keeps measured kernel times between builds (not for RTX, which measures nothing);
-            None: no such file.
-        version_compatible: let later TensorRT releases of the same major version load the engine.
-        hardware_compatibility: on which other GPUs it may run (RTX: name compute capabilities instead).
-        aux_streams: most additional CUDA streams of one inference; None: TensorRT's choice.
-        refit: allow the weights to be replaced later.
-        strip_weights: leave the weights out of the file; they must be refitted before it can run.
-        compute_capabilities: for RTX, the GPUs to build for, as ``"8.9"``; none: the GPU at hand.
-        device: number of the CUDA device to build on.
-        tactic_sources: libraries whose kernels may be used besides TensorRT's own; the engine then needs them where it
+        timing_cache: File that keeps measured kernel times between builds (not for RTX, which measures nothing); None:
+            no such file.
+        version_compatible: Whether later TensorRT releases of the same major version can load the engine.
+        hardware_compatibility: Other GPUs on which the engine may run (RTX: name compute capabilities instead).
+        aux_streams: Largest number of additional CUDA streams of one inference; None: TensorRT's choice.
+        refit: Whether the weights can be replaced later.
+        strip_weights: Whether the weights are left out of the file; they must be refitted before it can run.
+        compute_capabilities: GPUs that RTX builds for, as ``"8.9"``; none: the GPU at hand.
+        device: Number of the CUDA device to build on.
+        tactic_sources: Libraries whose kernels may be used besides TensorRT's own; the engine then needs them where it
             runs. Only TensorRT 8.5 to 10 offers them. None: those whose libraries can be loaded here.
-        sparsity: use sparse kernels for weights with two zeros in every four.
-        dla: core of the deep learning accelerator (Jetson) that runs what it can; the GPU runs the rest.
+        sparsity: Whether sparse kernels are used for weights with two zeros in every four.
+        dla: Core of the deep learning accelerator (Jetson) that runs what it can; the GPU runs the rest.
     """
 
     variant: Variant = Variant.TENSORRT
@@ -278,9 +278,9 @@ class BuildTarget:
     """Where an engine will run.
 
     Attributes:
-        capabilities: compute capabilities, as ``"8.9"``.
-        gpu: model of the GPU that it is built on; None when built without one.
-        driver: newest CUDA version that this GPU's driver knows, as CUDA codes it.
+        capabilities: Compute capabilities, as ``"8.9"``.
+        gpu: Model of the GPU that it is built on; None when built without one.
+        driver: Newest CUDA version that this GPU's driver knows, as CUDA codes it.
     """
 
     capabilities: tuple[str, ...]

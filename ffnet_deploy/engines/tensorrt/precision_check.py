@@ -21,12 +21,12 @@ class NetworkCheck:
     """What the parsed network's types say.
 
     Attributes:
-        layers: number of layers.
-        convolutions: number of convolutions by type of input and weights; mixed ones as ``"fp16 x int8"``.
-        others: number of other computing layers by type of output.
-        casts: number of conversions between types.
-        quantizations: number of quantisations and dequantisations.
-        violations: what is not as asked for, in words; empty where the check holds.
+        layers: Number of layers.
+        convolutions: Number of convolutions by type of input and weights; mixed ones as ``"fp16 x int8"``.
+        others: Number of other computing layers by type of output.
+        casts: Number of conversions between types.
+        quantizations: Number of quantisations and dequantisations.
+        violations: What is not as asked for, in words; empty where the check holds.
     """
 
     layers: int

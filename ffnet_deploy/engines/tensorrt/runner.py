@@ -28,10 +28,10 @@ class TensorRTOptions:
     """How an engine is run.
 
     Attributes:
-        trust_engine: run an engine that this toolkit did not build; an engine is code.
-        cuda_graph: replay each shape's kernel launches as one CUDA graph, from its second batch in a row.
-        contexts: batches that run at once, for as many threads; each takes memory of its own.
-        device: number of the GPU.
+        trust_engine: Whether an engine is run that this toolkit did not build; an engine is code.
+        cuda_graph: Whether each shape's kernel launches are replayed as one CUDA graph, from its second batch in a row.
+        contexts: Number of batches that run at once, for as many threads; each takes memory of its own.
+        device: Number of the GPU.
         wait_for_kernels: TensorRT for RTX: let the first batch of a shape wait for the kernels made for it, instead of
             running general ones meanwhile; what is timed must not change on the way.
     """
@@ -54,9 +54,9 @@ class PinnedBatch:
     """One batch in page-locked memory, which the GPU reads and writes without a copy on the host.
 
     Attributes:
-        input: array to fill, as the contract says.
-        output: array that `run` fills.
-        run: copies up, computes and copies down; complete on return.
+        input: Array to fill, as the contract says.
+        output: Array that `run` fills.
+        run: Function that copies the input up, computes and copies the output down; complete on return.
     """
 
     input: NDArray[np.generic]

@@ -43,12 +43,12 @@ class EngineTensors:
     """The one input and one output of an engine.
 
     Attributes:
-        input: name of the input tensor.
-        output: name of the output tensor.
+        input: Name of the input tensor.
+        output: Name of the output tensor.
         input_type: NumPy type of the input's values.
         output_type: NumPy type of the output's values.
-        profiles: the optimisation profiles, by their index.
-        dimensions: names of the input's dimensions, for people.
+        profiles: The optimisation profiles, by their index.
+        dimensions: Names of the input's dimensions, for people.
     """
 
     input: str

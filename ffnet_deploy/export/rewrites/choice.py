@@ -25,8 +25,8 @@ class MeasuredForm:
     """Time of a network with some rewrites.
 
     Attributes:
-        rewrites: in the graph.
-        milliseconds: median of a call.
+        rewrites: Rewrites in the graph.
+        milliseconds: Median time of a call.
     """
 
     rewrites: tuple[Rewrite, ...]
@@ -38,13 +38,13 @@ class Measurement:
     """Forms of one network that were timed in turns in one run.
 
     Attributes:
-        backend: what ran them.
-        network: name of the config.
-        decoder: kind of the decoder.
-        output: what the graphs give.
-        size: input (height, width), pixels.
-        forms: at least one.
-        machine: processor and versions, in words.
+        backend: What ran them.
+        network: Name of the config.
+        decoder: Kind of the decoder.
+        output: What the graphs give.
+        size: Input (height, width) in pixels.
+        forms: The measured forms; at least one.
+        machine: Processor and versions, in words.
     """
 
     backend: Backend
@@ -66,11 +66,11 @@ class Use:
     """What a graph is made for.
 
     Attributes:
-        backend: what will run it.
-        network: name of the config.
-        decoder: kind of its decoder.
-        output: what the graph gives.
-        size: usual input (height, width), pixels.
+        backend: What will run it.
+        network: Name of the config.
+        decoder: Kind of its decoder.
+        output: What the graph gives.
+        size: Usual input (height, width) in pixels.
     """
 
     backend: Backend
@@ -85,8 +85,8 @@ class Choice:
     """Rewrites, and why these.
 
     Attributes:
-        rewrites: to be applied where they find something to replace.
-        reason: in words.
+        rewrites: Rewrites to be applied where they find something to replace.
+        reason: Why these were chosen, in words.
     """
 
     rewrites: tuple[Rewrite, ...]

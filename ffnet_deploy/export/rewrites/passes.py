@@ -45,13 +45,13 @@ class AppliedRewrite:
     """A rewrite and its proof.
 
     Attributes:
-        name: of the rewrite.
-        places: modules that it replaced, by their path in the network.
-        macs_before: multiply-adds of the network without it, for one image of the usual size.
-        macs_after: the same with it.
-        float64_error: largest difference of the decoder's output from that of the decoder without any rewrite, in
+        name: Name of the rewrite.
+        places: Modules that it replaced, by their path in the network.
+        macs_before: Multiply-adds of the network without it, for one image of the usual size.
+        macs_after: The same with it.
+        float64_error: Largest difference of the decoder's output from that of the decoder without any rewrite, in
             float64, relative to the largest magnitude; of label maps the share of pixels that differ.
-        float32_error: the same in float32.
+        float32_error: The same in float32.
     """
 
     name: Rewrite

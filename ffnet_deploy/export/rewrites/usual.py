@@ -19,8 +19,8 @@ class Resizing:
     """What a module that enlarges is given, and what size it gives.
 
     Attributes:
-        maps: channels, height and width of what it is given, finest first.
-        out: height and width of its output.
+        maps: Channels, height and width of each input, finest first.
+        out: Height and width of its output.
     """
 
     maps: tuple[Map, ...]
