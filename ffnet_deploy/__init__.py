@@ -8,6 +8,7 @@ from ffnet_deploy.core.version import __version__
 if TYPE_CHECKING:
     from ffnet_deploy.benchmark.bench import bench
     from ffnet_deploy.evaluation.evaluate import evaluate
+    from ffnet_deploy.evaluation.predictor import open_engine
     from ffnet_deploy.evaluation.protocol import predict
     from ffnet_deploy.export.engine import build_engine
     from ffnet_deploy.export.onnx import export_onnx
@@ -22,6 +23,7 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "load_segmentor",
+    "open_engine",
     "open_segmentor",
     "predict",
     "reduce_precision",
@@ -34,6 +36,7 @@ _HOME = {
     "evaluate": "ffnet_deploy.evaluation.evaluate",
     "export_onnx": "ffnet_deploy.export.onnx",
     "load_segmentor": "ffnet_deploy.segmentor.load",
+    "open_engine": "ffnet_deploy.evaluation.predictor",
     "open_segmentor": "ffnet_deploy.segmentor.load",
     "predict": "ffnet_deploy.evaluation.protocol",
     "reduce_precision": "ffnet_deploy.export.reduce",

@@ -51,7 +51,6 @@ from ffnet_deploy.cli.options import (
     parse_choices,
     parse_numbers,
     parse_sizes,
-    read_config,
     refresh_checkpoint,
 )
 from ffnet_deploy.core import stopping
@@ -63,6 +62,7 @@ from ffnet_deploy.evaluation.images import read_image, read_whole
 from ffnet_deploy.evaluation.packaged import packaged_scenes
 from ffnet_deploy.report import ReportData, write_report
 from ffnet_deploy.report.builder import environment, timed_candidates
+from ffnet_deploy.segmentor.overrides import read_config
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
 app = make_app(

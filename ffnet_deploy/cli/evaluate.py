@@ -31,7 +31,6 @@ from ffnet_deploy.cli.options import (
     option,
     parse_sides,
 )
-from ffnet_deploy.cli.source import Source
 from ffnet_deploy.cli.zoo import beside_published, zoo_table
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import MAX_BATCH, Contract, TestProtocol
@@ -39,6 +38,7 @@ from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationErr
 from ffnet_deploy.core.files import sha256
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of
 from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.engines.source import Source
 from ffnet_deploy.evaluation.datasets import Dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
 from ffnet_deploy.evaluation.parallel import EnginePool, PoolEngine, World, evaluate_in_world
@@ -282,7 +282,7 @@ def command(
                 samples, scoring = chosen(pool.engine.contract)
                 scored.append(scored_alone(pool.evaluate(samples, scoring, progress), pool.engine, source))
         else:
-            with source.open() as engine, progress_bar() as progress:
+            with progress_bar() as progress, source.open(progress) as engine:
                 notes = take_its_sizes(engine, source, result.against)
                 samples, scoring = chosen(engine.contract)
                 if world.size > 1:

@@ -40,7 +40,6 @@ from ffnet_deploy.cli.options import (
     parse_batch,
     parse_choices,
     parse_shape,
-    read_config,
     refresh_checkpoint,
 )
 from ffnet_deploy.cli.zoo import zoo_table
@@ -66,6 +65,7 @@ from ffnet_deploy.evaluation.verify import (
     usual_tolerance,
 )
 from ffnet_deploy.export.engine import EngineVerification, build_engine
+from ffnet_deploy.segmentor.overrides import read_config
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 from ffnet_deploy.serving.triton import model_names, write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions

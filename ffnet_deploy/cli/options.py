@@ -219,21 +219,6 @@ ConfigOptions = Annotated[tuple[str, ...], option(GRAPH, "KEY=VALUE", name="--cf
 """Type of the field that holds ``--cfg-options``."""
 
 
-def read_config(config: str, cfg_options: Sequence[str]) -> Any:
-    """`config` itself, or where ``--cfg-options`` change it, what it then is: a `SegmentorConfig`.
-
-    Raises:
-        OptionError: an option cannot be read or does not fit the config.
-        ConfigError, MissingPackageError: the config cannot be read.
-    """
-    if not cfg_options:
-        return config
-    from ffnet_deploy.segmentor.config import load_config
-    from ffnet_deploy.segmentor.overrides import parse_override
-
-    return load_config(config, dict(parse_override(text, "--cfg-options") for text in cfg_options))
-
-
 def refresh_checkpoint(refresh: bool, checkpoint: str | None, config: str, progress: Progress) -> None:
     """Download the published checkpoint of `config` anew, where ``--refresh`` asks for it.
 

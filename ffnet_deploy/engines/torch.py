@@ -5,7 +5,7 @@ PyTorch is imported when an engine is opened; the conversion layer when a form n
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -140,25 +140,36 @@ class TorchEngine:
     @classmethod
     def from_config(
         cls,
-        config: Any,
-        checkpoint: str | Path | None,
+        config: str,
+        checkpoint: str | None = None,
         device: str = "cpu",
         progress: Progress = no_progress,
+        cfg_options: Sequence[str] = (),
+        refresh: bool = False,
     ) -> "TorchEngine":
         """The engine of a config and checkpoint, as published, with float input of any size and logits as output.
 
         Args:
-            config: name, file, or a `ffnet_deploy.segmentor.config.SegmentorConfig`.
-            checkpoint: file, ``"published"``, ``"bundled"``, or None for random weights.
+            config: name or file.
+            checkpoint: file, ``"published"``, ``"bundled"`` or ``"random"``; None for the bundled one.
             device: PyTorch device.
             progress: told of the bytes of a download.
+            cfg_options: ``KEY=VALUE`` that change the config.
+            refresh: download a published checkpoint anew.
 
         Raises:
+            OptionError: a change cannot be read, does not fit the config, or PyTorch has no such device.
             ConfigError: the config cannot be found, read or built.
             CheckpointError: the checkpoint cannot be found, read or fitted.
             MissingPackageError: the conversion layer is not installed.
         """
-        return cls.from_segmentor(open_torch_segmentor(config, checkpoint, progress), device)
+        # lazy: the conversion layer
+        from ffnet_deploy.segmentor.overrides import read_config
+        from ffnet_deploy.segmentor.zoo import chosen_checkpoint
+
+        choice = chosen_checkpoint(checkpoint, Path(config).stem)
+        segmentor = open_torch_segmentor(read_config(config, cfg_options), choice, progress, refresh)
+        return cls.from_segmentor(segmentor, device)
 
     @classmethod
     def from_segmentor(
@@ -403,7 +414,9 @@ class _CapturedNetwork:
         return graph, image, out
 
 
-def open_torch_segmentor(config: Any, checkpoint: str | Path | None, progress: Progress = no_progress) -> Any:
+def open_torch_segmentor(
+    config: Any, checkpoint: str | Path | None, progress: Progress = no_progress, refresh: bool = False
+) -> Any:
     """The `ffnet_deploy.segmentor.load.Segmentor` of a config (name, file or `SegmentorConfig`) and checkpoint.
 
     Raises:
@@ -414,7 +427,7 @@ def open_torch_segmentor(config: Any, checkpoint: str | Path | None, progress: P
     optional("mmseg", extra="convert", purpose="the torch backend")
     from ffnet_deploy.segmentor.load import open_segmentor
 
-    return open_segmentor(config, checkpoint, progress)
+    return open_segmentor(config, checkpoint, progress, refresh)
 
 
 def _check_form(form: TorchForm, device: str) -> None:

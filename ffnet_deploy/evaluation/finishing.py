@@ -49,16 +49,7 @@ def banded_label_map(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: b
 
     def fill(start: int) -> None:
         stop = min(start + step, size[0])
-        total: NDArray[np.float32] | None = None
-        for one in maps:
-            band = one.resized_rows(size, start, stop)
-            if softmax:
-                band = band - band.max(axis=-1, keepdims=True)
-                np.exp(band, out=band)
-                band /= band.sum(axis=-1, keepdims=True)
-            total = band if total is None else total + band
-        assert total is not None
-        labels[start:stop] = total.argmax(axis=-1)
+        labels[start:stop] = _summed_rows(maps, size, start, stop, softmax).argmax(axis=-1)
 
     for _ in _threads().map(fill, range(0, size[0], step)):
         pass
@@ -86,6 +77,44 @@ def device_label_map(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: b
         labels = total.argmax(0)
         bands.append((labels.byte() if kind == np.uint8 else labels.int()).cpu().numpy())
     return np.concatenate(bands).astype(kind, copy=False)
+
+
+def class_probabilities(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool) -> NDArray[np.float32]:
+    """The probability of each class at each pixel, float32 (classes, height, width), averaged over `maps`.
+
+    Args:
+        maps: Scores of the image.
+        size: (height, width) of the image.
+        softmax: Whether the scores are logits; otherwise they are probabilities already.
+    """
+    classes = maps[0].windows[0].scores.shape[0]
+    probabilities = np.empty((classes, *size), np.float32)
+    step = max(BAND_VALUES // (classes * size[1]), 1)
+
+    def fill(start: int) -> None:
+        stop = min(start + step, size[0])
+        band = _summed_rows(maps, size, start, stop, softmax)
+        probabilities[:, start:stop] = np.moveaxis(band, -1, 0) / np.float32(len(maps))
+
+    for _ in _threads().map(fill, range(0, size[0], step)):
+        pass
+    return probabilities
+
+
+def _summed_rows(
+    maps: Sequence[ScoreMap], size: tuple[int, int], start: int, stop: int, softmax: bool
+) -> NDArray[np.float32]:
+    """Rows start..stop-1 of all `maps` resized to `size`, summed: float32 (stop - start, width, classes)."""
+    total: NDArray[np.float32] | None = None
+    for one in maps:
+        band = one.resized_rows(size, start, stop)
+        if softmax:
+            band = band - band.max(axis=-1, keepdims=True)
+            np.exp(band, out=band)
+            band /= band.sum(axis=-1, keepdims=True)
+        total = band if total is None else total + band
+    assert total is not None
+    return total
 
 
 class AxisTaps(NamedTuple):

@@ -12,7 +12,7 @@ from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, OutputK
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.label_maps import LabelMap, label_type
 from ffnet_deploy.engines.engine import DeviceEngine, Engine
-from ffnet_deploy.evaluation.finishing import finish
+from ffnet_deploy.evaluation.finishing import class_probabilities, finish
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
 from ffnet_deploy.evaluation.resampling import nearest
 from ffnet_deploy.evaluation.windows import Box, ScoredWindow, ScoreMap, window_boxes
@@ -34,11 +34,13 @@ class PredictOptions:
         ratios: Factors on the protocol's scale; softmax is averaged over them where there are several.
         flip: Whether the mirrored image is run too, and softmax averaged.
         batch: Largest number of windows run together; fewer or more where the artefact's batch sizes demand it.
+        scores: Whether the probability of each class at each pixel is given too.
     """
 
     ratios: tuple[float, ...] = (1.0,)
     flip: bool = False
     batch: int = 4
+    scores: bool = False
 
     def __post_init__(self) -> None:
         if not self.ratios or min(self.ratios) <= 0:
@@ -59,10 +61,13 @@ class Prediction:
     Attributes:
         labels: Label map, uint8 (uint16 above 255 classes) (height, width), at the image's own size.
         notes: How the evaluation differed from the protocol asked for; empty where it did not.
+        scores: Probability of each class, float32 (classes, height, width), at the image's own size; None where
+            `PredictOptions.scores` does not ask for it.
     """
 
     labels: LabelMap
     notes: tuple[str, ...] = ()
+    scores: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -99,7 +104,7 @@ def predict(
     check_protocol(engine.contract, protocol, options)
     prepared = prepare(engine.contract, image, protocol, options)
     (outputs,) = run_network(engine, [prepared], options.batch)
-    return finish_image(engine.contract, prepared, outputs)
+    return finish_image(engine.contract, prepared, outputs, options.scores)
 
 
 def check_protocol(contract: Contract, protocol: TestProtocol, options: PredictOptions) -> None:
@@ -108,6 +113,10 @@ def check_protocol(contract: Contract, protocol: TestProtocol, options: PredictO
         raise OptionError(
             "multi-scale and flip average scores, and this artefact gives labels only.\n"
             "  to do    export it with --output logits, or score it without --multi-scale and --flip"
+        )
+    if contract.output is OutputKind.LABELS and options.scores:
+        raise OptionError(
+            "this artefact gives labels only, and scores are asked for.\n  to do    export it with --output logits"
         )
     if protocol.mode == "whole" and len(options.ratios) > 1 and contract.height.is_fixed and contract.width.is_fixed:
         raise OptionError(
@@ -223,13 +232,15 @@ def run_network(engine: Engine, images: Sequence[Prepared], batch: int) -> list[
     return [[next(remaining) for view in image.views for _ in view.crops] for image in images]
 
 
-def finish_image(contract: Contract, image: Prepared, outputs: Sequence[Output]) -> Prediction:
-    """The label map of an image from the network's output for each of its windows.
+def finish_image(contract: Contract, image: Prepared, outputs: Sequence[Output], scores: bool = False) -> Prediction:
+    """The label map of an image from the network's output for each of its windows, on request with `scores`.
 
     Raises:
         ArtifactError: the network's output is not what the artefact's description says.
     """
     notes = _Notes(dict.fromkeys(image.notes))
+    if scores:  # probabilities of all classes are made on the host, whatever ran the network
+        outputs = [output if isinstance(output, np.ndarray) else output.cpu().numpy() for output in outputs]
     if contract.output is OutputKind.LABELS:
         return Prediction(_own_labels(contract, outputs[0], image.size, notes), tuple(notes.texts))
     if contract.output is OutputKind.PROBABILITIES:
@@ -243,8 +254,10 @@ def finish_image(contract: Contract, image: Prepared, outputs: Sequence[Output])
         )
         for view in image.views
     ]
-    softmax = contract.output is OutputKind.LOGITS and len(maps) > 1
-    return Prediction(finish(maps, image.size, softmax), tuple(notes.texts))
+    logits = contract.output is OutputKind.LOGITS
+    labels = finish(maps, image.size, softmax=logits and len(maps) > 1)
+    probabilities = class_probabilities(maps, image.size, softmax=logits) if scores else None
+    return Prediction(labels, tuple(notes.texts), probabilities)
 
 
 def _shown_image(

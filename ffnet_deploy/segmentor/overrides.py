@@ -3,7 +3,7 @@
 import ast
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ffnet_deploy.core.errors import OptionError
@@ -91,3 +91,17 @@ def apply_overrides(cfg: Any, overrides: Mapping[str, Any]) -> tuple[str, ...]:
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise OptionError(f"--cfg-options {key}: {value!r} does not fit there: {error}") from error
     return notes
+
+
+def read_config(config: str, cfg_options: Sequence[str]) -> Any:
+    """`config` itself, or where ``--cfg-options`` change it, what it then is: a `SegmentorConfig`.
+
+    Raises:
+        OptionError: an option cannot be read or does not fit the config.
+        ConfigError, MissingPackageError: the config cannot be read.
+    """
+    if not cfg_options:
+        return config
+    from ffnet_deploy.segmentor.config import load_config
+
+    return load_config(config, dict(parse_override(text, "--cfg-options") for text in cfg_options))

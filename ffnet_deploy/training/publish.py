@@ -157,5 +157,5 @@ def score(config: str, checkpoint: Path, data: Path, split: str, progress: Progr
     from ffnet_deploy.evaluation.datasets import open_dataset
     from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
 
-    engine = TorchEngine.from_config(config, checkpoint)
+    engine = TorchEngine.from_config(config, str(checkpoint))
     return evaluate(engine, open_dataset(data, engine.contract.dataset, None, split), EvaluateOptions(), progress)

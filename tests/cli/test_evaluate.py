@@ -194,7 +194,7 @@ def test_the_torch_backend_runs_the_configs_network(
 
     class Recording:
         @classmethod
-        def from_config(cls, config: str, checkpoint: str | None, device: str, progress: object) -> OnnxRuntimeEngine:
+        def from_config(cls, config: str, checkpoint: str, device: str, *_: object) -> OnnxRuntimeEngine:
             asked.append((config, checkpoint, device))
             return OnnxRuntimeEngine(artifact)
 
@@ -207,7 +207,11 @@ def test_the_torch_backend_runs_the_configs_network(
     written = json.loads((tmp_path / "j").read_text())
     assert (written["backend"], written["artifact"]) == ("torch", None)
     assert written["notes"] == []
-    assert "which weights?" in run("--config", "some", "--data", data).stderr
+
+
+def test_weights_are_asked_for_where_none_are_bundled(data: Path) -> None:
+    pytest.importorskip("torch")
+    assert "which weights?" in run("--config", "ffnet_seg_512_ade_160k", "--data", data).stderr
 
 
 def test_images_alone_are_predicted_into_a_folder_of_their_own(

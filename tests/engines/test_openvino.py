@@ -125,7 +125,7 @@ def test_a_file_without_manifest_is_noted(path: Path) -> None:
 
 
 def test_ffnet_eval_runs_graphs_with_it(path: Path) -> None:
-    from ffnet_deploy.cli.source import Backend, Source
+    from ffnet_deploy.engines.source import Backend, Source
 
     source = Source(Backend.OPENVINO, path, threads=1)
     assert source.fitting_backend is Backend.OPENVINO

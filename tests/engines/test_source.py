@@ -8,9 +8,9 @@ import pytest
 
 from ffnet_deploy.cli.console import ExitCode
 from ffnet_deploy.cli.evaluate import app
-from ffnet_deploy.cli.source import Backend, Source, backend_of
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import NoDeviceError, find_device
+from ffnet_deploy.engines.source import Backend, Source, backend_of
 from tests.commands import Result, invoke
 from tests.engines.tensorrt.conftest import Opener, cuda, start, trt  # noqa: F401  # fixtures
 from tests.toy import contract, write_onnx, write_pairs

@@ -1,15 +1,13 @@
-"""What a command runs: an exported artefact or a config with its checkpoint, on the backend that fits it."""
+"""What is run: an exported artefact or a config with its checkpoint, on the backend that fits it."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ffnet_deploy.cli.console import progress_bar
-from ffnet_deploy.cli.options import read_config, refresh_checkpoint
 from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of, gpu_index
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.segmentor.zoo import chosen_checkpoint
 
 ENGINE_CACHE = Path("engines/onnxruntime")
 """Where ONNX Runtime's TensorRT provider keeps what it built, unless another folder is named."""
@@ -100,8 +98,11 @@ class Source:
         own = backend_of(self.artifact)
         return Backend.OPENVINO if (own, self.backend) == (Backend.ONNXRUNTIME, Backend.OPENVINO) else own
 
-    def open(self) -> Engine:
+    def open(self, progress: Progress = no_progress) -> Engine:
         """The engine of this source.
+
+        Args:
+            progress: told of the bytes of a checkpoint's download.
 
         Raises:
             FFNetDeployError: it cannot be opened.
@@ -110,7 +111,7 @@ class Source:
             return self._open_engine()
         if self.fitting_backend is Backend.OPENVINO:
             return self._open_openvino()
-        return self._open_torch() if self.artifact is None else self._open_onnx()
+        return self._open_torch(progress) if self.artifact is None else self._open_onnx()
 
     def _open_openvino(self) -> Engine:
         # lazy: an optional package
@@ -120,18 +121,15 @@ class Source:
         device = (self.device or "cpu").upper()
         return OpenVinoEngine(self.artifact, OpenVinoOptions(threads=self.threads, device=device))
 
-    def _open_torch(self) -> Engine:
+    def _open_torch(self, progress: Progress) -> Engine:
         # read when PyTorch is loaded: threads that spin while they wait slow it down several times on a busy machine
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # lazy: the torch engine belongs to the conversion layer
         from ffnet_deploy.engines.torch import TorchEngine
 
-        assert self.config is not None  # __post_init__ saw to it
-        config = read_config(self.config, self.cfg_options)
-        choice = chosen_checkpoint(self.checkpoint, Path(self.config).stem)
-        with progress_bar() as progress:
-            refresh_checkpoint(self.refresh, self.checkpoint, Path(self.config).stem, progress)
-            return TorchEngine.from_config(config, choice, self.device or "cpu", progress)
+        assert self.config is not None  # `open` saw to it
+        device = self.device or "cpu"
+        return TorchEngine.from_config(self.config, self.checkpoint, device, progress, self.cfg_options, self.refresh)
 
     def _open_onnx(self) -> Engine:
         # lazy: a machine for engines alone need not have ONNX Runtime
