@@ -154,7 +154,9 @@ def open_engine(
         provider: Execution provider of ONNX Runtime: ``cpu``, ``cuda`` or ``tensorrt``; None for what fits the device.
         threads: CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores.
         trust_engine: Run an engine that this toolkit did not build. Engines are executable code.
-        protocol, options, thresholds: as `Predictor`.
+        protocol: How to resize and cut; None takes the artefact's own.
+        options: Scales, mirroring and batch; None for one pass.
+        thresholds: Least probability of a label, for all classes or by class name; see `Predictor`.
 
     Raises:
         OptionError: the arguments do not go together.
