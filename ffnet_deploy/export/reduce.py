@@ -82,8 +82,14 @@ class ReductionOptions:
 
     @property
     def tolerance(self) -> Tolerance:
-        """The gate."""
+        """What the verification allows."""
         return usual_tolerance(self.target.precision, self.agreement, self.max_drop, self.tier)
+
+    def gate(self, failures: Sequence[str]) -> Gate:
+        """Whether a graph whose verification found `failures` may be published."""
+        accept = "to accept the difference, raise --max-drop or lower --min-agreement"
+        remedy = f"try --mixed; {accept}" if self.target is Target.INT8 else accept
+        return Gate(failures, f"the {self.target.value} graph costs more than the gate allows", remedy)
 
     def path(self, fp32: Path, out: Path | None = None) -> Path:
         """Where the graph `fp32` goes: ``NAME.fp16.onnx`` beside ``NAME.onnx``, or where `out` says."""
@@ -147,52 +153,29 @@ def reduce_precision(
     """
     target = options.target
     tolerance = options.tolerance if verification.labels else numerical_tolerance(target.precision)
+    verification = replace(verification, tolerance=tolerance)
     if options.tier is not None and verification.labelled is None:
         raise OptionError("--tier is a share of mIoU, and there are no labels to score: give --data DIR")
     source = {"file": fp32.name, "sha256": read_manifest(fp32)["sha256"]}
     read_description(fp32)  # before onnx opens the files that hold weights
     model = onnx.load(fp32)
     contract = contract_in(model)
-    record = recorded(model)
-    if record.precision is not Precision.FP32:
+    precision = recorded(model).precision
+    if precision is not Precision.FP32:
         raise ArtifactError(
-            f"{fp32} is in {record.precision.value} already: its precision is reduced from FP32.\n"
+            f"{fp32} is in {precision.value} already: its precision is reduced from FP32.\n"
             "  to do    give the graph that it was made from"
         )
-    images: Sequence[NDArray[np.generic]] = observed_inputs(verification, contract)
-    base, typing, quantization, notes = Precision.FP32, None, None, list[str]()
     with artifacts.staged(out or options.path(fp32)) as draft:
-        if options.calibration is None:
-            base = Precision(target.value)
-        else:
-            progress("choosing images")
-            base = options.base or default_base(model, options.hardware)
-            request, gate = options.calibration, options.tolerance
-            made = quantized(model, contract, target, request, verification.labelled, gate, progress)
-            model, record, images = made.model, made.record, made.images[:_OBSERVED]
-            quantization = {**made.report, "source": str(request.images)}
-            notes = [*made.images.notes, *_left_notes(made.report["left_unquantized"])]
-        if base is not Precision.FP32:
-            progress("observing ranges")
-            typed = assign_types(model, TypingOptions(base), images, progress)
-            model, record, typing = typed.model, typed.record, typed.report
-        files = write_graph(model, draft.path)
-        onnx.checker.check_model(model, full_check=True)
+        reduced = _reduce_model(model, contract, options, verification, progress)
+        files = write_graph(reduced.model, draft.path)
+        onnx.checker.check_model(reduced.model, full_check=True)
         stopping.check()
-
-        # every 16-bit value is rounded as on a device that computes in 16 bits
         progress(f"verifying {target.value}")
-        simulation = draft.folder / _SIMULATED
-        write_graph(simulated(model), simulation)
-        settings = OnnxRuntimeOptions(check_manifest=False, optimize=not record.precision.is_quantized)
-        with OnnxRuntimeEngine(simulation, settings) as candidate:
-            result = verify(reference, candidate, replace(verification, tolerance=tolerance), progress)
-        result = replace(result, candidate=f"{target.value} simulated in {result.candidate}")
+        result = _verify_simulated(reduced, draft.folder / _SIMULATED, target, verification, reference, progress)
         failures, runtimes = list(result.failures), list[Verification]()
         if options.hardware is Hardware.CPU:  # scored by the very runtimes too
-            known = replace(verification, tolerance=tolerance)
-            if result.miou is not None:
-                known = replace(known, reference_miou=result.miou[0])
+            known = verification if result.miou is None else replace(verification, reference_miou=result.miou[0])
             for engine in cpu_engines(draft.path):
                 progress(f"verifying in {engine.name}")
                 runtimes.append(verify(reference, engine, known, progress))
@@ -201,36 +184,90 @@ def reduce_precision(
         progress("writing")
         content = {
             "contract": asdict(contract),
-            "opset": opset_of(model),
-            "precision": {
-                **asdict(record),
-                "source": source,
-                "typing": typing.to_dict() if typing else None,
-                "quantization": quantization,
-                "notes": notes,
-            },
+            "opset": opset_of(reduced.model),
+            "precision": {**reduced.to_dict(), "source": source},
             "verification": {"images": verification.source, **result.to_dict()},
         }
         if runtimes:
             content["verification_in_runtimes"] = [one.to_dict() for one in runtimes]
-        accept = "to accept the difference, raise --max-drop or lower --min-agreement"
-        published = Gate(
-            failures,
-            f"the {target.value} graph costs more than the gate allows",
-            f"try --mixed; {accept}" if target is Target.INT8 else accept,
-        )
-        manifest = artifacts.publish(draft, "onnx", content, published, files)
+        manifest = artifacts.publish(draft, "onnx", content, options.gate(failures), files)
     return ReducedGraph(
         path=draft.target,
         manifest=manifest,
         target=target,
         contract=contract,
-        record=record,
-        summary=_summary(record, typing),
+        record=reduced.record,
+        summary=_summary(reduced.record, reduced.typing),
         verification=result,
-        quantization=quantization,
-        notes=(*notes, *result.notes),
+        quantization=reduced.quantization,
+        notes=(*reduced.notes, *result.notes),
     )
+
+
+@dataclass(frozen=True)
+class _ReducedModel:
+    """A graph of lower precision, and how it came about."""
+
+    model: onnx.ModelProto
+    record: PrecisionRecord
+    typing: TypingReport | None = None
+    quantization: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            **asdict(self.record),
+            "typing": self.typing.to_dict() if self.typing else None,
+            "quantization": self.quantization,
+            "notes": self.notes,
+        }
+
+
+def _reduce_model(
+    model: onnx.ModelProto,
+    contract: Contract,
+    options: ReductionOptions,
+    verification: VerifyOptions,
+    progress: Progress,
+) -> _ReducedModel:
+    """`model` with Q/DQ where it is to be quantised, and with 16-bit types where ranges on real images allow them."""
+    target, request = options.target, options.calibration
+    images: Sequence[NDArray[np.generic]] = observed_inputs(verification, contract)
+    if request is None:
+        base, reduced = Precision(target.value), _ReducedModel(model, recorded(model))
+    else:
+        progress("choosing images")
+        base = options.base or default_base(model, options.hardware)
+        made = quantized(model, contract, target, request, verification.labelled, options.tolerance, progress)
+        images = made.images[:_OBSERVED]
+        quantization = {**made.report, "source": str(request.images)}
+        notes = (*made.images.notes, *_left_notes(made.report["left_unquantized"]))
+        reduced = _ReducedModel(made.model, made.record, quantization=quantization, notes=notes)
+    if base is Precision.FP32:
+        return reduced
+    progress("observing ranges")
+    typed = assign_types(reduced.model, TypingOptions(base), images, progress)
+    return replace(reduced, model=typed.model, record=typed.record, typing=typed.report)
+
+
+def _verify_simulated(
+    reduced: _ReducedModel,
+    path: Path,
+    target: Target,
+    verification: VerifyOptions,
+    reference: Engine,
+    progress: Progress,
+) -> Verification:
+    """The comparison of a graph with its network, every 16-bit value rounded as on a device that computes in 16 bits.
+
+    The graph that does the rounding is written to `path`.
+    """
+    write_graph(simulated(reduced.model), path)
+    settings = OnnxRuntimeOptions(check_manifest=False, optimize=not reduced.record.precision.is_quantized)
+    with OnnxRuntimeEngine(path, settings) as candidate:
+        result = verify(reference, candidate, verification, progress)
+    return replace(result, candidate=f"{target.value} simulated in {result.candidate}")
 
 
 def _left_notes(left: Mapping[str, str]) -> Iterator[str]:
