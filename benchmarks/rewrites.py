@@ -63,6 +63,8 @@ NETWORK_FORMS: Mapping[str, tuple[Form, ...]] = {
 """By kind of decoder; the first is the graph without rewrites."""
 TABLE = Path(__file__).resolve().parents[1] / "ffnet_deploy" / "export" / "rewrites" / MEASUREMENTS
 
+WEIGHTS = "weights.pth"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -122,18 +124,16 @@ def measure(case: Case, runtimes: Sequence[Backend], method: TimingMethod, threa
     forms = NETWORK_FORMS[decoder]
     if case.output is OutputKind.LABELS:  # all else rewritten
         forms = (forms[-1], *((*forms[-1], one) for one in LABEL_FORMS))
-    with tempfile.TemporaryDirectory() as folder, progress_bar(str(case)) as progress:
+    with tempfile.TemporaryDirectory() as folder:
         candidates: list[Candidate] = []
         if case.output is OutputKind.LOGITS:
-            weights = Path(folder) / "weights.pth"  # random ones are drawn once for all candidates
-            torch.save({"state_dict": segmentor.model.state_dict(), "meta": {}}, weights)
-            candidates += torch_candidates(TorchSource(case.config, str(weights)), [TorchForm.PUBLISHED])
+            save_weights(segmentor, Path(folder))
+            candidates += eager(case, Path(folder))
         counts = {}
         for path, form, counted in written(segmentor, case, forms, Path(folder)):
             counts[form_name(form)] = counted
             candidates += artifact_candidates([path], ArtifactOptions(runtimes))
-        options = BenchOptions(Grid(sizes=(case.size,), threads=(threads,)), chosen_picture(None), method)
-        run = bench(candidates, options, progress=progress)
+        run = timed(candidates, case, method, threads)
     return {
         "network": case.config,
         "checkpoint": checkpoint,
@@ -147,7 +147,12 @@ def measure(case: Case, runtimes: Sequence[Backend], method: TimingMethod, threa
         "seconds": round(time.perf_counter() - began, 1),
         "run": run_to_dict(run),
         "rows": [
-            {"runtime": runtime.value, "form": form_name(form), "rewrites": list(form), **result(run, form, runtime)}
+            {
+                "runtime": runtime.value,
+                "form": form_name(form),
+                "rewrites": list(form),
+                **result(run, f"{form_name(form)}, {runtime.label}"),
+            }
             for runtime in runtimes
             for form in forms
         ],
@@ -165,6 +170,11 @@ def opened(settings: SegmentorConfig) -> tuple[Segmentor, str]:
         return open_segmentor(settings, None), "random"
 
 
+def save_weights(segmentor: Segmentor, folder: Path) -> None:
+    """Write the weights of `segmentor` for `eager`: random ones are drawn once for all candidates."""
+    torch.save({"state_dict": segmentor.model.state_dict(), "meta": {}}, folder / WEIGHTS)
+
+
 def written(segmentor: Segmentor, case: Case, forms: Sequence[Form], folder: Path) -> Iterator[tuple[Path, Form, int]]:
     """The graph of each form, and its multiply-adds."""
     height, width = (DimensionRange.fixed(side) for side in case.size)
@@ -175,9 +185,20 @@ def written(segmentor: Segmentor, case: Case, forms: Sequence[Form], folder: Pat
         yield path, form, multiply_adds(graph)
 
 
-def result(run: BenchRun, form: Form, runtime: Backend) -> dict[str, Any]:
-    """Median in milliseconds, ratio to the first candidate with its interval, and agreement with its labels."""
-    name = f"{form_name(form)}, {runtime.label}"
+def eager(case: Case, folder: Path) -> list[Candidate]:
+    """The network as published in PyTorch, with the weights that `save_weights` wrote to `folder`."""
+    return torch_candidates(TorchSource(case.config, str(folder / WEIGHTS)), [TorchForm.PUBLISHED])
+
+
+def timed(candidates: Sequence[Candidate], case: Case, method: TimingMethod, threads: int) -> BenchRun:
+    """All candidates in turns at the size of `case`."""
+    grid = Grid(sizes=(case.size,), threads=(threads,))
+    with progress_bar(str(case)) as progress:
+        return bench(candidates, BenchOptions(grid, chosen_picture(None), method), progress=progress)
+
+
+def result(run: BenchRun, name: str) -> dict[str, Any]:
+    """Of the candidate `name`: median in milliseconds, ratio to the first candidate with its interval, same labels."""
     row = next((one for one in run.measurements if one.candidate == name), None)
     if row is None or row.summary is None:
         return {"median_ms": None, "error": row.error if row else "it could not start"}
@@ -223,16 +244,17 @@ def shown(case: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="right")
     counts = {form["name"]: form["multiply_adds"] for form in case["forms"]}
     for row in case["rows"]:
-        numbers = ("-", "-", "-")
-        if row["median_ms"] is not None:
-            agreement = row["same_label_percent"]
-            numbers = (
-                f"{row['median_ms']:.1f}",
-                f"{1 / row['of_baseline']:.2f}",
-                "-" if agreement is None else f"{agreement:.3f}",
-            )
-        table.add_row(row["runtime"], row["form"], f"{counts[row['form']] / 1e9:.2f}", *numbers)
+        table.add_row(row["runtime"], row["form"], f"{counts[row['form']] / 1e9:.2f}", *numbers(row))
     return table
+
+
+def numbers(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Of a `result`: milliseconds, speed of the first candidate = 1, percent of pixels with its label."""
+    if row["median_ms"] is None:
+        return "-", "-", "-"
+    agreement = row["same_label_percent"]
+    same = "-" if agreement is None else f"{agreement:.3f}"
+    return f"{row['median_ms']:.1f}", f"{1 / row['of_baseline']:.2f}", same
 
 
 app = make_app("benchmarks/rewrites.py", "Time the forms of the decoder that give the same result.")
@@ -266,13 +288,13 @@ def main(
     cases = []
     for case in chosen:
         cases.append(measure(case, [Backend(name) for name in runtime], method, threads))
+        if json_file is not None:  # after each, so that a run that is stopped keeps what it has
+            write_json(json_file, {"kind": "rewrites", "cases": cases})
         console.print(shown(cases[-1]))
         baseline = cases[-1]["run"]["candidates"][0]["name"]
         console.print(
             f"took {cases[-1]['seconds']:.0f} s; speed is that of {baseline} = 1; warnings are in the JSON file"
         )
-    if json_file is not None:
-        write_json(json_file, {"kind": "rewrites", "cases": cases})
     if table:
         write_json(TABLE, measured_table(cases))
 
