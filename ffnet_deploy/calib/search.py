@@ -193,8 +193,7 @@ class SearchOptions:
     """What the search may cost, and where it keeps its state.
 
     Attributes:
-        max_drop: Largest fall of mIoU in points: the upper end of its 95 % interval must stay within.
-        tier: Least share of the FP32 network's mIoU, percent, in the place of `max_drop`; None for `max_drop`.
+        limit: By how much the mIoU may fall: the upper end of the fall's 95 % interval must stay within.
         min_sqnr: Noise budget where there are no labels: least signal to noise of the logits, dB.
         budget: Seconds for trials, after which the best set found is taken; None: until the search is done.
         images: Number of images to judge on, where there are more.
@@ -202,8 +201,7 @@ class SearchOptions:
         timings: Layer times of engines; blocks that are slower quantised are left alone from the start.
     """
 
-    max_drop: float = 0.3
-    tier: float | None = None
+    limit: MiouLimit = MiouLimit(0.3)  # noqa: RUF009  frozen
     min_sqnr: float = MIN_SQNR
     budget: float | None = None
     images: int = 64
@@ -211,17 +209,12 @@ class SearchOptions:
     timings: Timings | None = None
 
     def __post_init__(self) -> None:
-        MiouLimit(self.max_drop, self.tier)
         if not math.isfinite(self.min_sqnr):
             raise OptionError(f"a noise budget is a number of dB: got {self.min_sqnr}")
         if self.images < 1:
             raise OptionError(f"a search needs at least one image: got {self.images}")
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise OptionError(f"a budget is a positive number of seconds: got {self.budget}")
-
-    def allowed_drop(self, reference: float) -> float:
-        """Largest fall of mIoU, points, from `reference` percent."""
-        return MiouLimit(self.max_drop, self.tier).allowed_drop(reference)
 
 
 @dataclass(frozen=True)
@@ -405,7 +398,7 @@ class _Search:
             quantized=apply(self.model, self.ranges, self.options_for(kept)),
             kept=tuple(sorted(kept)),
             score=score,
-            limit=self.search.min_sqnr if miou is None else self.search.allowed_drop(miou),
+            limit=self.search.min_sqnr if miou is None else self.search.limit.allowed_drop(miou),
             reference=miou,
             table=ranked(self.state.rows),
             trials=len(self.state.scores),
@@ -460,7 +453,7 @@ class _Search:
         drop = scores[name].largest_drop
         if drop is None or self.reference.miou is None:
             return scores[name].sqnr_db >= self.search.min_sqnr
-        return drop <= self.search.allowed_drop(self.reference.miou)
+        return drop <= self.search.limit.allowed_drop(self.reference.miou)
 
     def is_out_of_time(self) -> bool:
         return self.search.budget is not None and time.monotonic() - self.started > self.search.budget
@@ -473,7 +466,7 @@ class _Search:
         else:
             least = min(one.largest_drop for one in tried if one.largest_drop is not None)
             found = f"the mIoU: the least fall may be {least:.2f} points (95 % interval), "
-            found += f"{self.search.allowed_drop(miou):g} are allowed"
+            found += f"{self.search.limit.allowed_drop(miou):g} are allowed"
         return VerificationError(
             f"no set of blocks that was tried holds {found}.\n"
             "  to do    allow more by --max-drop or more time, search and calibrate on more images, or use --fp16"

@@ -31,6 +31,7 @@ from ffnet_deploy.core.precision import Hardware, PrecisionRecord, Target
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset, open_images
 from ffnet_deploy.evaluation.layouts import is_data_set
+from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.evaluation.verify import Tolerance
 
 
@@ -166,8 +167,8 @@ def quantized(
         result = quantize_graph(model, images, options, progress, ranges)
         return QuantizedGraph(result.model, result.record, result.report, images)
     ranges = ranges or calibrate(model, images, options, progress)
-    limits = replace(request.search, max_drop=gate.miou, tier=gate.tier)
-    found = search_mixed(model, ranges, options, trained, limits, progress)
+    search = replace(request.search, limit=MiouLimit(gate.miou, gate.tier))
+    found = search_mixed(model, ranges, options, trained, search, progress)
     report = {**found.quantized.report, "search": found.to_dict()}
     return QuantizedGraph(found.quantized.model, found.quantized.record, report, images)
 

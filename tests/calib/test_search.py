@@ -31,6 +31,7 @@ from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptio
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.protocol import predict
+from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
 from ffnet_deploy.export.onnx_file import contract_in
 from ffnet_deploy.precision.assign import recorded
@@ -115,18 +116,18 @@ def test_everything_quantised_is_tried_before_anything_is_ranked(
         raise AssertionError("ranked though everything holds")
 
     monkeypatch.setattr("ffnet_deploy.calib.search.sensitivities", never)
-    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=100))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit=MiouLimit(100)))
     assert (found.kept, found.table, found.trials, found.finished) == ((), (), 1, True)
 
 
 def test_only_the_fragile_block_is_left_alone(
     model: onnx.ModelProto, ranges: Calibration, labelled: Dataset, tmp_path: Path
 ) -> None:
-    everything = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=100)).score
+    everything = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit=MiouLimit(100))).score
     assert everything.drop is not None and everything.drop > 1, everything
     limit = everything.drop / 2
     state = tmp_path / "search.json"
-    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit, state=state))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(MiouLimit(limit), state=state))
     print(f"{everything} with all, {found.score} with {found.kept} kept, {found.trials} trials")
     assert found.finished and found.kept == (FRAGILE,)
     assert found.score.drop is not None and found.score.largest_drop is not None
@@ -151,10 +152,15 @@ def test_without_labels_the_noise_budget_decides(
         search_mixed(model, ranges, OPTIONS, bare, SearchOptions(min_sqnr=500))
 
 
-def test_a_tier_is_a_share_of_the_reference() -> None:
-    assert SearchOptions(tier=99.9).allowed_drop(80.0) == pytest.approx(0.08)
-    assert SearchOptions(tier=99).allowed_drop(80.0) == pytest.approx(0.8)
-    assert SearchOptions(max_drop=0.3).allowed_drop(80.0) == 0.3
+def test_a_tier_is_a_share_of_the_reference(
+    model: onnx.ModelProto, ranges: Calibration, labelled: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ffnet_deploy.calib.search.score", lambda *_: TrialScore(30.0, 0.5, 0.9))
+    monkeypatch.setattr("ffnet_deploy.calib.search.sensitivities", lambda *_: iter(()))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(MiouLimit(0.3, 99)))
+    assert found.limit == pytest.approx(1) and found.kept == ()
+    with pytest.raises(VerificationError, match=r"may be 0\.90 points \(95 % interval\), 0\.1 are allowed"):
+        search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(MiouLimit(0.3, 99.9)))
 
 
 def test_a_search_goes_on_where_it_stopped(
@@ -168,7 +174,7 @@ def test_a_search_goes_on_where_it_stopped(
     path = tmp_path / "search.json"
     with monkeypatch.context() as patched:
         scored_by(patched, lambda quantized: quantized.isdisjoint(table[0].convs))
-        options = SearchOptions(max_drop=3, state=path)
+        options = SearchOptions(limit=MiouLimit(3), state=path)
         first = search_mixed(model, ranges, OPTIONS, labelled, options)
 
     def never(*_: object) -> TrialScore:
@@ -194,13 +200,13 @@ def test_the_ranking_of_an_older_state_is_used_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "search.json"
-    search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=100, state=path))
+    search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit=MiouLimit(100), state=path))
     rows = [row.to_dict() for row in table]
     old = {"format": 1, "key": json.loads(path.read_text())["key"], "reference_mIoU": 100.0, "scores": {"": 50.0}}
     path.write_text(json.dumps({**old, "sensitivity": rows}))
     trials = scored_by(monkeypatch, lambda quantized: quantized.isdisjoint(table[0].convs))
     monkeypatch.setattr("ffnet_deploy.calib.search.tried", lambda *_: Trial([], [], 100.0))
-    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1, state=path))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit=MiouLimit(1), state=path))
     assert found.kept == (table[0].block,) and trials, "its scores had no interval and are measured anew"
 
 
@@ -212,7 +218,7 @@ def test_blocks_that_were_ranked_before_a_stop_are_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scored_by(monkeypatch, lambda quantized: len(quantized) < 10)
-    options = SearchOptions(max_drop=1, state=tmp_path / "search.json")
+    options = SearchOptions(limit=MiouLimit(1), state=tmp_path / "search.json")
     told: list[int] = []
 
     def stop_at_three(step: str, done: int, total: int) -> None:
@@ -237,7 +243,7 @@ def test_blocks_that_were_ranked_before_a_stop_are_not_tried_again(
 def test_a_fall_that_nothing_prevents_is_told(model: onnx.ModelProto, ranges: Calibration, labelled: Dataset) -> None:
     hopeless = replace(ranges, thresholds=dict.fromkeys(ranges.thresholds, 0.001))
     with pytest.raises(VerificationError, match="least fall"):
-        search_mixed(model, hopeless, OPTIONS, labelled, SearchOptions(max_drop=0.01))
+        search_mixed(model, hopeless, OPTIONS, labelled, SearchOptions(limit=MiouLimit(0.01)))
 
 
 def scored_by(monkeypatch: pytest.MonkeyPatch, holds: Callable[[set[str]], bool]) -> list[int]:
@@ -263,7 +269,7 @@ def test_blocks_that_need_not_be_kept_are_quantised_again(
 ) -> None:
     third = table[2].block
     scored_by(monkeypatch, lambda quantized: quantized.isdisjoint(table[2].convs))
-    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit=MiouLimit(1)))
     assert found.kept == (third,), "the two that rank before it are not needed"
     assert found.finished and found.score.drop == 0
 
@@ -278,21 +284,21 @@ def test_a_search_ends_with_its_budget(
     monkeypatch.setattr("ffnet_deploy.calib.search.sensitivities", lambda *_: iter(table))
     trials = scored_by(monkeypatch, lambda quantized: quantized.isdisjoint(table[0].convs))
     monkeypatch.setattr("ffnet_deploy.calib.search.time.monotonic", lambda: float(len(trials)))
-    whole = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1))
+    whole = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit=MiouLimit(1)))
     assert whole.finished and whole.kept == (table[0].block,)
     trials.clear()
     # everything quantised does not hold; half of the blocks do, and then the time is up
-    cut = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1, budget=1.5))
+    cut = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit=MiouLimit(1), budget=1.5))
     assert not cut.finished and cut.score.drop == 0 and len(cut.kept) > 1, "the best set so far"
     trials.clear()
     with pytest.raises(VerificationError, match="or more time"):
-        search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(max_drop=1, budget=0.5))
+        search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(limit=MiouLimit(1), budget=0.5))
 
 
 def test_slower_blocks_are_left_alone(model: onnx.ModelProto, ranges: Calibration, labelled: Dataset) -> None:
     stem = blocks_of(model)["/backbone/patch_embed"]
     timings = Timings(dict.fromkeys(stem, 0.2), dict.fromkeys(stem, 0.1))
-    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(100, timings=timings))
+    found = search_mixed(model, ranges, OPTIONS, labelled, SearchOptions(MiouLimit(100), timings=timings))
     assert found.kept == ("/backbone/patch_embed",)
 
 
@@ -342,9 +348,7 @@ def test_sqnr_is_the_ratio_of_energies() -> None:
     assert sqnr(signal, signal) == float("inf")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"max_drop": -1}, {"tier": 101}, {"min_sqnr": float("nan")}, {"budget": 0}, {"images": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"min_sqnr": float("nan")}, {"budget": 0}, {"images": 0}])
 def test_impossible_limits_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(OptionError):
         SearchOptions(**wrong)

@@ -20,6 +20,9 @@ from tests.engines.tensorrt.typed import save
 from tests.tiny import FAMILIES, write_checkpoint
 
 pytest.importorskip("tensorrt_rtx")
+FEWEST = "squeeze-first,taps-first"
+"""What --rewrite auto does for TensorRT."""
+fixed = DimensionRange.fixed
 FAST = CalibrationOptions(Method.MINMAX, equalize=False, correct_bias=False)
 
 
@@ -72,16 +75,27 @@ def test_both_families_have_the_structure(name: str, opset: int, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quantize", [False, True], ids=["fp16", "int8"])
+@pytest.mark.parametrize(
+    ("rewrites", "dynamic"),
+    [("", False), (f"{FEWEST},matrix-resize", False), (FEWEST, False), (FEWEST, True)],
+    ids=["as traced", "all rewrites", "auto", "auto, dynamic"],
+)
 @pytest.mark.parametrize("name", golden.PUBLISHED)
-def test_published_networks_build_as_they_are_lowered(name: str, quantize: bool, tmp_path: Path) -> None:
+def test_published_networks_build_as_they_are_lowered(
+    name: str, rewrites: str, dynamic: bool, quantize: bool, tmp_path: Path
+) -> None:
     from ffnet_deploy.export.onnx import ExportOptions, build_graph
+    from ffnet_deploy.export.rewrites import Rewrite
     from ffnet_deploy.segmentor.config import load_config
     from ffnet_deploy.segmentor.load import open_segmentor
 
     segmentor = open_segmentor(load_config(name))
     golden.fill(segmentor.model)
-    model = build_graph(segmentor, ExportOptions(DimensionRange.fixed(32), DimensionRange.fixed(64)))
-    shown, sums = [golden.network_input(32, 64)], 0
+    sides = (DimensionRange(64, 64, 256), DimensionRange(64, 128, 256)) if dynamic else (fixed(64), fixed(128))
+    asked = tuple(Rewrite(one) for one in rewrites.split(",") if one)
+    batch = DimensionRange(1, 1, 4) if dynamic else fixed(1)
+    model = build_graph(segmentor, ExportOptions(*sides, batch, rewrites=asked))
+    shown, sums = [golden.network_input(64, 128)], 0
     if quantize:
         result = quantize_graph(model, shown)
         assert result.report["mac_share_percent"] == 100.0
@@ -95,6 +109,6 @@ def test_published_networks_build_as_they_are_lowered(name: str, quantize: bool,
     made = build_engine(path, tmp_path / "network.engine", OPTIONS)
     check = made.bundle.manifest["precision_check"]["network"]
     count = sum(node.op_type == "Conv" for node in typed.model.graph.node)
-    print(name, check)
+    print(name, rewrites or "as traced", "dynamic" if dynamic else "static", check)
     assert check["violations"] == []
     assert check["convolutions"].get("int8" if quantize else "fp16") == count
