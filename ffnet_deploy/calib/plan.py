@@ -54,8 +54,7 @@ def make_plan(graph: GraphIndex, keep: tuple[str, ...] = (), hardware: Hardware 
     }
     if hardware is Hardware.CPU:
         reason = "OpenVINO computes what reads a quantised concatenation with several times the noise: --rewrite auto"
-        concatenated = {name for node in graph.nodes if node.op_type == "Concat" for name in node.output}
-        left |= {conv.name: reason for conv in graph.convs if conv.input in concatenated}
+        left |= {conv.name: reason for conv in convs_behind_concat(graph)}
     kept = tuple(conv for conv in graph.convs if is_named(conv.name, keep) or conv.name in left)
     names = {conv.name for conv in kept}
     convs = tuple(conv for conv in graph.convs if conv.name not in names)
@@ -67,6 +66,12 @@ def make_plan(graph: GraphIndex, keep: tuple[str, ...] = (), hardware: Hardware 
     for tensor, use in _residual_branches(graph, names):
         uses.setdefault(tensor, []).append(use)
     return Plan(convs, kept, {name: tuple(found) for name, found in uses.items()}, left)
+
+
+def convs_behind_concat(graph: GraphIndex) -> list[Conv]:
+    """The convolutions that read a concatenation."""
+    concatenated = {name for node in graph.nodes if node.op_type == "Concat" for name in node.output}
+    return [conv for conv in graph.convs if conv.input in concatenated]
 
 
 def check_unquantized(graph: GraphIndex) -> None:

@@ -11,7 +11,7 @@ from ffnet_deploy.calib.collect import Images, collect
 from ffnet_deploy.calib.equalize import Factors, choose_factors, equalize, tensors_to_observe
 from ffnet_deploy.calib.observers import ChannelHistograms, Histogram
 from ffnet_deploy.calib.options import CalibrationOptions, Calibrator
-from ffnet_deploy.calib.plan import Plan, make_plan
+from ffnet_deploy.calib.plan import Plan, convs_behind_concat, make_plan
 from ffnet_deploy.calib.qdq import check_operator_set, insert
 from ffnet_deploy.calib.ranges import Calibration, key_of, method_name, rounded
 from ffnet_deploy.calib.thresholds import threshold
@@ -149,11 +149,12 @@ def apply(model: onnx.ModelProto, ranges: Calibration, options: CalibrationOptio
     work = _copy(model)
     make_plan(GraphIndex(work), options.keep)
     equalize(work, ranges.factors)
-    plan = make_plan(GraphIndex(work), options.keep, options.hardware)
+    graph = GraphIndex(work)
+    plan = make_plan(graph, options.keep, options.hardware)
     unknown = [name for name in plan.uses if name not in ranges.thresholds]
     if unknown:
         raise ArtifactError(f"the ranges are of another graph: they lack {len(unknown)} tensors ({unknown[0]}, ...)")
-    report = _report(plan, ranges, options)
+    report = _report(plan, ranges, options, _hosts(graph, plan, options))
     if ranges.shifts:
         correct_biases(work, plan.convs, ranges.shifts)
     insert(work, plan, ranges.thresholds, options.precision, options.hardware)
@@ -194,20 +195,23 @@ def _equalize(work: onnx.ModelProto, images: Images, progress: Progress) -> Fact
     return factors
 
 
-def _hosts(plan: Plan, options: CalibrationOptions) -> list[str]:
-    """Runtimes and processors that compute the graph as the simulation does."""
+def _hosts(graph: GraphIndex, plan: Plan, options: CalibrationOptions) -> list[str]:
+    """Runtimes and processors that compute the quantised graph as the simulation does."""
     if options.precision is not Precision.INT8:
         return ["TensorRT 10 and newer, on GPUs with FP8"]
     cpus = ["ONNX Runtime on x86-64"]
     if options.hardware is Hardware.CPU:
         return ["OpenVINO on x86-64 from AVX2 on", *cpus, "TensorRT", "TensorRT for RTX"]
+    quantized = {conv.name for conv in plan.convs}
+    if any(conv.name in quantized for conv in convs_behind_concat(graph)):
+        return ["TensorRT", "TensorRT for RTX", *cpus]
     return ["TensorRT", "TensorRT for RTX", *cpus, "OpenVINO on x86-64 with VNNI"]
 
 
-def _report(plan: Plan, ranges: Calibration, options: CalibrationOptions) -> dict[str, Any]:
+def _report(plan: Plan, ranges: Calibration, options: CalibrationOptions, hosts: list[str]) -> dict[str, Any]:
     return {
         "method": method_name(options),
-        "hosts": _hosts(plan, options),
+        "hosts": hosts,
         "images": ranges.images,
         "convolutions": {"quantized": len(plan.convs), "kept": [conv.name for conv in plan.kept]},
         "mac_share_percent": round(mac_share(plan.convs, plan.kept, ranges.shapes), 3),

@@ -443,8 +443,9 @@ def command(
     data.allow_pixels()
     check_options(graph, precision, engine, data, verification, target)
     reductions = reduction_options(precision, calibration, verification, engine)
-    # graphs of a lower precision are for TensorRT, plain ones for the engine that runs files ending in .onnx
-    backend = engine.backend or (Backend.TENSORRT if reductions else Backend.ONNXRUNTIME)
+    # graphs of a lower precision are for TensorRT unless made for CPUs, plain ones for what runs files ending in .onnx
+    for_trt = bool(reductions) and precision.hardware is Hardware.TRT
+    backend = engine.backend or (Backend.TENSORRT if for_trt else Backend.ONNXRUNTIME)
     start = open_start(graph, data, verification, target, backend, bool(reductions) or engine.builds)
     outputs = Outputs(graph.config, graph.checkpoint, graph.onnx, *data.files, *calibration.files)
     outputs.refuse_input(target.out)

@@ -80,6 +80,6 @@ def test_table_of_a_run_is_what_the_exporter_reads() -> None:
     case = {"network": "mine", "decoder": "FFNetHead", "output": "logits", "size": [64, 96], "run": run, "rows": rows}
     (written,) = measured_table([case])["measurements"]
     read = measurement(written)
-    assert read.fastest.rewrites == (Rewrite.SQUEEZE_FIRST,)
+    assert read.best.rewrites == (Rewrite.SQUEEZE_FIRST,)
     assert [form.milliseconds for form in read.forms] == [9.0, 7.0]
     assert read.machine == "A processor, 2 cores, load 0.2, openvino 2026.4"

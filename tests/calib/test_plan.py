@@ -5,7 +5,7 @@ import onnx
 
 from ffnet_deploy.calib import CalibrationOptions, quantize_graph
 from ffnet_deploy.calib.plan import make_plan, slow_in_fp8
-from ffnet_deploy.core.precision import Hardware
+from ffnet_deploy.core.precision import Hardware, Precision
 from ffnet_deploy.export.rewrites.matrices import MATRIX_NAME
 from ffnet_deploy.precision.assign import recorded
 from ffnet_deploy.precision.graph_index import RESIZE_MATRIX, GraphIndex
@@ -53,6 +53,22 @@ def test_what_reads_a_concatenation_stays_unquantised_on_cpus() -> None:
     assert recorded(quantised.model).hardware is Hardware.CPU
     assert quantised.report["hosts"][0] == "OpenVINO on x86-64 from AVX2 on"
     assert quantised.report["mac_share_percent"] < 100
+
+
+def test_hosts_are_those_that_compute_the_graph_right() -> None:
+    def hosts(options: CalibrationOptions) -> list[str]:
+        return list(quantize_graph(network(), images(2), options).report["hosts"])
+
+    everywhere = ["TensorRT", "TensorRT for RTX", "ONNX Runtime on x86-64"]
+    assert hosts(CalibrationOptions()) == everywhere, "OpenVINO computes its concatenation with more noise"
+    assert hosts(CalibrationOptions(keep=("/squeeze/Conv",))) == [*everywhere, "OpenVINO on x86-64 with VNNI"]
+    assert sorted(hosts(CalibrationOptions(hardware=Hardware.CPU))) == [
+        "ONNX Runtime on x86-64",
+        "OpenVINO on x86-64 from AVX2 on",
+        "TensorRT",
+        "TensorRT for RTX",
+    ]
+    assert hosts(CalibrationOptions(precision=Precision.FP8)) == ["TensorRT 10 and newer, on GPUs with FP8"]
 
 
 def test_convolutions_without_a_fast_fp8_kernel_are_named() -> None:

@@ -75,6 +75,18 @@ def test_rewrites_are_named_with_their_proof(files: tuple[Path, Path], tmp_path:
     assert labels["float64_error"] == 0
 
 
+def test_a_graph_for_cpus_has_the_rewrites_that_are_fast_there(
+    files: tuple[Path, Path], scenes: Path, tmp_path: Path
+) -> None:
+    images = scenes / "images" / "val"
+    arguments = ("--config", files[0], "--checkpoint", files[1], "--shape", "64x96", "--calib-images", images)
+    result = run(*arguments, "--int8", "--target", "cpu", "--calib-count", 2, "--min-agreement", 0, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"rewrites: .*squeeze-first.* \(best of \d for onnxruntime", flat(result.output))
+    manifest = read_manifest(tmp_path / "tiny_seg.int8-cpu.onnx")
+    assert manifest["precision"]["quantization"]["left_unquantized"] == {}
+
+
 def test_fp16_graph_comes_with_its_grounds_and_scores(files: tuple[Path, Path], scenes: Path, tmp_path: Path) -> None:
     config, checkpoint = files
     arguments = ("--config", config, "--checkpoint", checkpoint, "--shape", "64x96", "--data", scenes)

@@ -16,6 +16,8 @@ from ffnet_deploy.export.rewrites.passes import LABEL_FORMS, Rewrite
 AUTO, NONE = "auto", "none"
 FEWEST_OPERATIONS = (Rewrite.SQUEEZE_FIRST, Rewrite.TAPS_FIRST)
 """What is done where nothing was measured: what takes fewer multiply-adds. TensorRT's `Resize` stays as it is."""
+SAME_TIME = 1.05
+"""Ratio of two medians up to which forms count as equally fast: runs and machines differ by more."""
 MEASUREMENTS = "measured.json"
 """Written by ``python -m benchmarks.rewrites --table``."""
 
@@ -56,9 +58,14 @@ class Measurement:
     machine: str
 
     @property
-    def fastest(self) -> MeasuredForm:
-        """The form with the smallest median."""
-        return min(self.forms, key=lambda form: form.milliseconds)
+    def best(self) -> MeasuredForm:
+        """The fastest form; of those within `SAME_TIME` of it the one with fewer operations.
+
+        Fewer operations leave no concatenation either, behind which a graph for CPUs cannot be quantised.
+        """
+        limit = SAME_TIME * min(form.milliseconds for form in self.forms)
+        near = [form for form in self.forms if form.milliseconds <= limit]
+        return min(near, key=lambda form: (-len({*form.rewrites} & {*FEWEST_OPERATIONS}), form.milliseconds))
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def choose(text: str, use: Use) -> Choice:
 
 
 def automatic(use: Use, measured: Sequence[Measurement]) -> Choice:
-    """The form that was the fastest for the backend, on the network itself or one with the same decoder.
+    """The form that was the best for the backend, on the network itself or one with the same decoder.
 
     Of several the measurement of the nearest number of pixels counts. Label maps are chosen apart from the rest.
     """
@@ -119,10 +126,10 @@ def automatic(use: Use, measured: Sequence[Measurement]) -> Choice:
     if decoder is None:
         reason = f"nothing is measured for {use.backend.value} and {use.decoder}: what takes fewer operations"
         return Choice(FEWEST_OPERATIONS, reason)
-    chosen = [name for name in decoder.fastest.rewrites if name not in LABEL_FORMS]
-    reason = f"fastest of {len(decoder.forms)} for {use.backend.value}: {_described(decoder)}"
+    chosen = [name for name in decoder.best.rewrites if name not in LABEL_FORMS]
+    reason = f"best of {len(decoder.forms)} for {use.backend.value}: {_described(decoder)}"
     if use.output is OutputKind.LABELS and (labels := _nearest(use, OutputKind.LABELS, measured)) is not None:
-        chosen += [name for name in labels.fastest.rewrites if name in LABEL_FORMS]
+        chosen += [name for name in labels.best.rewrites if name in LABEL_FORMS]
         reason += f"; labels: {_described(labels)}"
     return Choice(tuple(chosen), reason)
 

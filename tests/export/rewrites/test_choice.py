@@ -54,7 +54,14 @@ def test_fastest_form_of_the_nearest_size_is_taken() -> None:
 def test_the_network_itself_counts_before_others() -> None:
     choice = automatic(use("small", 1024), TABLE)
     assert choice.rewrites == (SQUEEZE,)
-    assert choice.reason == "fastest of 2 for onnxruntime: small 256x256 on a machine"
+    assert choice.reason == "best of 2 for onnxruntime: small 256x256 on a machine"
+
+
+def test_of_forms_that_are_as_fast_the_one_with_fewer_operations_is_taken() -> None:
+    near = row("mine", 512, ((), 8.6), ((MATRIX,), 8.3), ((SQUEEZE,), 8.7), ((SQUEEZE, MATRIX), 8.8))
+    assert automatic(use(), [near]).rewrites == (SQUEEZE,)
+    far = row("mine", 512, ((MATRIX,), 8.3), ((SQUEEZE,), 8.8))
+    assert automatic(use(), [far]).rewrites == (MATRIX,)
 
 
 def test_labels_are_chosen_apart() -> None:
