@@ -8,7 +8,7 @@ cannot win. `device_label_map` serves scores that an engine left on its GPU.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,6 +22,9 @@ from ffnet_deploy.evaluation.windows import ScoreMap
 
 BAND_VALUES = 500_000
 """Scores held at once while label maps are made: 2 MB of float32, which stay in a processor's cache."""
+OPEN_PIXEL, OPEN_TAP = 25, 8
+"""A pixel whose source positions disagree costs as much as the scores of so many classes, and of so many more for each
+source position: measured on a CPU with AVX-512."""
 DEVICE_VALUES = 1 << 26
 """The same on a GPU: 256 MB of float32."""
 
@@ -43,15 +46,12 @@ def finish(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool = Fals
 
 def banded_label_map(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool = False) -> LabelMap:
     """What `finish` gives, from the scores of all classes at all pixels; bands of rows share the machine's cores."""
-    classes = maps[0].windows[0].scores.shape[0]
-    labels: LabelMap = np.empty(size, label_type(classes))
-    step = max(BAND_VALUES // (classes * size[1]), 1)
+    labels: LabelMap = np.empty(size, label_type(len(maps[0].windows[0].scores)))
 
-    def fill(start: int) -> None:
-        stop = min(start + step, size[0])
-        labels[start:stop] = _summed_rows(maps, size, start, stop, softmax).argmax(axis=-1)
+    def fill(rows: slice) -> None:
+        labels[rows] = _summed_rows(maps, size, rows, softmax).argmax(axis=-1)
 
-    for _ in _threads().map(fill, range(0, size[0], step)):
+    for _ in _threads().map(fill, _bands(maps[0], size, slice(0, size[0]))):
         pass
     return labels
 
@@ -61,22 +61,26 @@ def device_label_map(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: b
 
     Enlarging, averaging windows and turning mirrored images back are two matrix products.
     """
+    kind = label_type(len(maps[0].windows[0].scores))
+    best = (scores.argmax(0) for scores in _device_bands(maps, size, softmax))
+    bands = [(labels.byte() if kind == np.uint8 else labels.int()).cpu().numpy() for labels in best]
+    return np.concatenate(bands).astype(kind, copy=False)
+
+
+def _device_bands(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool) -> Iterator[Any]:
+    """The summed scores of all `maps` at `size`, in bands of rows: tensors (classes, rows, width)."""
     passes = []
     for scored in maps:
         grid, rows, columns = score_grid(scored, size)
         of_rows, of_columns = rows.matrix(grid.shape[1]), columns.matrix(grid.shape[2])
         passes.append((grid.new_tensor(of_rows), grid, grid.new_tensor(of_columns).T))
-    classes = passes[0][1].shape[0]
-    kind, step = label_type(classes), max(DEVICE_VALUES // (classes * size[1]), 1)
-    bands = []
+    step = max(DEVICE_VALUES // (len(passes[0][1]) * size[1]), 1)
     for start in range(0, size[0], step):
         total: Any = 0
         for rows_matrix, grid, columns_matrix in passes:
             band = rows_matrix[start : start + step] @ grid @ columns_matrix
             total = total + (band.softmax(0) if softmax else band)
-        labels = total.argmax(0)
-        bands.append((labels.byte() if kind == np.uint8 else labels.int()).cpu().numpy())
-    return np.concatenate(bands).astype(kind, copy=False)
+        yield total
 
 
 def class_probabilities(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool) -> NDArray[np.float32]:
@@ -87,27 +91,34 @@ def class_probabilities(maps: Sequence[ScoreMap], size: tuple[int, int], softmax
         size: (height, width) of the image.
         softmax: Whether the scores are logits; otherwise they are probabilities already.
     """
-    classes = maps[0].windows[0].scores.shape[0]
+    classes = len(maps[0].windows[0].scores)
+    if not isinstance(maps[0].windows[0].scores, np.ndarray):
+        bands = [(band / len(maps)).cpu().numpy() for band in _device_bands(maps, size, softmax)]
+        return np.concatenate(bands, axis=1)
     probabilities = np.empty((classes, *size), np.float32)
-    step = max(BAND_VALUES // (classes * size[1]), 1)
 
-    def fill(start: int) -> None:
-        stop = min(start + step, size[0])
-        band = _summed_rows(maps, size, start, stop, softmax)
-        probabilities[:, start:stop] = np.moveaxis(band, -1, 0) / np.float32(len(maps))
+    def fill(rows: slice) -> None:
+        band = _summed_rows(maps, size, rows, softmax)
+        probabilities[:, rows] = np.moveaxis(band, -1, 0) / np.float32(len(maps))
 
-    for _ in _threads().map(fill, range(0, size[0], step)):
+    for _ in _threads().map(fill, _bands(maps[0], size, slice(0, size[0]))):
         pass
     return probabilities
 
 
+def _bands(scored: ScoreMap, size: tuple[int, int], rows: slice) -> list[slice]:
+    """`rows` of an image of `size` in bands that hold `BAND_VALUES` scores each."""
+    step = max(BAND_VALUES // (len(scored.windows[0].scores) * size[1]), 1)
+    return [slice(first, min(first + step, rows.stop)) for first in range(rows.start, rows.stop, step)]
+
+
 def _summed_rows(
-    maps: Sequence[ScoreMap], size: tuple[int, int], start: int, stop: int, softmax: bool
+    maps: Sequence[ScoreMap], size: tuple[int, int], rows: slice, softmax: bool = False
 ) -> NDArray[np.float32]:
-    """Rows start..stop-1 of all `maps` resized to `size`, summed: float32 (stop - start, width, classes)."""
+    """Some rows of all `maps` resized to `size`, summed: float32 (rows, width, classes)."""
     total: NDArray[np.float32] | None = None
     for one in maps:
-        band = one.resized_rows(size, start, stop)
+        band = one.resized_rows(size, rows.start, rows.stop)
         if softmax:
             band = band - band.max(axis=-1, keepdims=True)
             np.exp(band, out=band)
@@ -211,17 +222,21 @@ def pruned_label_map(scored: ScoreMap, size: tuple[int, int]) -> LabelMap:
         agree &= best[:, position] == beside
     labels: LabelMap = beside[rows.positions[:, 0]]
     step = max(BAND_VALUES // size[1], 1)
+    open_cost = OPEN_PIXEL + OPEN_TAP * rows.weights.shape[1] * columns.weights.shape[1]
 
     def fill(start: int) -> None:
-        band = slice(start, start + step)
+        band = slice(start, min(start + step, size[0]))
         here = AxisTaps(rows.positions[band], rows.weights[band], rows.cell[band], rows.corners)
         settled = agree[here.positions[:, 0]]
         for position in here.positions.T[1:]:
             settled &= agree[position]
             settled &= beside[position] == labels[band]
-        open_rows, open_columns = np.nonzero(~settled)
-        if open_rows.size:
-            labels[band][open_rows, open_columns] = _winners(scores, here, columns, open_rows, open_columns)
+        pixels = np.flatnonzero(~settled)
+        if pixels.size * open_cost > settled.size * len(scores):  # noise, or windows that contradict each other
+            for dense in _bands(scored, size, band):
+                labels[dense] = _summed_rows([scored], size, dense).argmax(axis=-1)
+        elif pixels.size:
+            labels[band].reshape(-1)[pixels] = _winners(scores, here, columns, *np.divmod(pixels, size[1]))
 
     for _ in _threads().map(fill, range(0, size[0], step)):
         pass

@@ -40,7 +40,10 @@ def test_pruned_labels_equal_banded_ones(
             assert differing <= 1e-5 * expected.size, f"{differing} of {expected.size} pixels"
 
 
-def test_noise_without_any_region_is_labelled_the_same() -> None:
+@pytest.mark.parametrize("cost", [0, 1000], ids=["pruned", "dense"])
+def test_noise_without_any_region_is_labelled_the_same(cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffnet_deploy.evaluation.finishing.OPEN_PIXEL", cost)
+    monkeypatch.setattr("ffnet_deploy.evaluation.finishing.OPEN_TAP", 0)
     scores = np.random.default_rng(0).normal(size=(40, 20, 30)).astype(np.float32)
     scored = whole_map(scores, (80, 120))
     assert np.array_equal(pruned_label_map(scored, (77, 131)), banded_label_map([scored], (77, 131)))
