@@ -253,7 +253,6 @@ def _winners(
     """The best class at each of the pixels given by their rows and columns, out of those that can win there."""
     classes, _, width = scores.shape
     flat = scores.reshape(classes, -1)
-    taps = [(down, across) for down in range(rows.weights.shape[1]) for across in range(columns.weights.shape[1])]
 
     # the classes that can win in each cell: their largest score around it reaches the best smallest one
     number = rows.cell[pixel_rows] * len(columns.corners) + columns.cell[pixel_columns]
@@ -261,40 +260,37 @@ def _winners(
     wanted[number] = True
     cells = np.flatnonzero(wanted)
     cell = (np.cumsum(wanted) - 1)[number]
-    cell_rows, cell_columns = rows.corners[cells // len(columns.corners)], columns.corners[cells % len(columns.corners)]
-    corners = [cell_rows[:, down] * width + cell_columns[:, across] for down, across in taps]
-    largest = flat[:, corners[0]]
+    cell_rows, cell_columns = np.divmod(cells, len(columns.corners))
+    corners = (rows.corners[cell_rows][:, :, None] * width + columns.corners[cell_columns][:, None]).reshape(
+        cells.size, -1
+    )
+    largest = flat.take(corners[:, 0], axis=1)
     smallest = largest.copy()
-    for corner in corners[1:]:
-        values = flat[:, corner]
+    for corner in corners.T[1:]:
+        values = flat.take(corner, axis=1)
         np.maximum(largest, values, out=largest)
         np.minimum(smallest, values, out=smallest)
-    can_win = largest >= smallest.max(axis=0)
-    _, candidates = np.nonzero(can_win.T)
+    can_win = ~(largest < smallest.max(axis=0))
+    of_cell, candidates = np.divmod(np.flatnonzero(np.ascontiguousarray(can_win.T)), classes)
     counts = can_win.sum(axis=0)
     begins = np.cumsum(counts) - counts
+    around = flat.take(candidates[:, None] * flat.shape[1] + corners[of_cell])  # (candidates of all cells, corners)
 
-    # pixels with many candidates first, so that those which still have one to try are always a prefix
-    order = np.argsort((classes - counts).astype(np.uint16)[cell], kind="stable")
-    pixel_rows, pixel_columns, cell = pixel_rows[order], pixel_columns[order], cell[order]
-    row_weights, column_weights = rows.weights[pixel_rows].T.copy(), columns.weights[pixel_columns].T.copy()
-    weights = [row_weights[down] * column_weights[across] for down, across in taps]
-    values_of, begin, count = scores.reshape(-1), begins[cell], counts[cell]
-    winner = np.zeros(cell.shape, np.intp)
-    highest = np.full(cell.shape, -np.inf, np.float32)
-    for turn in range(int(count[0])):
-        here = slice(0, int(np.searchsorted(-count, -turn, side="left")))
-        candidate = candidates[begin[here] + turn]
-        base = candidate * flat.shape[1]
-        value = np.zeros(candidate.shape, np.float32)
-        for corner, weight in zip(corners, weights, strict=True):
-            value += values_of.take(base + corner[cell[here]]) * weight[here]
-        better = value > highest[here]
-        np.copyto(highest[here], value, where=better)
-        np.copyto(winner[here], candidate, where=better)
-    unsorted = np.empty_like(winner)
-    unsorted[order] = winner
-    return unsorted
+    winner: NDArray[np.intp] = candidates[begins[cell]]
+    trying = np.flatnonzero(counts[cell] > 1)
+    entry, left = begins[cell[trying]], counts[cell[trying]]
+    weights = rows.weights[pixel_rows[trying]][:, :, None] * columns.weights[pixel_columns[trying]][:, None]
+    weights = weights.reshape(trying.size, corners.shape[1])
+    highest = np.einsum("ij,ij->i", around.take(entry, axis=0), weights)
+    while trying.size:
+        entry, left = entry + 1, left - 1
+        value = np.einsum("ij,ij->i", around.take(entry, axis=0), weights)
+        better = value > highest
+        winner[trying[better]] = candidates[entry[better]]
+        more = left > 1
+        trying, entry, left, weights = trying[more], entry[more], left[more], weights[more]
+        highest = np.maximum(highest, value)[more]
+    return winner
 
 
 def _best_at_source(scores: NDArray[np.float32]) -> LabelMap:
