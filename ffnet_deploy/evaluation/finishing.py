@@ -8,7 +8,7 @@ cannot win. `device_label_map` serves scores that an engine left on its GPU.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -61,26 +61,22 @@ def device_label_map(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: b
 
     Enlarging, averaging windows and turning mirrored images back are two matrix products.
     """
-    kind = label_type(len(maps[0].windows[0].scores))
-    best = (scores.argmax(0) for scores in _device_bands(maps, size, softmax))
-    bands = [(labels.byte() if kind == np.uint8 else labels.int()).cpu().numpy() for labels in best]
-    return np.concatenate(bands).astype(kind, copy=False)
-
-
-def _device_bands(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool) -> Iterator[Any]:
-    """The summed scores of all `maps` at `size`, in bands of rows: tensors (classes, rows, width)."""
     passes = []
     for scored in maps:
         grid, rows, columns = score_grid(scored, size)
         of_rows, of_columns = rows.matrix(grid.shape[1]), columns.matrix(grid.shape[2])
         passes.append((grid.new_tensor(of_rows), grid, grid.new_tensor(of_columns).T))
-    step = max(DEVICE_VALUES // (len(passes[0][1]) * size[1]), 1)
+    classes = len(passes[0][1])
+    kind, step = label_type(classes), max(DEVICE_VALUES // (classes * size[1]), 1)
+    bands = []
     for start in range(0, size[0], step):
         total: Any = 0
         for rows_matrix, grid, columns_matrix in passes:
             band = rows_matrix[start : start + step] @ grid @ columns_matrix
             total = total + (band.softmax(0) if softmax else band)
-        yield total
+        labels = total.argmax(0)
+        bands.append((labels.byte() if kind == np.uint8 else labels.int()).cpu().numpy())
+    return np.concatenate(bands).astype(kind, copy=False)
 
 
 def class_probabilities(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool) -> NDArray[np.float32]:
@@ -92,9 +88,6 @@ def class_probabilities(maps: Sequence[ScoreMap], size: tuple[int, int], softmax
         softmax: Whether the scores are logits; otherwise they are probabilities already.
     """
     classes = len(maps[0].windows[0].scores)
-    if not isinstance(maps[0].windows[0].scores, np.ndarray):
-        bands = [(band / len(maps)).cpu().numpy() for band in _device_bands(maps, size, softmax)]
-        return np.concatenate(bands, axis=1)
     probabilities = np.empty((classes, *size), np.float32)
 
     def fill(rows: slice) -> None:
