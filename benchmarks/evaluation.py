@@ -1,16 +1,25 @@
-"""How fast images are scored around the network: ``python -m benchmarks.evaluation --data DATA``.
+"""How fast images are scored, and in how much memory: ``python -m benchmarks.evaluation --data DATA --label-set SET``.
 
-The engine costs nothing: it gives logits made beforehand, with regions and noise as a network's have, or label maps.
-What remains is reading, resizing, enlarging, argmax and scoring. Three ways take turns, image sets in full each time:
-one image after the other with the scores of all classes at all pixels; the pipeline; the pipeline over label maps.
+Around the network: the engine costs nothing, it gives logits made beforehand, with regions and noise as a network's
+have, or label maps. What remains is reading, resizing, enlarging, argmax and scoring. Three ways take turns, image sets
+in full each time: one image after the other with the scores of all classes at all pixels; the pipeline; the pipeline
+over label maps.
+
+``--memory N``: resident memory of the process in a run of N images through the pipeline.
+
+``--whole-run ARTIFACT``: a real network. The pipeline on an exported graph in ONNX Runtime and MMSegmentation's
+``Runner.test`` of the bundled CamVid network in PyTorch take turns on CamVid's validation images, with as many threads.
 """
 
 import argparse
 import json
 import os
 import platform
+import resource
 import statistics
+import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +31,11 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.label_sets import label_set
+from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.evaluation import finishing
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import Evaluation, evaluate
+from ffnet_deploy.evaluation.image_scores import total
 from ffnet_deploy.evaluation.protocol import PredictOptions, prepare, run_network
 from ffnet_deploy.evaluation.scores import confusion_matrix
 from ffnet_deploy.evaluation.windows import ScoredWindow, ScoreMap
@@ -34,6 +45,9 @@ PROTOCOLS = {
     "cityscapes": TestProtocol(scale=(2048, 1024), mode="slide", crop=(1024, 1024), stride=(768, 768)),
     "camvid": TestProtocol(scale=(480, 360)),
 }
+
+MARKS = (20, 100, 500)
+"""Numbers of images after which memory is told."""
 
 
 class FreeEngine:
@@ -113,23 +127,8 @@ def one_by_one(engine: FreeEngine, dataset: Dataset) -> NDArray[np.int64]:
     return confusion
 
 
-def main() -> None:
-    """Print images per second of each way, and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="labelled data set")
-    parser.add_argument("--label-set", choices=sorted(PROTOCOLS), required=True)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--repeat", type=int, default=1, help="times that each image counts")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    labels = label_set(arguments.label_set)
-    side = DimensionRange(32, 512, 4096)
-    contract = Contract(
-        "free", arguments.label_set, labels.classes, labels.palette, height=side, width=side,
-        batch=DimensionRange(1, 1, 8), protocol=PROTOCOLS[arguments.label_set], input=InputKind.BGR,
-    )  # fmt: skip
-    dataset = open_dataset(arguments.data, arguments.label_set)
-    dataset = replace(dataset, samples=dataset.samples * arguments.repeat)
+def around_the_network(contract: Contract, dataset: Dataset, rounds: int) -> dict[str, Any]:
+    """Images per second of each way around an engine that costs nothing."""
     engine = FreeEngine(contract)
     whole = FreeEngine(replace(contract, output=OutputKind.LABELS, protocol=replace(contract.protocol, mode="whole")))
     pipeline: list[Evaluation] = []
@@ -138,27 +137,147 @@ def main() -> None:
         "pipeline": lambda: pipeline.append(evaluate(engine, dataset)),
         "pipeline, labels from the device": lambda: evaluate(whole, dataset),
     }
+    times = taking_turns(ways, rounds)
+    reference = one_by_one(engine, dataset)
+    return {
+        "images": len(dataset.samples),
+        "pixels that differ": int(np.abs(reference - total(pipeline[0].per_image, len(contract.classes))).sum()) // 2,
+        "images per second": per_second(times, len(dataset.samples)),
+        "stages of the pipeline": pipeline[-1].clock.to_dict(),
+    }
+
+
+def memory(contract: Contract, dataset: Dataset, images: int) -> dict[str, Any]:
+    """Resident memory in MiB after some of so many images, those of `dataset` again and again; logits are not kept."""
+    samples = dataset.samples
+    many = [replace(samples[number % len(samples)], name=f"{number}") for number in range(images)]
+    resident: dict[int, float] = {}
+
+    def progress(_: str, done: float = 0, __: float | None = None) -> None:
+        if done in MARKS or done == images:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident[int(done)] = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+    evaluate(FreeEngine(contract, keep=False), replace(dataset, samples=tuple(many)), progress=progress)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"classes": len(contract.classes), "MiB after images": resident, "MiB at most": round(peak, 1)}
+
+
+def whole_run(artifact: Path, data: Path, rounds: int, threads: int) -> dict[str, Any]:
+    """Images per second of a real network, here and in MMSegmentation, and the network's share of the time."""
+    dataset = open_dataset(data, "camvid")
+    scored: list[Evaluation] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        OnnxRuntimeEngine(artifact, OnnxRuntimeOptions(threads=threads)) as engine,
+    ):
+        runner = mmseg_runner(data, Path(folder), threads)
+        metrics: list[dict[str, float]] = []
+        times = taking_turns(
+            {
+                engine.name: lambda: scored.append(evaluate(engine, dataset)),
+                "MMSegmentation, Runner.test": lambda: metrics.append(runner.test()),
+            },
+            rounds,
+        )
+    assert scored[-1].scores is not None
+    return {
+        "images": len(dataset.samples),
+        "threads": threads,
+        "mIoU": {engine.name: scored[-1].scores.mean_iou, "MMSegmentation, Runner.test": metrics[-1]["mIoU"]},
+        "images per second": per_second(times, len(dataset.samples)),
+        "network, share of the wall time": [round(one.clock.network / one.seconds, 4) for one in scored[1:]],
+        "stages": scored[-1].clock.to_dict(),
+        "notes": list(scored[-1].notes),
+    }
+
+
+def mmseg_runner(data: Path, folder: Path, threads: int) -> Any:
+    """MMSegmentation's own Runner, data set, pipeline and metric for the bundled CamVid network."""
+    import torch
+    from mmengine.runner import Runner
+
+    from ffnet_deploy.segmentor.load import open_segmentor
+
+    torch.set_num_threads(threads)
+    segmentor = open_segmentor("ffnet_seg_nano_camvid", "bundled")
+    cfg = segmentor.config.cfg
+    labels = label_set("camvid")
+    images = {
+        "type": "BaseSegDataset",
+        "data_root": str(data),
+        "data_prefix": {"img_path": "images/val", "seg_map_path": "annotations/val"},
+        "metainfo": {"classes": labels.classes, "palette": [list(colour) for colour in labels.palette]},
+        "pipeline": cfg.test_pipeline,
+    }
+    runner = Runner(
+        model=cfg.model,
+        work_dir=str(folder),
+        test_dataloader={
+            "batch_size": 1,
+            "num_workers": threads,
+            "persistent_workers": True,
+            "sampler": {"type": "DefaultSampler", "shuffle": False},
+            "dataset": images,
+        },
+        test_cfg={"type": "TestLoop"},
+        test_evaluator={"type": "IoUMetric", "iou_metrics": ["mIoU"]},
+        default_scope="mmseg",
+        log_level="ERROR",
+    )
+    runner.model.load_state_dict(segmentor.model.state_dict())
+    return runner
+
+
+def taking_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way in each of the rounds but for a first one that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(arguments.rounds + 1):
+    for turn in range(rounds + 1):
         for name, way in ways.items():
             began = time.perf_counter()
             way()
-            if turn:  # the first round makes the logits
+            if turn:
                 times[name].append(time.perf_counter() - began)
-    assert pipeline[0].scores is not None
-    reference = one_by_one(engine, dataset)
-    found = sum(one.confusion(len(labels.classes)) for one in pipeline[0].per_image)
-    record = {
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "images": len(dataset.samples),
-        "pixels that differ": int(np.abs(reference - found).sum()) // 2,
-        "images per second": {
-            name: {"median": len(dataset.samples) / statistics.median(seconds), "runs": seconds}
-            for name, seconds in times.items()
-        },
-        "stages of the pipeline": pipeline[-1].clock.to_dict(),
-    }
+    return times
+
+
+def per_second(times: Mapping[str, list[float]], images: int) -> dict[str, Any]:
+    """Images per second, median, with the seconds of each round; and the second way's rate over the first's."""
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    first, second, *_ = medians.values()
+    found = {name: {"median": images / medians[name], "runs": seconds} for name, seconds in times.items()}
+    return {**found, "second over first": first / second}
+
+
+def main() -> None:
+    """Print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="labelled data set")
+    parser.add_argument("--label-set", choices=sorted(PROTOCOLS), default="camvid", help="what the data are of")
+    parser.add_argument("--classes", choices=sorted(PROTOCOLS), help="label set whose classes the network has")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=1, help="times that each image counts")
+    parser.add_argument("--memory", type=int, metavar="N", help="measure memory over so many images")
+    parser.add_argument("--whole-run", type=Path, metavar="ARTIFACT", help="measure a real network")
+    parser.add_argument("--threads", type=int, default=2, help="of the network, with --whole-run")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.whole_run is not None:
+        measured = whole_run(arguments.whole_run, arguments.data, arguments.rounds, arguments.threads)
+    else:
+        labels = label_set(arguments.classes or arguments.label_set)
+        side = DimensionRange(32, 512, 4096)
+        contract = Contract(
+            "free", arguments.label_set, labels.classes, labels.palette, height=side, width=side,
+            batch=DimensionRange(1, 1, 8), protocol=PROTOCOLS[arguments.label_set], input=InputKind.BGR,
+        )  # fmt: skip
+        dataset = open_dataset(arguments.data, arguments.label_set)
+        if arguments.memory is not None:
+            measured = memory(contract, dataset, arguments.memory)
+        else:
+            repeated = replace(dataset, samples=dataset.samples * arguments.repeat)
+            measured = around_the_network(contract, repeated, arguments.rounds)
+    record = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), **measured}
     if arguments.json is not None:
         write_json(arguments.json, record)
     print(json.dumps(record, indent=2))
