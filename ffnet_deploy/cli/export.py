@@ -67,6 +67,7 @@ from ffnet_deploy.evaluation.verify import (
 from ffnet_deploy.export.engine import EngineVerification, build_engine
 from ffnet_deploy.segmentor.overrides import read_config
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
+from ffnet_deploy.serving.sample import sample_path, write_sample
 from ffnet_deploy.serving.triton import model_names, write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions
 
@@ -406,6 +407,8 @@ class TargetFlags:
     """Also write a model repository for Triton Inference Server."""
     ensemble: Annotated[bool, option(OUTPUT)] = False
     """With --triton: add a model that takes the bytes of an image file, for graphs that do not."""
+    sample: Annotated[bool, option(OUTPUT)] = False
+    """Also write a script beside each graph that labels an image with ONNX Runtime and OpenCV alone."""
 
     @property
     def names_engine(self) -> bool:
@@ -457,6 +460,9 @@ def command(
         outputs.claim(path, Kind.ARTIFACT)
     for path in (reduced or [start.graph]) if engine.builds else ():
         engine.claim(outputs, target.engine_path(path, engine))
+    sampled = [*([start.graph] if start.form is not None or not reduced else []), *reduced] if target.sample else []
+    for path in sampled:
+        outputs.claim(sample_path(path), Kind.SAMPLE)
     outputs.claim(calibration.ranges, Kind.RANGES)
     outputs.claim(calibration.search_state, Kind.SEARCH)
     outputs.claim_folder(target.triton)
@@ -471,6 +477,8 @@ def command(
         images = export_graph(start)
     for reduction, path in zip(reductions, reduced, strict=True):
         images = reduce_graph(start, path, reduction, images)
+    for path in sampled:
+        console.print(f"sample: python {write_sample(path)} IMAGE LABELS.png", soft_wrap=True)
     for path in reduced or [start.graph]:
         artifact = path
         if engine.builds:
@@ -500,15 +508,18 @@ def check_options(
     engine.options(target.out)
     if target.ensemble and target.triton is None:
         raise OptionError("--ensemble goes with --triton DIR")
+    if target.sample and (precision.bf16 or precision.fp8):
+        raise OptionError("--sample runs graphs in ONNX Runtime, which computes no --bf16 or --fp8 on a CPU")
     if target.names_engine and (graph.onnx is None or precision.targets):
         raise OptionError(f"--out {target.out} names an engine; the graph needs a place too: give a folder")
     if graph.onnx is None:
         if graph.config is None:
             raise OptionError("give --config, or --onnx with a graph that is exported already")
         return
-    if not (precision.targets or engine.builds or target.triton is not None):
+    if not (precision.targets or engine.builds or target.triton is not None or target.sample):
         raise OptionError(
-            f"--onnx gives an exported graph: say what for, with {lower}, --backend trt, trt-rtx or --triton DIR"
+            f"--onnx gives an exported graph: say what for, with {lower}, --backend trt, trt-rtx, "
+            "--triton DIR or --sample"
         )
     if several and target.out.suffix == ".onnx":
         raise OptionError(f"--out {target.out} names one graph, and several are asked for: give a folder")
