@@ -120,7 +120,7 @@ def measure(case: Case, runtimes: Sequence[Backend], method: TimingMethod, threa
     began = time.perf_counter()
     settings = load_config(case.config)
     segmentor, checkpoint = opened(settings)
-    decoder = str(settings.cfg.model.decode_head.type)
+    decoder = settings.decoder
     forms = NETWORK_FORMS[decoder]
     if case.output is OutputKind.LABELS:  # all else rewritten
         forms = (forms[-1], *((*forms[-1], one) for one in LABEL_FORMS))

@@ -139,8 +139,8 @@ class GraphFlags:
 
         height, width = parse_shape(self.shape or default_shape(settings.protocol), self.dynamic)
         batch = parse_batch(self.batch or "1", self.dynamic)
-        decoder = str(settings.cfg.model.decode_head.type)
-        choice = choose(self.rewrite, Use(backend, settings.name, decoder, self.output, (height.opt, width.opt)))
+        use = Use(backend, settings.name, settings.decoder, self.output, (height.opt, width.opt))
+        choice = choose(self.rewrite, use)
         console.print(
             f"rewrites: {', '.join(name.value for name in choice.rewrites) or 'none'} ({choice.reason})", soft_wrap=True
         )

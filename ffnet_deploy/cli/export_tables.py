@@ -21,6 +21,8 @@ def show_exported(exported: "Exported") -> None:
     console.print(verification_table(exported))
     worst = max(exported.blocks, key=lambda block: block.relative)
     console.print(f"re-parameterisation: {len(exported.blocks)} blocks, worst {worst.relative:.1e} ({worst.name})")
+    if exported.not_folded:
+        report_note(f"{len(exported.not_folded)} batch norms have no convolution to fold into, and stay in the graph")
     for one in exported.rewrites:
         console.print(
             f"{one.name.value}: {one.macs_before / 1e9:.1f} -> {one.macs_after / 1e9:.1f} G multiply-adds, "

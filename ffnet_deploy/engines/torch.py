@@ -198,8 +198,6 @@ class TorchEngine:
         return network.half() if form.is_half else network
 
     def _callable(self, form: TorchForm) -> Any:
-        if form is TorchForm.PUBLISHED:
-            return lambda image: self._module.decode_head(self._module.backbone(image))
         if form is TorchForm.COMPILED:
             return self._torch.compile(self._module, dynamic=False)
         if form is TorchForm.COMPILED_FP16:

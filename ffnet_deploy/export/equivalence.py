@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
+from mmseg.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from ffnet_deploy.models.blocks import FFBlock
@@ -13,7 +14,7 @@ from ffnet_deploy.models.ffnet import DownSample
 from ffnet_deploy.models.ffnet_head import HeadBlock
 from ffnet_deploy.models.ffnet_seg import SegDownSample
 
-_BLOCKS = (FFBlock, HeadBlock, DownSample, SegDownSample, ConvModule)
+_BLOCKS = (FFBlock, HeadBlock, DownSample, SegDownSample, ConvModule, BasicBlock, Bottleneck)
 _PARTS = ("backbone.patch_embed", "decode_head.squeeze", "decode_head.align")
 
 
@@ -38,7 +39,7 @@ class BlockError:
 
 
 def compare_blocks(model: nn.Module, folded: nn.Module, x: Tensor) -> list[BlockError]:
-    """Differences of all blocks and of the logits for normalised images `x` (batch, 3, H, W), H and W multiples of 32.
+    """Differences of all blocks and of the logits for normalised images `x` (batch, 3, H, W) of an accepted size.
 
     Args:
         model: segmentor in training form, evaluation mode.
@@ -64,7 +65,7 @@ def compare_blocks(model: nn.Module, folded: nn.Module, x: Tensor) -> list[Block
 
 def logits(model: Any, x: Tensor) -> Tensor:
     """The segmentor's logits (batch, classes, H / s, W / s) for normalised images `x` (batch, 3, H, W)."""
-    out: Tensor = model.decode_head(model.backbone(x))
+    out: Tensor = model(x)
     return out
 
 

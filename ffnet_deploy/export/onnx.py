@@ -33,10 +33,13 @@ from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.preprocessing import normalized, resize_image
 from ffnet_deploy.evaluation.verify import Verification, VerifyOptions, verify
 from ffnet_deploy.export.equivalence import BlockError, compare_blocks
+from ffnet_deploy.export.heads import ANY_SIZE
 from ffnet_deploy.export.network import DeployedNetwork
 from ffnet_deploy.export.onnx_file import write_graph
 from ffnet_deploy.export.reparameterize import reparameterize
 from ffnet_deploy.export.rewrites import LABEL_FORMS, AppliedRewrite, Rewrite, rewrite
+from ffnet_deploy.models.ffnet import FFNet
+from ffnet_deploy.models.ffnet_seg import FFNetSeg
 from ffnet_deploy.segmentor.load import Segmentor
 
 NEWEST_OPSET = 20
@@ -46,7 +49,7 @@ OLDEST_OPSET = 17
 _IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9}
 """ONNX file format of the release that introduced each operator set."""
 _BLOCKS_SIZE = (128, 160)
-"""Input (height, width) in pixels of the block-by-block comparison."""
+"""Input (height, width) in pixels of the block-by-block comparison of an FFNet; of others it is the usual one."""
 REWRITE_TOLERANCE = 1e-12
 """Largest relative error of a rewrite in float64; of label maps the largest share of pixels."""
 
@@ -93,6 +96,7 @@ class Exported:
         manifest: Path of the JSON file beside it.
         contract: What the graph takes and gives.
         blocks: Difference that re-parameterisation made, block by block.
+        not_folded: Names of the nodes that are still batch norms in the graph.
         rewrites: What was rewritten, with its proof.
         verification: Comparison of the written file with the segmentor as published.
     """
@@ -101,6 +105,7 @@ class Exported:
     manifest: Path
     contract: Contract
     blocks: tuple[BlockError, ...]
+    not_folded: tuple[str, ...]
     rewrites: tuple[AppliedRewrite, ...]
     verification: Verification
 
@@ -127,21 +132,24 @@ def export_onnx(
         progress: told of steps, and of the images scored.
 
     Raises:
+        OptionError: the options do not fit the segmentor.
         VerificationError: the file differs by more than the tolerance; it is kept beside `out` as evidence.
         StorageError: there is no room, or the folder cannot be written.
     """
     tolerance = verification.tolerance
     with artifacts.staged(target_path(out, segmentor.config.name)) as draft:
         progress("re-parameterising")
-        image = resize_image(verification.images[0].pixels, _BLOCKS_SIZE)[None]
+        image = resize_image(verification.images[0].pixels, comparison_size(segmentor, options))[None]
         x = torch.from_numpy(normalized(image, segmentor.config.normalization))
+        network, rewrites = build_network(segmentor, options, x)
         blocks = compare_blocks(segmentor.model, reparameterize(segmentor.model), x)
         worst = max(blocks, key=lambda block: block.relative)
         stopping.check()
 
         progress("tracing and simplifying")
-        network, rewrites = build_network(segmentor, options, x)
-        files = write_graph(trace_network(network, contract_of(segmentor, options), options.opset), draft.path)
+        graph = trace_network(network, contract_of(segmentor, options), options.opset)
+        not_folded = tuple(node.name for node in graph.graph.node if node.op_type == "BatchNormalization")
+        files = write_graph(graph, draft.path)
         stopping.check()
 
         progress("verifying")
@@ -171,6 +179,7 @@ def export_onnx(
                 "blocks": [{**asdict(block), "relative": block.relative} for block in blocks],
                 "worst": worst.name,
                 "worst_relative": worst.relative,
+                "not_folded": not_folded,
             },
             "rewrites": [{**asdict(one), "name": one.name.value} for one in rewrites],
             "verification": {"images": verification.source, **result.to_dict()},
@@ -181,7 +190,7 @@ def export_onnx(
             "report it with that folder; to accept the difference, raise --tolerance",
         )
         manifest = artifacts.publish(draft, "onnx", content, gate, files)
-    return Exported(draft.target, manifest, contract, tuple(blocks), rewrites, result)
+    return Exported(draft.target, manifest, contract, tuple(blocks), not_folded, rewrites, result)
 
 
 def contract_of(segmentor: Segmentor, options: ExportOptions) -> Contract:
@@ -197,16 +206,34 @@ def build_graph(segmentor: Segmentor, options: ExportOptions) -> onnx.ModelProto
     Raises:
         OptionError: the options do not fit the segmentor.
     """
-    noise = torch.randn(1, 3, *_BLOCKS_SIZE, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 3, *comparison_size(segmentor, options), generator=torch.Generator().manual_seed(0))
     network, _ = build_network(segmentor, options, noise)
     return trace_network(network, contract_of(segmentor, options), options.opset)
+
+
+def comparison_size(segmentor: Segmentor, options: ExportOptions) -> tuple[int, int]:
+    """Input (height, width) in pixels on which forms of the network are compared: one that it accepts."""
+    if isinstance(segmentor.model.backbone, FFNet | FFNetSeg):
+        return _BLOCKS_SIZE
+    return options.height.opt, options.width.opt
 
 
 def build_network(
     segmentor: Segmentor, options: ExportOptions, x: torch.Tensor
 ) -> tuple[DeployedNetwork, tuple[AppliedRewrite, ...]]:
-    """What is traced for `options`, and how it was rewritten, proved on normalised images `x` (batch, 3, H, W)."""
-    network = DeployedNetwork(segmentor.model, segmentor.config.normalization, options.input, options.output).eval()
+    """What is traced for `options`, and how it was rewritten, proved on normalised images `x` (batch, 3, H, W).
+
+    Raises:
+        OptionError: the options do not fit the segmentor.
+    """
+    size = (x.shape[2], x.shape[3])
+    normalization = segmentor.config.normalization
+    network = DeployedNetwork(segmentor.model, normalization, options.input, options.output, size).eval()
+    if not isinstance(network.decode_head, ANY_SIZE) and not (options.height.is_fixed and options.width.is_fixed):
+        raise OptionError(
+            f"{segmentor.config.decoder} is traced as it is, which holds for one input size: give it by --shape "
+            f"{options.height.opt}x{options.width.opt}"
+        )
     if not options.rewrites:
         return network, ()
     return rewrite(network, options.rewrites, options.height, options.width, x)

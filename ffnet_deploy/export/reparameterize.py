@@ -1,21 +1,27 @@
 """Folding the training form of a segmentor into its inference form: exact, with fewer and larger operations.
 
 Parallel branches become one convolution, batch norms, layer scales and identities disappear into the convolutions
-beside them. All arithmetic is done in float64 and rounded once.
+beside them. All arithmetic is done in float64 and rounded once. What is known of no convolution beside it stays.
 """
 
 import copy
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import DropPath
+from mmcv.cnn.bricks.wrappers import Conv2d
+from mmseg.models.backbones import HRNet, ResNet
+from mmseg.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from ffnet_deploy.models.blocks import ChannelMixer, ConvBN, FFBlock, RepDW, Residual, TokenMixer
 from ffnet_deploy.models.ffnet import ResidualPointwise
 
 Model = TypeVar("Model", bound=nn.Module)
+_NUMBERED = (BasicBlock, Bottleneck, ResNet, HRNet)
+"""Modules of MMSegmentation that run ``conv1``, then the norm called `norm1_name`, and so on."""
 
 
 def reparameterize(model: Model, inplace: bool = False) -> Model:
@@ -26,7 +32,7 @@ def reparameterize(model: Model, inplace: bool = False) -> Model:
         inplace: change `model` itself.
 
     Returns:
-        The folded model, in evaluation mode. It holds no batch norm, dropout or layer scale.
+        The folded model, in evaluation mode. One of this package holds no batch norm, dropout or layer scale.
     """
     folded = model if inplace else copy.deepcopy(model)
     with torch.no_grad():
@@ -45,15 +51,33 @@ def _fold(module: nn.Module) -> nn.Module:
         return nn.Identity()
     for name, child in module.named_children():
         setattr(module, name, _fold(child))
-    if isinstance(module, ConvModule) and isinstance(module.norm, nn.BatchNorm2d):
-        module.conv = fold_batch_norm(module.conv, module.norm)
-        delattr(module, module.norm_name)
-        module.norm_name, module.with_norm = None, False
+    if isinstance(module, ConvModule):
+        if module.order[:2] == ("conv", "norm") and (merged := _merged(module.conv, module.norm)):
+            module.conv = merged
+            delattr(module, module.norm_name)
+            module.norm_name, module.with_norm = None, False
+    elif isinstance(module, nn.Sequential):
+        for index, pair in enumerate(pairwise(module)):
+            if merged := _merged(*pair):
+                module[index], module[index + 1] = merged, nn.Identity()
+    elif isinstance(module, _NUMBERED):
+        for number in (1, 2, 3):
+            norm_name = getattr(module, f"norm{number}_name", "")
+            if merged := _merged(getattr(module, f"conv{number}", None), getattr(module, norm_name, None)):
+                setattr(module, f"conv{number}", merged)
+                setattr(module, norm_name, nn.Identity())
     elif isinstance(module, Residual):
         _absorb_layer_scale(module)
     elif isinstance(module, FFBlock):
         module.token_mixer = nn.Sequential(module.token_mixer[0])
     return module
+
+
+def _merged(conv: object, norm: object) -> nn.Conv2d | None:
+    """`norm` behind `conv` as one convolution, where that is a plain one, and this a batch norm with statistics."""
+    if type(conv) not in (nn.Conv2d, Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+        return None
+    return fold_batch_norm(conv, norm) if norm.affine and norm.track_running_stats else None  # type: ignore[arg-type]
 
 
 def batch_norm_affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -124,7 +148,9 @@ def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
         conv.kernel_size,  # type: ignore[arg-type]
         conv.stride,  # type: ignore[arg-type]
         conv.padding,  # type: ignore[arg-type]
-        groups=conv.groups,
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+        padding_mode=conv.padding_mode,
         device=conv.weight.device,
         dtype=conv.weight.dtype,
     )

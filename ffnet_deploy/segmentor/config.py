@@ -57,7 +57,12 @@ class SegmentorConfig:
     @property
     def num_classes(self) -> int:
         """Number of classes the decoder predicts."""
-        return int(self.cfg.model.decode_head.num_classes)
+        return int(final_head(self.cfg).num_classes)
+
+    @property
+    def decoder(self) -> str:
+        """Kind of the decoder, of the last one in a cascade."""
+        return str(final_head(self.cfg).type)
 
 
 def config_names() -> list[str]:
@@ -106,6 +111,12 @@ def load_config(source: str | PathLike[str], overrides: Mapping[str, Any] | None
         raise ConfigError(f"config {path} has a part of the wrong kind: {type(error).__name__}: {error}") from error
 
 
+def final_head(cfg: Any) -> Any:
+    """Settings of the decoder whose logits count: the last one of a cascade."""
+    head = cfg.model.decode_head
+    return head[-1] if isinstance(head, list | tuple) and head else head
+
+
 def build_segmentor(config: SegmentorConfig) -> "EncoderDecoder":
     """The segmentor that `config` describes, with initial weights, in training mode.
 
@@ -137,6 +148,7 @@ def _described(path: Path, cfg: Any, assumptions: list[str]) -> SegmentorConfig:
             f"  to do    pass a model config, for instance one of {', '.join(config_names())}"
         )
     dataset, labels = _labels(cfg, path)
+    _check_decoder(final_head(cfg), path)
     if not cfg.model.get("data_preprocessor"):
         assumptions.append("the config says nothing of normalisation; ImageNet's mean and deviation are assumed")
     if not _test_pipeline(cfg):
@@ -179,11 +191,25 @@ def _labels(cfg: Any, path: Path) -> tuple[str, LabelSet]:
 
 
 def _class_count(cfg: Any, path: Path) -> int:
-    head = cfg.model.decode_head
+    head = final_head(cfg)
     classes = head.get("num_classes") if isinstance(head, Mapping) else None
     if not isinstance(classes, int) or classes < 1:
         raise ConfigError(f"config {path} does not say how many classes it predicts: model.decode_head.num_classes")
     return classes
+
+
+def _check_decoder(head: Any, path: Path) -> None:
+    """Raise `ConfigError` for decoders whose logits mean something else than those of the others."""
+    if head.get("out_channels") not in (None, head.num_classes):
+        raise ConfigError(
+            f"config {path} tells {head.num_classes} classes apart by a threshold on {head.out_channels} channel, "
+            "which is not supported.\n  to do    train with a channel for each class: out_channels=None"
+        )
+    if head.get("align_corners"):
+        raise ConfigError(
+            f"config {path} enlarges its logits with align_corners=True, which is not supported: label maps and scores "
+            "would not be its own.\n  to do    train with align_corners=False"
+        )
 
 
 def _own_labels(cfg: Any) -> LabelSet | None:

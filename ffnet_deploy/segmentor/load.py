@@ -94,7 +94,7 @@ def open_segmentor(
 def load_segmentor(config: str | PathLike[str] | SegmentorConfig, checkpoint: str | PathLike[str] | None = None) -> Any:
     """The segmentor of `config` in evaluation mode: an mmseg `EncoderDecoder`.
 
-    ``model.decode_head(model.backbone(x))`` gives the logits (batch, classes, H / s, W / s) of normalised RGB images
+    ``model(x)`` gives the logits (batch, classes, H / s, W / s) of normalised RGB images
     `x` (batch, 3, H, W); H and W are multiples of 32.
 
     Args:

@@ -1,49 +1,16 @@
 """Enlarging as two matrix products: `rows @ x @ columns`, with the weights of the interpolation as matrices."""
 
-from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ffnet_deploy.export.enlarging import Interpolation
 from ffnet_deploy.precision.graph_index import RESIZE_MATRIX
 
-CUBIC = -0.75
-"""Parameter `a` of the bicubic kernel, that of `torch.nn.functional.interpolate` and of ONNX's `Resize`."""
 MATRIX_NAME = RESIZE_MATRIX
 """Name of the constants: the last part of the name of each initializer that holds such a matrix."""
-
-
-class Interpolation(str, Enum):
-    """Which values between pixel centres are taken; centres lie at half positions, edges are repeated outwards."""
-
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-
-    @property
-    def taps(self) -> Sequence[tuple[int, Callable[[Tensor], Tensor]]]:
-        """Weight of each neighbour, by its offset from the centre at or before a position, as function of the rest.
-
-        Source of the bicubic kernel: Keys, Cubic convolution interpolation for digital image processing, 1981, eq. 4.
-        """
-        if self is Interpolation.BILINEAR:
-            return ((0, lambda rest: 1 - rest), (1, lambda rest: rest))
-        return (
-            (-1, lambda rest: _far(rest + 1)),
-            (0, lambda rest: _near(rest)),
-            (1, lambda rest: _near(1 - rest)),
-            (2, lambda rest: _far(2 - rest)),
-        )
-
-
-def _near(distance: Tensor) -> Tensor:
-    return ((CUBIC + 2) * distance - (CUBIC + 3)) * distance * distance + 1
-
-
-def _far(distance: Tensor) -> Tensor:
-    return ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
 
 
 def resize_matrix(size: Any, out: Any, mode: Interpolation, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ffnet_deploy.export.rewrites.matrices import Interpolation, ResizeMatrix
+from ffnet_deploy.export.enlarging import Interpolation
+from ffnet_deploy.export.rewrites.matrices import ResizeMatrix
 
 Sides = tuple[tuple[int, int] | None, tuple[int, int] | None]
 """(size, out) of the rows and of the columns of a map that is enlarged; None where they are not known."""

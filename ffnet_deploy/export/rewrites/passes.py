@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ffnet_deploy.core.contract import DimensionRange
+from ffnet_deploy.export.enlarging import Enlarge, EnlargedConv
+from ffnet_deploy.export.heads import ANY_SIZE
 from ffnet_deploy.export.network import DeployedNetwork
 from ffnet_deploy.export.rewrites.labels import BorderLabels, PhaseLabels, makes_even_labels
 from ffnet_deploy.export.rewrites.matrix_resize import MatrixResize, Sides
-from ffnet_deploy.export.rewrites.resizing import Enlarge, EnlargedConv, open_head
+from ffnet_deploy.export.rewrites.resizing import open_head
 from ffnet_deploy.export.rewrites.squeeze_first import SqueezeFirst
 from ffnet_deploy.export.rewrites.taps_first import TapsFirst, is_tappable, worth_tapping
 from ffnet_deploy.export.rewrites.usual import Map, Resizing, UsualRun
@@ -77,6 +79,8 @@ def rewrite(
     """
     run = UsualRun(network.backbone, (height.opt, width.opt))
     original = network.decode_head
+    if not isinstance(original, ANY_SIZE):  # its inner steps are not known
+        names = [name for name in names if name in LABEL_FORMS]
     double = copy.deepcopy(original).double()
     rewritten = copy.copy(network)
     rewritten._modules = dict(network._modules)

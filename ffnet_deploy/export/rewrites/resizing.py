@@ -1,54 +1,19 @@
 """Decoders with their resizing as modules: the form in which rewrites find what they replace.
 
-A linear step after an enlargement has one shape in both families: a convolution of the concatenation of maps that were
-enlarged to the size of the finest. `EnlargedConv` is that step.
+A linear step after an enlargement has one shape in all decoders: a convolution of the concatenation of maps that were
+enlarged to the size of the finest. `EnlargedConv` is that step. The graphs of FFNet's decoders without rewrites are
+those of 0.1.0 to the byte, so that they get this form here; others have it from the start.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ffnet_deploy.export.network import DeployedUPerHead
-from ffnet_deploy.export.rewrites.matrices import Interpolation
+from ffnet_deploy.export.enlarging import Enlarge, EnlargedConv, Interpolation
+from ffnet_deploy.export.heads import DeployedUPerHead, enlarged_conv
 from ffnet_deploy.models.ffnet_head import FFNetHead
-
-
-class Enlarge(nn.Module):
-    """Enlargement of a map to a given size, pixel centres at half positions.
-
-    Args:
-        mode: the interpolation.
-        factor: how many times larger the size is in both directions; None: any ratio.
-    """
-
-    def __init__(self, mode: Interpolation, factor: int | None):
-        super().__init__()
-        self.mode = mode
-        self.factor = factor
-
-    def forward(self, x: Tensor, size: Sequence[Any]) -> Tensor:
-        """(batch, channels, h, w) to (batch, channels, *size)."""
-        scaling: dict[str, Any] = {"scale_factor": float(self.factor)} if self.factor else {"size": tuple(size)}
-        return functional.interpolate(x, mode=self.mode.value, align_corners=False, **scaling)
-
-
-class EnlargedConv(nn.Module):
-    """`conv(cat(levels))`, every level but the first enlarged to the size of the first."""
-
-    def __init__(self, conv: nn.Conv2d, upsampler: Sequence[Enlarge]):
-        super().__init__()
-        self.conv = conv
-        self.upsampler = nn.ModuleList(upsampler)
-
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """(batch, out_channels, H, W) from maps (batch, channels, h, w), the first of H x W."""
-        first, *others = levels
-        enlarged = [up(level, first.shape[2:]) for up, level in zip(self.upsampler, others, strict=True)]
-        out: Tensor = self.conv(torch.cat((first, *enlarged), dim=1) if enlarged else first)
-        return out
 
 
 class OpenFFNetHead(nn.Module):
@@ -84,13 +49,12 @@ class OpenUPerHead(nn.Module):
         self.in_index = head.in_index
         self.psp_modules = head.psp_modules
         pyramid = [Enlarge(Interpolation.BILINEAR, None) for _ in head.psp_modules]
-        self.bottleneck = nn.Sequential(EnlargedConv(head.bottleneck.conv, pyramid), head.bottleneck.activate)
+        self.bottleneck = enlarged_conv(head.bottleneck, pyramid)
         self.lateral_convs = head.lateral_convs
         self.upsampler = nn.ModuleList(Enlarge(Interpolation.BILINEAR, 2) for _ in head.lateral_convs)
         self.fpn_convs = head.fpn_convs
         levels = [Enlarge(Interpolation.BILINEAR, 2 ** (level + 1)) for level in range(len(head.lateral_convs))]
-        fusion = head.fpn_bottleneck
-        self.fpn_bottleneck = nn.Sequential(EnlargedConv(fusion.conv, levels), fusion.activate)
+        self.fpn_bottleneck = enlarged_conv(head.fpn_bottleneck, levels)
         self.conv_seg = head.conv_seg
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -109,8 +73,10 @@ class OpenUPerHead(nn.Module):
 
 
 def open_head(head: nn.Module) -> nn.Module:
-    """The deployed decoder `head` in its form with resizing as modules; it computes the same."""
+    """A copy of the deployed decoder `head` with its resizing as modules, which shares the weights."""
     if isinstance(head, FFNetHead):
         return OpenFFNetHead(head)
-    assert isinstance(head, DeployedUPerHead), type(head)
-    return OpenUPerHead(head)
+    if isinstance(head, DeployedUPerHead):
+        return OpenUPerHead(head)
+    # other modules, the same weights
+    return copy.deepcopy(head, {id(tensor): tensor for tensor in (*head.parameters(), *head.buffers())})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ffnet_deploy.export.rewrites.resizing import EnlargedConv
+from ffnet_deploy.export.enlarging import EnlargedConv
 from ffnet_deploy.export.rewrites.weights import sliced_conv
 
 

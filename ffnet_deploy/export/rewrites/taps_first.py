@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ffnet_deploy.export.enlarging import Enlarge, EnlargedConv
 from ffnet_deploy.export.rewrites.matrices import ResizeMatrix
 from ffnet_deploy.export.rewrites.matrix_resize import Sides
-from ffnet_deploy.export.rewrites.resizing import Enlarge, EnlargedConv
 from ffnet_deploy.export.rewrites.usual import Map
 from ffnet_deploy.export.rewrites.weights import new_conv, sliced_conv
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ffnet_deploy.export.rewrites.resizing import Enlarge, EnlargedConv
+from ffnet_deploy.export.enlarging import Enlarge, EnlargedConv
 
 Map = tuple[int, int, int]
 """Channels, height and width of a feature map."""

@@ -8,7 +8,8 @@ pytest.importorskip("mmseg")
 from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from ffnet_deploy.export.rewrites.matrices import Interpolation, ResizeMatrix, resize_matrix, tap_matrix  # noqa: E402
+from ffnet_deploy.export.enlarging import Interpolation  # noqa: E402
+from ffnet_deploy.export.rewrites.matrices import ResizeMatrix, resize_matrix, tap_matrix  # noqa: E402
 
 
 def interpolated(size: int, out: int, mode: Interpolation) -> Tensor:

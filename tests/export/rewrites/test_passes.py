@@ -11,12 +11,11 @@ pytest.importorskip("mmseg")
 from torch import Tensor, nn  # noqa: E402
 
 from ffnet_deploy.core.contract import STRIDE, DimensionRange, InputKind, Normalization, OutputKind  # noqa: E402
+from ffnet_deploy.export.enlarging import Enlarge, EnlargedConv, Interpolation  # noqa: E402
 from ffnet_deploy.export.network import DeployedNetwork  # noqa: E402
 from ffnet_deploy.export.rewrites import LABEL_FORMS, Rewrite, rewrite  # noqa: E402
-from ffnet_deploy.export.rewrites.matrices import Interpolation  # noqa: E402
 from ffnet_deploy.export.rewrites.matrix_resize import MatrixResize  # noqa: E402
 from ffnet_deploy.export.rewrites.passes import relative_error  # noqa: E402
-from ffnet_deploy.export.rewrites.resizing import Enlarge, EnlargedConv  # noqa: E402
 from ffnet_deploy.export.rewrites.squeeze_first import SqueezeFirst  # noqa: E402
 from ffnet_deploy.export.rewrites.taps_first import TapsFirst, tapped_multiply_adds, worth_tapping  # noqa: E402
 
