@@ -229,7 +229,7 @@ def build_network(
     size = (x.shape[2], x.shape[3])
     normalization = segmentor.config.normalization
     network = DeployedNetwork(segmentor.model, normalization, options.input, options.output, size).eval()
-    if not isinstance(network.decode_head, ANY_SIZE) and not (options.height.is_fixed and options.width.is_fixed):
+    if type(network.decode_head) not in ANY_SIZE and not (options.height.is_fixed and options.width.is_fixed):
         raise OptionError(
             f"{segmentor.config.decoder} is traced as it is, which holds for one input size: give it by --shape "
             f"{options.height.opt}x{options.width.opt}"

@@ -13,9 +13,12 @@ from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.wrappers import Conv2d
 from mmseg.models.backbones import HRNet, ResNet
+from mmseg.models.backbones.mit import EfficientMultiheadAttention
 from mmseg.models.backbones.resnet import BasicBlock, Bottleneck
+from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 
+from ffnet_deploy.export.attention import FoldedAttention
 from ffnet_deploy.models.blocks import ChannelMixer, ConvBN, FFBlock, RepDW, Residual, TokenMixer
 from ffnet_deploy.models.ffnet import ResidualPointwise
 
@@ -49,6 +52,10 @@ def _fold(module: nn.Module) -> nn.Module:
         return absorb_identity(module)
     if isinstance(module, DropPath | nn.Dropout | nn.Dropout2d):
         return nn.Identity()
+    if type(module) is EfficientMultiheadAttention:
+        module = FoldedAttention(module)
+    if isinstance(module, Upsample) and not module.size:  # traced, it would hold the size as a constant
+        return nn.Upsample(scale_factor=module.scale_factor, mode=module.mode, align_corners=module.align_corners)
     for name, child in module.named_children():
         setattr(module, name, _fold(child))
     if isinstance(module, ConvModule):

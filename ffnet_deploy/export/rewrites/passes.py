@@ -79,7 +79,7 @@ def rewrite(
     """
     run = UsualRun(network.backbone, (height.opt, width.opt))
     original = network.decode_head
-    if not isinstance(original, ANY_SIZE):  # its inner steps are not known
+    if type(original) not in ANY_SIZE:  # its inner steps are not known
         names = [name for name in names if name in LABEL_FORMS]
     double = copy.deepcopy(original).double()
     rewritten = copy.copy(network)
