@@ -114,7 +114,7 @@ def load_config(source: str | PathLike[str], overrides: Mapping[str, Any] | None
 def final_head(cfg: Any) -> Any:
     """Settings of the decoder whose logits count: the last one of a cascade."""
     head = cfg.model.decode_head
-    return head[-1] if isinstance(head, list | tuple) and head else head
+    return head[-1] if cfg.model.get("type") == "CascadeEncoderDecoder" else head
 
 
 def build_segmentor(config: SegmentorConfig) -> "EncoderDecoder":
