@@ -43,7 +43,7 @@ from ffnet_deploy.cli.options import (
     refresh_checkpoint,
 )
 from ffnet_deploy.cli.zoo import zoo_table
-from ffnet_deploy.core.contract import STRIDE, Contract, InputKind, OutputKind, TestProtocol
+from ffnet_deploy.core.contract import STRIDE, Contract, InputKind, IOType, OutputKind, TestProtocol
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.precision import Hardware, Precision, Target
@@ -207,6 +207,8 @@ class PrecisionFlags:
     """Type of what a quantised graph does not quantise. By default FP16, and FP32 with --target cpu."""
     hardware: Annotated[Hardware, choice(Hardware, PRECISION, name="--target")] = Hardware.TRT
     """With --int8 or --mixed: what runs the graph, trt or cpu (OpenVINO, ONNX Runtime; AVX2, VNNI or AMX)."""
+    io: Annotated[IOType, choice(IOType, PRECISION)] = IOType.FP32
+    """Type of the floats that an FP16 graph, or a quantised one over FP16, takes and gives."""
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -620,11 +622,13 @@ def reduction_options(
     """
     targets = precision.targets
     base = [name for name in given(precision) if name in ("--int8-base", "--target")]
+    io = [name for name in given(precision) if name == "--io"]
     gate = [name for name in given(verification) if name in ("--max-drop", "--min-agreement", "--tier")]
     if not targets:
         # without a lower precision the gate is the engine's alone
         refuse(
-            [*base, *([] if engine.builds else gate), *given(calibration)], "--fp16, --bf16, --int8, --fp8 or --mixed"
+            [*base, *io, *([] if engine.builds else gate), *given(calibration)],
+            "--fp16, --bf16, --int8, --fp8 or --mixed",
         )
         return ()
     search = [name for name in given(calibration) if name in ("--search-budget", "--search-state", "--layer-timings")]
@@ -644,6 +648,7 @@ def reduction_options(
             tier=verification.tier,
             agreement=verification.min_agreement,
             calibration=calibration.request(precision.hardware) if target.precision.is_quantized else None,
+            io=precision.io,
         )
         for target in targets
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 
-from ffnet_deploy.core.decoding import DecodingError, decode, is_printable
+from ffnet_deploy.core.decoding import ADDED, DecodingError, decode, is_printable
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 
 STRIDE = 32
@@ -41,7 +41,7 @@ class InputKind(str, Enum):
     """What the network's input holds."""
 
     FLOAT = "float"
-    """float32 (batch, 3, height, width), RGB, normalised outside the graph."""
+    """Floats (batch, 3, height, width), RGB, normalised outside the graph; their type is the contract's `io`."""
     RGB = "rgb"
     """uint8 (batch, height, width, 3), RGB, normalised in the graph."""
     BGR = "bgr"
@@ -52,12 +52,20 @@ class OutputKind(str, Enum):
     """What the network's output holds."""
 
     LOGITS = "logits"
-    """float32 (batch, classes, height / s, width / s), before any resize; s is the decoder's stride."""
+    """Floats (batch, classes, height / s, width / s), before any resize; s is the decoder's stride."""
     LABELS = "labels"
     """uint8, or uint16 where there are more than 255 classes, (batch, height, width): logits resized to the input size
     (bilinear), then argmax. TensorRT, which has no uint16, gives int32 in its place."""
     PROBABILITIES = "probabilities"
-    """float32 (batch, classes, height, width): softmax of the resized logits."""
+    """Floats (batch, classes, height, width): softmax of the resized logits."""
+
+
+class IOType(str, Enum):
+    """Type of the floats that an artefact takes and gives; uint8 images and label maps keep theirs."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    """Halves what is copied to and from a GPU."""
 
 
 def _is_int(value: object) -> bool:
@@ -199,6 +207,7 @@ class Contract:
             `input`.
         protocol: How the network is scored.
         sources: SHA-256 of what the artefact was made from, for instance ``{"checkpoint": ..., "config": ...}``.
+        io: type of the floats in the input and output tensors.
     """
 
     network: str
@@ -213,6 +222,7 @@ class Contract:
     normalization: Normalization = Normalization()
     protocol: TestProtocol = TestProtocol()
     sources: Mapping[str, str] = field(default_factory=dict)
+    io: IOType = field(default=IOType.FP32, metadata=ADDED)
 
     def __post_init__(self) -> None:
         for name in ("network", "dataset"):
@@ -242,8 +252,11 @@ class Contract:
         return [batch, channels, *sides] if self.input is InputKind.FLOAT else [batch, *sides, channels]
 
     def to_json(self) -> str:
-        """The contract as JSON text, the same text for the same contract."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The contract as JSON text, the same text for the same contract; the usual `io` is not written."""
+        content = asdict(self)
+        if self.io is IOType.FP32:
+            del content["io"]
+        return json.dumps(content, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Contract":

@@ -6,8 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, check_multiples
+from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, IOType, OutputKind, check_multiples
 from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.label_maps import label_type
 
 
 class Engine(Protocol):
@@ -60,11 +61,25 @@ class DeviceEngine(Protocol):
         ...
 
 
+def input_type(contract: Contract) -> np.dtype[Any]:
+    """NumPy type of the input that `contract` describes."""
+    return _float_type(contract) if contract.input is InputKind.FLOAT else np.dtype(np.uint8)
+
+
+def output_type(contract: Contract) -> np.dtype[Any]:
+    """NumPy type of the output that `contract` describes; TensorRT gives int32 in the place of uint16."""
+    return label_type(len(contract.classes)) if contract.output is OutputKind.LABELS else _float_type(contract)
+
+
+def _float_type(contract: Contract) -> np.dtype[Any]:
+    return np.dtype(np.float16 if contract.io is IOType.FP16 else np.float32)
+
+
 def check_batch(batch: NDArray[np.generic], contract: Contract) -> None:
     """Raise `OptionError`, naming the dimension and what it accepts, unless `batch` is an input of `contract`."""
-    dtype = np.float32 if contract.input is InputKind.FLOAT else np.uint8
+    dtype = input_type(contract)
     if batch.dtype != dtype:
-        raise OptionError(f"the network takes {np.dtype(dtype)} images ({contract.input.value}), not {batch.dtype}")
+        raise OptionError(f"the network takes {dtype} images ({contract.input.value}), not {batch.dtype}")
     expected = contract.input_ranges
     if batch.ndim != len(expected):
         raise OptionError(f"the network takes ({', '.join(name for name, _ in expected)}), not shape {batch.shape}")

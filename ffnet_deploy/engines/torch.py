@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, InputKind, Normalization, OutputKind
+from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, InputKind, IOType, Normalization, OutputKind
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
 from ffnet_deploy.core.label_maps import label_type
 from ffnet_deploy.core.optional import optional
@@ -95,7 +95,7 @@ class TorchEngine:
 
     Args:
         model: mmseg `EncoderDecoder`; it is moved to `device` and put in evaluation mode.
-        contract: what the engine takes and gives.
+        contract: what the engine takes and gives, but that its floats are always float32.
         device: PyTorch device, for instance ``"cpu"`` or ``"cuda:0"``.
         notes: what to know of its results.
         form: how the network is run; all but `TorchForm.PUBLISHED` run a re-parameterised copy.
@@ -119,7 +119,7 @@ class TorchEngine:
         _check_form(form, device)
         self._torch: ModuleType = torch
         self._form = form
-        self.contract = contract
+        self.contract = replace(contract, io=IOType.FP32)
         self.notes = notes
         self.name = f"PyTorch {torch.__version__} ({device})"
         if threads:

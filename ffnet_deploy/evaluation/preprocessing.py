@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import Contract, InputKind, Normalization, TestProtocol
 from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.engines.engine import input_type
 
 
 def rescaled_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:
@@ -79,5 +80,5 @@ def normalized(images: NDArray[np.uint8], normalization: Normalization) -> NDArr
 def network_input(images: NDArray[np.uint8], contract: Contract) -> NDArray[np.generic]:
     """uint8 (batch, height, width, 3) BGR images as the tensor that `contract` describes."""
     if contract.input is InputKind.FLOAT:
-        return normalized(images, contract.normalization)
+        return normalized(images, contract.normalization).astype(input_type(contract), copy=False)
     return np.ascontiguousarray(images[..., ::-1] if contract.input is InputKind.RGB else images)

@@ -239,7 +239,8 @@ def verify(
 ) -> Verification:
     """Run both engines on the same images, and score both where these are labelled.
 
-    Both engines share one contract but for the range of sizes; images are resized to sizes that the candidate accepts.
+    Both engines share one contract but for the range of sizes and the type of floats; images are resized to sizes that
+    the candidate accepts.
 
     Args:
         reference: the network as it should be.
@@ -298,9 +299,8 @@ def compare(
     reference: Engine, candidate: Engine, images: Sequence[NamedImage], size: tuple[int, int]
 ) -> ImageDifference:
     """The difference of both engines' outputs for a batch of `images`, resized to `size` (height, width)."""
-    batch = input_batch(images, size, candidate.contract)
     name = ", ".join(dict.fromkeys(image.name for image in images))
-    expected, found = reference.run(batch), candidate.run(batch)
+    expected, found = (engine.run(input_batch(images, size, engine.contract)) for engine in (reference, candidate))
     if candidate.contract.output is OutputKind.LABELS:
         return _compare_labels(name, size, expected, found)
     difference = np.abs(expected.astype(np.float64) - found.astype(np.float64))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ffnet_deploy import artifacts
 from ffnet_deploy.artifacts import Gate, read_manifest
 from ffnet_deploy.core import stopping
-from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.contract import Contract, IOType
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.precision import Hardware, Precision, PrecisionRecord, Target
 from ffnet_deploy.core.progress import Progress, no_progress
@@ -53,6 +53,7 @@ class ReductionOptions:
         tier: Least share of the network's mIoU that is kept, in percent, in the place of `max_drop`; None for none.
         agreement: Least share of positions with the same label, in percent; None: 99.5, and 90 for quantised graphs.
         calibration: What quantised graphs are calibrated on.
+        io: Type of the floats that the graph takes and gives; FP16 where FP16 is what computes around them.
     """
 
     target: Target
@@ -61,8 +62,11 @@ class ReductionOptions:
     tier: float | None = None
     agreement: float | None = None
     calibration: CalibrationRequest | None = None
+    io: IOType = IOType.FP32
 
     def __post_init__(self) -> None:
+        if self.io is IOType.FP16 and (self.hardware is Hardware.CPU or not self._may_compute_fp16):
+            raise OptionError("--io fp16 goes with --fp16, and with quantised graphs over FP16 (--int8-base fp16)")
         if self.base is not None and (self.base.is_quantized or not self.target.precision.is_quantized):
             raise OptionError("a base of fp32, fp16 or bf16 goes with a quantised graph")
         if self.target.precision.is_quantized and self.calibration is None:
@@ -74,6 +78,12 @@ class ReductionOptions:
         if self.tier is not None and self.max_drop is not None:
             raise OptionError("--tier and --max-drop are two limits for one fall of mIoU: give one")
         _ = self.tolerance
+
+    @property
+    def _may_compute_fp16(self) -> bool:
+        """Whether FP16 is what computes around the graph's boundary, as far as the options tell."""
+        quantized = self.target.precision.is_quantized
+        return self.base in (None, Precision.FP16) if quantized else self.target is Target.FP16
 
     @property
     def hardware(self) -> Hardware:
@@ -168,6 +178,7 @@ def reduce_precision(
         )
     with artifacts.staged(out or options.path(fp32)) as draft:
         reduced = _reduce_model(model, contract, options, verification, progress)
+        contract = contract_in(reduced.model)
         files = write_graph(reduced.model, draft.path)
         onnx.checker.check_model(reduced.model, full_check=True)
         stopping.check()
@@ -245,9 +256,11 @@ def _reduce_model(
         notes = (*made.images.notes, *_left_notes(made.report["left_unquantized"]))
         reduced = _ReducedModel(made.model, made.record, quantization=quantization, notes=notes)
     if base is Precision.FP32:
+        if options.io is IOType.FP16:
+            raise OptionError("--io fp16 needs FP16 around what is quantised: export with --opset 20")
         return reduced
     progress("observing ranges")
-    typed = assign_types(reduced.model, TypingOptions(base), images, progress)
+    typed = assign_types(reduced.model, TypingOptions(base), images, progress, options.io)
     return replace(reduced, model=typed.model, record=typed.record, typing=typed.report)
 
 

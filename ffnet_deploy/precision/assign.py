@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto
 
-from ffnet_deploy.core.contract import METADATA_KEY, Contract, InputKind
+from ffnet_deploy.core.contract import METADATA_KEY, Contract, InputKind, IOType
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.core.progress import Progress, no_progress
@@ -99,23 +100,34 @@ def assign_types(
     options: TypingOptions,
     images: Sequence[NDArray[np.generic]],
     progress: Progress = no_progress,
+    io: IOType = IOType.FP32,
 ) -> Typed:
-    """The graph with 16-bit types wherever `images` show that they suffice; inputs and outputs keep their types.
+    """The graph with 16-bit types wherever `images` show that they suffice.
 
     Args:
         model: an FP32 graph, or one with Q/DQ nodes over FP32; it is left as it is.
         options: the format and its limits.
         images: network inputs (batch, ...) to observe ranges on, at least one.
         progress: told of the images observed.
+        io: type of the float inputs and outputs; its contract says so.
 
     Raises:
-        OptionError: the graph is typed already, or its operator set cannot be.
+        OptionError: the graph is typed already, or its operator set cannot be; or it takes and gives no floats that
+            could be `io`, or `io` is not the 16-bit format.
         DataError: there are no images, or activations are not finite.
         ArtifactError: the graph is damaged.
     """
     to = format_of(options.precision)
+    if io is not IOType.FP32 and io.value != to.precision.value:
+        raise OptionError(
+            f"a graph typed {to.precision.value} takes and gives fp32 or {to.precision.value}, not {io.value}"
+        )
     asked = recorded(model)
-    index = GraphIndex(_prepared(model, asked, to))
+    index = GraphIndex(_prepared(model, asked, to), wide_io=io is IOType.FP32)
+    if not index.wide_io and not any(
+        index.types[name] == TensorProto.FLOAT for name in (*index.inputs, *index.outputs)
+    ):
+        raise OptionError("the graph takes bytes and gives label maps: there are no floats for --io fp16")
     measured = measure(index, to, relative_nodes(index), options.amplification, images, progress)
     kept = Policy(index, measured, options, to, _growth(model, images)).kept()
     sizes = defaultdict(int, {name: tensor.size for name, tensor in measured.tensors.items()})
@@ -127,7 +139,7 @@ def assign_types(
     record = replace(
         asked, precision=asked.precision if quantized else to.precision, base=to.precision, float32=tuple(kept)
     )
-    _stamp(rewritten.model, record)
+    _stamp(rewritten.model, record, io)
     furthest = sorted(measured.tensors.items(), key=lambda item: -item[1].largest)[:_SHOWN]
     report = TypingReport(
         options=options,
@@ -173,9 +185,12 @@ def _growth(model: onnx.ModelProto, images: Sequence[NDArray[np.generic]]) -> fl
     return max(1.0, contract.height.max * contract.width.max / int(observed))
 
 
-def _stamp(model: onnx.ModelProto, record: PrecisionRecord) -> None:
-    others = [entry for entry in model.metadata_props if entry.key != PRECISION_KEY]
-    kept = [(entry.key, entry.value) for entry in others]
+def _stamp(model: onnx.ModelProto, record: PrecisionRecord, io: IOType) -> None:
+    """Write `record` into the metadata of `model`, and `io` into the contract where there is one."""
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY in entries:
+        entries[METADATA_KEY] = replace(Contract.from_json(entries[METADATA_KEY]), io=io).to_json()
+    entries.pop(PRECISION_KEY, None)
     del model.metadata_props[:]
-    for key, value in (*kept, (PRECISION_KEY, record.to_json())):
+    for key, value in (*entries.items(), (PRECISION_KEY, record.to_json())):
         model.metadata_props.add(key=key, value=value)

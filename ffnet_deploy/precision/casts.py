@@ -30,10 +30,10 @@ def casts_of(index: GraphIndex, name: str, wide: set[str]) -> set[bool]:
         wide: names of the nodes that compute in FP32.
     """
     producer = index.typed_producers.get(name)
-    made_wide = producer is None or producer.name in wide  # inputs of the graph are float32
+    made_wide = index.wide_io if producer is None else producer.name in wide
     wanted = {user.name in wide for user in index.typed_users.get(name, [])}
     if name in index.outputs:
-        wanted.add(True)
+        wanted.add(index.wide_io)
     return wanted - {made_wide}
 
 
@@ -60,7 +60,7 @@ def _quantizers(index: GraphIndex, wide: set[str]) -> set[str]:
         source = node.inputs[0][1]
         if node.op == "QuantizeLinear" and source not in index.initializers:
             producer = index.typed_producers.get(source)
-            follows = producer is None or producer.name in wide
+            follows = index.wide_io if producer is None else producer.name in wide
         else:
             users = index.uses.get(node.proto.output[0], [])
             follows = bool(users) and all(use.node.name in wide for use in users)
@@ -131,6 +131,9 @@ class Rewriter:
         for value in self._index.model.graph.input:
             if self._index.types[value.name] == TensorProto.FLOAT:
                 model.graph.node.extend(self._casts_after(value.name))
+        for value in () if self._index.wide_io else (*model.graph.input, *model.graph.output):
+            if self._index.types[value.name] == TensorProto.FLOAT:
+                value.type.tensor_type.elem_type = self._format.tensor_type
         for proto in self._index.model.graph.node:
             node = self._index.typed_nodes.get(proto.name)
             model.graph.node.append(proto if node is None else self._typed(node, node.name in self._wide))
@@ -152,16 +155,23 @@ class Rewriter:
         return proto
 
     def _made(self, name: str) -> str:
-        """The name under which a tensor is made: outputs of the graph keep theirs for the FP32 form."""
+        """The name under which a tensor is made: outputs of the graph keep theirs for the form that the graph gives."""
         producer = self._index.typed_producers.get(name)
-        narrow = producer is not None and producer.name not in self._wide
-        return f"{name}_{self._suffix}" if narrow and name in self._index.outputs else name
+        if producer is None or name not in self._index.outputs:
+            return name
+        return self._named(name, producer.name in self._wide)
 
     def _as(self, name: str, wide: bool) -> str:
         """The name of a tensor in the type asked for."""
         if wide not in casts_of(self._index, name, self._wide):
             return self._made(name)
-        return name if name in self._index.outputs else f"{name}_{'fp32' if wide else self._suffix}"
+        return self._named(name, wide)
+
+    def _named(self, name: str, wide: bool) -> str:
+        """The name of one form of a tensor beside another."""
+        if name in self._index.outputs and wide is self._index.wide_io:
+            return name
+        return f"{name}_{'fp32' if wide else self._suffix}"
 
     def _casts_after(self, name: str) -> list[onnx.NodeProto]:
         found = []

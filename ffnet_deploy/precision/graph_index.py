@@ -133,14 +133,17 @@ class GraphIndex:
         outputs: Names of the graph's outputs.
         producers: Node that makes each tensor.
         uses: Inputs of nodes that read each tensor.
+        wide_io: Whether the graph's float inputs and outputs stay FP32 where its nodes get 16-bit types.
 
     Args:
         model: It is read, not changed, but for nodes without a name of their own, which are given one.
+        wide_io: See above.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, wide_io: bool = True) -> None:
         name_nodes(model)
         self.model = model
+        self.wide_io = wide_io
         self.nodes: list[NodeProto] = list(model.graph.node)
         self.initializers: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         self.inputs = [tensor.name for tensor in model.graph.input if tensor.name not in self.initializers]

@@ -7,9 +7,10 @@ import numpy as np
 from ffnet_deploy.core.contract import INPUT_NAME, Contract
 from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.engines.engine import input_type
 
 NORMALIZED = "normalized"
-"""Name of its output: float32 (batch, 3, height, width), RGB."""
+"""Name of its output: (batch, 3, height, width), RGB, in the network's type."""
 _OPSET = 17
 _IR_VERSION = 8
 
@@ -29,6 +30,7 @@ def write_preprocessing(path: Path, contract: Contract, shape: tuple[int, ...]) 
     onnx = optional("onnx", extra="convert", purpose="the preprocessing model of an ensemble")
     helper, kinds = onnx.helper, onnx.TensorProto
     names = ("batch", "height", "width", "channels")
+    given_type = helper.np_dtype_to_tensor_dtype(input_type(contract))
     given = [name if size == -1 else size for name, size in zip(names, shape, strict=True)]
     statistics = {
         "order": np.array([2, 1, 0], np.int64),
@@ -40,13 +42,14 @@ def write_preprocessing(path: Path, contract: Contract, shape: tuple[int, ...]) 
         helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Gather", ["planes", "order"], ["rgb"], axis=1),
         helper.make_node("Sub", ["rgb", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "std"], [NORMALIZED]),
+        helper.make_node("Div", ["centred", "std"], ["scaled"]),
+        helper.make_node("Cast", ["scaled"], [NORMALIZED], to=given_type),
     ]
     graph = helper.make_graph(
         nodes,
         "preprocessing",
         [helper.make_tensor_value_info(INPUT_NAME, kinds.UINT8, given)],
-        [helper.make_tensor_value_info(NORMALIZED, kinds.FLOAT, [given[0], 3, given[1], given[2]])],
+        [helper.make_tensor_value_info(NORMALIZED, given_type, [given[0], 3, given[1], given[2]])],
         [onnx.numpy_helper.from_array(value, name) for name, value in statistics.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)

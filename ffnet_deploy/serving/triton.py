@@ -7,13 +7,14 @@ from pathlib import Path
 
 from ffnet_deploy.artifacts.outputs import WRITTEN_BY, Kind, is_own
 from ffnet_deploy.core import stopping
-from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind, OutputKind
+from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import make_folder, staging_folder, storage_errors, sweep, write_bytes
-from ffnet_deploy.core.label_maps import label_type
 from ffnet_deploy.engines.bundle import open_bundle
+from ffnet_deploy.engines.engine import input_type, output_type
 from ffnet_deploy.engines.onnx_file import check_against_manifest
 from ffnet_deploy.engines.onnx_metadata import external_files, read_description, tensor_shape
+from ffnet_deploy.engines.tensorrt.tensors import engine_output_type
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.serving.preprocessing import NORMALIZED, write_preprocessing
 from ffnet_deploy.serving.triton_config import (
@@ -133,12 +134,11 @@ def _read(artifact: Path) -> _Source:
 
 
 def _tensors(contract: Contract, shapes: Sequence[Sequence[int]], engine: bool) -> tuple[Tensor, Tensor]:
-    taken = "float32" if contract.input is InputKind.FLOAT else "uint8"
-    given = "float32"
-    if contract.output is OutputKind.LABELS:
-        given = label_type(len(contract.classes)).name
-        given = "int32" if given == "uint16" and engine else given  # as TensorRT has no uint16
-    return Tensor(INPUT_NAME, taken, tuple(shapes[0])), Tensor(contract.output.value, given, tuple(shapes[1]))
+    taken, given = input_type(contract), (engine_output_type if engine else output_type)(contract)
+    return (
+        Tensor(INPUT_NAME, taken.name, tuple(shapes[0])),
+        Tensor(contract.output.value, given.name, tuple(shapes[1])),
+    )
 
 
 def _write_network(folder: Path, name: str, source: _Source, options: TritonOptions) -> None:
@@ -154,7 +154,7 @@ def _write_ensemble(staging: Path, names: tuple[str, ...], source: _Source) -> N
     image, result = source.tensors
     batch, _, height, width = image.shape
     pixels = Tensor(INPUT_NAME, "uint8", (batch, height, width, 3))
-    between = Tensor(NORMALIZED, "float32", image.shape)
+    between = Tensor(NORMALIZED, image.dtype, image.shape)
     _write_model(staging / preprocessing, preprocessing_config(preprocessing, source.contract, (pixels, between)))
     write_preprocessing(staging / preprocessing / _VERSION / "model.onnx", source.contract, pixels.shape)
     tensors = (pixels, between, image, result)

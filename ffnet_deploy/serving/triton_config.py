@@ -60,7 +60,7 @@ class Tensor:
 
     Attributes:
         name: Name of the tensor.
-        dtype: ``"float32"``, ``"uint8"``, ``"uint16"`` or ``"int32"``.
+        dtype: Name of its NumPy type, for instance ``"float32"``.
         shape: Shape with the batch first; -1 where a dimension is free.
     """
 
@@ -68,14 +68,16 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def kind(self) -> str:
+        """The server's name of its type: ``TYPE_FP32``, ``TYPE_UINT8``, ..."""
+        return f"TYPE_{self.dtype.upper().replace('FLOAT', 'FP')}"
+
     def text(self, batched: bool, labels: bool = False) -> str:
         """Its entry; the server adds the batch dimension by itself where it batches."""
-        kind = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "uint16": "TYPE_UINT16", "int32": "TYPE_INT32"}[
-            self.dtype
-        ]
         dims = ", ".join(str(size) for size in (self.shape[1:] if batched else self.shape))
         named = f" label_filename: {quoted(LABELS_FILE)}" if labels else ""
-        return f"{{ name: {quoted(self.name)} data_type: {kind} dims: [ {dims} ]{named} }}"
+        return f"{{ name: {quoted(self.name)} data_type: {self.kind} dims: [ {dims} ]{named} }}"
 
 
 def quoted(text: str) -> str:
@@ -177,9 +179,8 @@ def _typical_runs(backend: str, contract: Contract, image: Tensor, batched: bool
         spec = f"batch_size: {count} input {{ key: {quoted(image.name)} value: {{ {shape} }} }}"
         lines.append(f"optimization {{ cuda {{ graphs: true graph_spec [ {{ {spec} }} ] }} }}")
     if options.warmup:
-        kind = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}[image.dtype]
         shape = ", ".join(map(str, sizes))
-        value = f"{{ data_type: {kind} dims: [ {shape} ] zero_data: true }}"
+        value = f"{{ data_type: {image.kind} dims: [ {shape} ] zero_data: true }}"
         lines.append(
             f'model_warmup [ {{ name: "typical" batch_size: {max(count, 1)} '
             f"inputs {{ key: {quoted(image.name)} value: {value} }} }} ]"

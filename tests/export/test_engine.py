@@ -87,6 +87,38 @@ def test_an_engine_that_differs_is_kept_as_evidence_alone(toy: Path, was_there: 
     assert (evidence / "toy.rtx.engine").stat().st_size > 1000
 
 
+LAYERS = {"Layers": [{"Name": "conv", "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": "Float"}]}]}
+
+
+def built_with(monkeypatch: pytest.MonkeyPatch, violations: tuple[str, ...]) -> None:
+    """Let the builder give what it gives with a GPU that takes the engine: the inspector's list too."""
+    without = engine.build_plan
+
+    def build_plan(*arguments: Any) -> Any:
+        return replace(without(*arguments), layers=LAYERS, violations=violations)
+
+    monkeypatch.setattr(engine, "build_plan", build_plan)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("reason", ["precision", "output", "output of one built before"])
+def test_the_inspectors_list_is_kept_beside_an_engine_refused_or_not(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    out = toy.with_name("toy.rtx.engine")
+    built_with(monkeypatch, ())
+    if reason == "output of one built before":
+        build_engine(toy, out, OPTIONS)
+        assert json.loads(out.with_name("toy.rtx.engine.layers.json").read_text()) == LAYERS
+    if reason == "precision":
+        built_with(monkeypatch, ("conv: asked for fp16, runs in fp32",))
+    with pytest.raises(VerificationError, match="layer list" if reason == "precision" else "is not the network"):
+        build_engine(toy, out, OPTIONS, verification(1))
+    kept = toy.with_name("toy.rtx.rejected") / "toy.rtx.engine.layers.json"
+    assert json.loads(kept.read_text()) == LAYERS
+    assert not list(toy.parent.glob("*.engine*"))
+
+
 def test_where_it_cannot_run_the_manifest_holds_the_one_command(toy: Path) -> None:
     manifest = build_engine(toy, toy.with_name("toy.rtx.engine"), OPTIONS, verification(1)).bundle.manifest
     assert manifest["verification"]["state"] == "not run" and manifest["verification"]["command"] == "the command"

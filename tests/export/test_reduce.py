@@ -4,18 +4,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
 from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.calib.search import SearchOptions
-from ffnet_deploy.core.contract import DimensionRange, InputKind, OutputKind
+from ffnet_deploy.core.contract import DimensionRange, InputKind, IOType, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, DataError, OptionError, StorageError, VerificationError
 from ffnet_deploy.core.precision import PRECISION_KEY, Hardware, Precision, PrecisionRecord, Target
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
+from ffnet_deploy.evaluation.protocol import predict
 from ffnet_deploy.evaluation.verify import VerifyOptions, packaged_images
 from ffnet_deploy.export.onnx import ExportOptions, export_onnx
 from ffnet_deploy.export.quantizing import CalibrationRequest, images_to_search_with
@@ -259,3 +261,35 @@ def test_a_tier_needs_labels_and_stands_alone(tiny: dict[str, Segmentor], own: P
     with pytest.raises(OptionError, match="give --data"):
         reduced(tiny, own, replace(HALF, tier=99.9))
     assert replace(HALF, tier=99.0).tolerance.allowed_drop(80.0) == pytest.approx(0.8)
+
+
+def test_fp16_floats_at_the_boundary_are_verified_and_told(
+    tiny: dict[str, Segmentor], photos: Path, tmp_path: Path
+) -> None:
+    path = export_onnx(tiny["tiny_seg"], ExportOptions(*SIZE), tmp_path, IMAGES).path
+    calibration = CalibrationRequest(photos / "images" / "train", count=2)
+    for options in (HALF, ReductionOptions(Target.INT8, agreement=50.0, calibration=calibration)):
+        done = reduced(tiny, path, replace(options, io=IOType.FP16))
+        assert done.contract.io is IOType.FP16 and done.verification.passed
+        with OnnxRuntimeEngine(done.path) as engine:
+            assert engine.contract == done.contract
+            assert engine.run(np.zeros((1, 3, 64, 96), np.float16)).dtype == np.float16
+            with pytest.raises(OptionError, match="takes float16 images"):
+                engine.run(np.zeros((1, 3, 64, 96), np.float32))
+            assert predict(engine, packaged_images(1)[0].pixels).labels.dtype == np.uint8
+    assert read_manifest(done.path)["contract"]["io"] == "fp16"
+
+
+def test_fp16_floats_need_fp16_around_them_and_floats_at_all(
+    tiny: dict[str, Segmentor], own: Path, photos: Path
+) -> None:
+    whole = CalibrationRequest(photos / "images" / "train")
+    for wrong in (
+        {"target": Target.BF16},
+        {"target": Target.INT8, "base": Precision.FP32, "calibration": whole},
+        {"target": Target.INT8, "calibration": replace(whole, hardware=Hardware.CPU)},
+    ):
+        with pytest.raises(OptionError, match="--io fp16 goes with --fp16"):
+            ReductionOptions(**wrong, io=IOType.FP16)
+    with pytest.raises(OptionError, match="no floats for --io fp16"):
+        reduced(tiny, own, replace(HALF, io=IOType.FP16))

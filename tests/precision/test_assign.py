@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from ffnet_deploy.calib import CalibrationOptions, Method, quantize_graph
+from ffnet_deploy.core.contract import IOType
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.precision import PRECISION_KEY, Precision, PrecisionRecord
 from ffnet_deploy.precision import Typed, TypingOptions, assign_types, simulated, type_graph
@@ -278,3 +279,54 @@ def test_what_reads_a_quantised_tensor_in_two_types_gets_a_dequantisation_of_eac
     others = [use.node for use in graph.uses[pair.input[0]] if use.node.name != pair.name]
     assert others and {graph.array(other.input[1]).dtype for other in others} == {np.dtype(np.float16)}
     assert [use.node.op_type for use in graph.uses[others[0].output[0]]] == ["Add"]
+
+
+def half_io(model: onnx.ModelProto, x: np.ndarray) -> Typed:
+    return assign_types(model, HALF, [x], io=IOType.FP16)
+
+
+def test_floats_at_the_boundary_can_be_fp16_without_a_cast() -> None:
+    net = Builder()
+    model, x = net.model(net.conv(net.conv("image", "first"), "logits", seed=1)), image(net)
+    typed = half_io(model, x)
+    assert [node.op_type for node in typed.model.graph.node] == ["Conv", "Conv"] and typed.report.casts == (0, 0)
+    for value in (*typed.model.graph.input, *typed.model.graph.output):
+        assert value.type.tensor_type.elem_type == TensorProto.FLOAT16
+    x = x.astype(np.float16)
+    plain, rounded = run(typed.model, x), run(simulated(typed.model), x)
+    assert plain.dtype == rounded.dtype == np.float16
+    wide = run(simulated(assign_types(model, HALF, [x.astype(np.float32)]).model), x.astype(np.float32))
+    np.testing.assert_array_equal(rounded.astype(np.float32), wide)
+
+
+def test_nodes_in_fp32_get_their_casts_from_an_fp16_boundary() -> None:
+    net = Builder()
+    net.conv("image", "large", gain=1e5)
+    model, x = net.model(net.add("Mul", ["large", net.constant("down", 1e-5)], "logits")), image(net)
+    typed = half_io(model, x)
+    assert set(typed.report.kept) == {"large", "logits"} and typed.report.casts == (1, 1)
+    onnx.checker.check_model(typed.model, full_check=True)
+    expected = run(model, x)
+    found = run(simulated(typed.model), x.astype(np.float16))
+    assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
+
+
+def test_an_output_that_is_read_again_keeps_its_name_at_an_fp16_boundary() -> None:
+    net = Builder()
+    net.conv("image", "logits")
+    net.conv("logits", "large", gain=1e6)
+    model, x = net.model("logits"), image(net)
+    model.graph.output.add().CopyFrom(model.graph.output[0])
+    model.graph.output[1].name = "large"
+    typed = half_io(model, 1e-2 * x)
+    onnx.checker.check_model(typed.model, full_check=True)
+    assert {value.name for value in typed.model.graph.output} == {"logits", "large"}
+    found = run(simulated(typed.model), (1e-2 * x).astype(np.float16))
+    np.testing.assert_allclose(found, run(model, 1e-2 * x), atol=2e-3)
+
+
+def test_a_boundary_without_floats_or_of_another_type_is_refused() -> None:
+    net = Builder()
+    model, x = net.model(net.conv("image", "logits")), image(net)
+    with pytest.raises(OptionError, match="fp32 or bf16, not fp16"):
+        assign_types(model, BRAIN, [x], io=IOType.FP16)

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from ffnet_deploy.artifacts.manifest import write_manifest
-from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, OutputKind
+from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, IOType, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError, StorageError
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.serving.triton import write_repository
@@ -151,6 +151,22 @@ def test_an_ensemble_takes_bytes_and_computes_the_same(tmp_path: Path) -> None:
         )
     expected = onnxruntime.InferenceSession(str(graph)).run(None, {"image": network_input(image[None], described)})[0]
     np.testing.assert_allclose(tensors["logits"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_fp16_at_the_boundary_is_told_and_made_by_the_ensemble(tmp_path: Path) -> None:
+    described = contract(io=IOType.FP16, **fixed(64, 96))
+    engine = tmp_path / "toy.fp16.engine"
+    tensors = {"input": [1, 3, 64, 96], "output": [1, 11, 2, 3]}
+    described_content = {**content(), "contract": json.loads(described.to_json()), "tensors": tensors}
+    write_bundle(engine, PLAN, described_content)
+    repository = write_repository(engine, tmp_path / "models", TritonOptions(ensemble=True))
+    network, first = read(repository.folder / "toy.fp16"), read(repository.folder / "toy.fp16_preprocessing")
+    half = data_type("FP16")
+    assert network.input[0].data_type == network.output[0].data_type == first.output[0].data_type == half
+    model = repository.folder / "toy.fp16_preprocessing/1/model.onnx"
+    image = picture(64, 96)[None]
+    found = onnxruntime.InferenceSession(str(model)).run(None, {"image": image})[0]
+    np.testing.assert_array_equal(found, network_input(image, described))
 
 
 def test_a_model_is_replaced_as_a_whole_and_others_stay(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def _configure(parsed: ParsedNetwork, build: Build) -> Any:
         if has(config, "num_compute_capabilities") and has(config, "set_compute_capability"):
             config.num_compute_capabilities = len(build.target.capabilities)
             for index, capability in enumerate(build.target.capabilities):
-                config.set_compute_capability(capability_value(trt, capability), index)
+                if not config.set_compute_capability(capability_value(trt, capability), index):
+                    raise OptionError(f"TensorRT for RTX {trt.__version__} refuses the compute capability {capability}")
     else:
         _choose_tactic_sources(trt, config, options)
     if options.dla is not None:

@@ -93,7 +93,9 @@ def inspect_engine(variant: Variant, plan: bytes, contract: Contract, device: in
     context = engine.create_execution_context()
     if context is None:
         raise ArtifactError("the engine that was just built cannot run: there is no memory left for its layers")
-    context.set_input_shape(INPUT_NAME, tuple(dimension.opt for _, dimension in contract.input_ranges))
+    shape = tuple(dimension.opt for _, dimension in contract.input_ranges)
+    if not context.set_input_shape(INPUT_NAME, shape):
+        raise ArtifactError(f"the engine that was just built refuses its usual input shape {shape}")
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
     described: dict[str, Any] = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

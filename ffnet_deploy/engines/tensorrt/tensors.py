@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ffnet_deploy.core.contract import IGNORE_LABEL, INPUT_NAME, Contract, DimensionRange, InputKind, OutputKind
+from ffnet_deploy.core.contract import INPUT_NAME, Contract, DimensionRange, InputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.engines.engine import input_type, output_type
 
 Shape = tuple[int, ...]
 
 _DIMENSIONS = {True: ("batch", "channels", "height", "width"), False: ("batch", "height", "width", "channels")}
-_TYPES = {"float32": "FLOAT", "uint8": "UINT8", "int32": "INT32"}
+_TYPES = {"float32": "FLOAT", "float16": "HALF", "uint8": "UINT8", "int32": "INT32"}
 _REMEDY = "to do    build it again with ffnet-export"
 
 
@@ -87,14 +88,17 @@ def read_engine_tensors(trt: Any, engine: Any, contract: Contract, path: Path) -
             f"{path} has inputs {inputs} and outputs {outputs}; expected ['{INPUT_NAME}'] and "
             f"['{contract.output.value}'].\n  {_REMEDY}"
         )
-    planes_first = contract.input is InputKind.FLOAT
-    input_type = np.dtype(np.float32 if planes_first else np.uint8)
-    output_type: np.dtype[Any] = np.dtype(np.float32)
-    if contract.output is OutputKind.LABELS:
-        output_type = np.dtype(np.uint8 if len(contract.classes) <= IGNORE_LABEL else np.int32)  # it has no uint16
-    for name, expected in ((INPUT_NAME, input_type), (outputs[0], output_type)):
+    taken, given = input_type(contract), engine_output_type(contract)
+    for name, expected in ((INPUT_NAME, taken), (outputs[0], given)):
         _check_tensor(trt, engine, name, expected, path)
-    return EngineTensors(INPUT_NAME, outputs[0], input_type, output_type, _profiles(engine), _DIMENSIONS[planes_first])
+    dimensions = _DIMENSIONS[contract.input is InputKind.FLOAT]
+    return EngineTensors(INPUT_NAME, outputs[0], taken, given, _profiles(engine), dimensions)
+
+
+def engine_output_type(contract: Contract) -> np.dtype[Any]:
+    """NumPy type of an engine's output: int32 in the place of uint16, which TensorRT does not have."""
+    usual = output_type(contract)
+    return np.dtype(np.int32) if usual == np.uint16 else usual
 
 
 def _check_tensor(trt: Any, engine: Any, name: str, expected: np.dtype[Any], path: Path) -> None:

@@ -3,15 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
-from ffnet_deploy.core.contract import DimensionRange, OutputKind
+from ffnet_deploy.core.contract import DimensionRange, IOType, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.export.engine import build_engine
+from ffnet_deploy.precision import TypingOptions, assign_types
 from tests.engines.tensorrt.rtx import CAPABILITIES, OPTIONS, exported, in_precision
 from tests.engines.tensorrt.slow import PUBLISHED, published
 from tests.engines.tensorrt.typed import convolutions, half, quantized, save, stamp
@@ -67,6 +69,15 @@ def test_one_compute_capability_by_name(capability: str, tmp_path: Path) -> None
 
 def test_dynamic_fp32_of_opset_17_builds(tmp_path: Path) -> None:
     assert build(exported("tiny_upernet", True, 17), tmp_path)["precision_check"]["network"]["violations"] == []
+
+
+def test_fp16_at_the_boundary_builds(tmp_path: Path) -> None:
+    model = exported("tiny_seg", False)
+    images = [np.zeros((1, 3, 64, 128), np.float32)]
+    typed = assign_types(model, TypingOptions(), images, io=IOType.FP16)
+    manifest = build(typed.model, tmp_path)
+    assert manifest["contract"]["io"] == "fp16" and manifest["proof"]["network"]["violations"] == []
+    assert manifest["proof"]["network"]["casts"] == sum(typed.report.casts)
 
 
 def test_the_profile_can_be_narrower_than_the_graph(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """What the inspector's list says of an engine, in the words of TensorRT 8.5 and 8.6, 10, 11 and TensorRT for RTX.
 
-`old_list` is written after 8.x lists in public reports (Torch-TensorRT's draw_engine guide), `mixed_list` after the
-10.2 list in NVIDIA/TensorRT issue 4020 (long type names, metadata, fused sums as second inputs), `new_list` after 10.x
-lists with short type names, `newest_list` after the documented wording of 11 and RTX ("Datatype" beside "Format").
+`inspector_lists.json` holds excerpts of real lists, each with its version and where it was published. None of 11 or RTX
+was found: `newest_list` is written after the words that their libraries hold ("Datatype" beside "Format"), `old_list`,
+`mixed_list` and `new_list` after the published ones.
 """
 
+import json
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,3 +220,49 @@ def test_a_fused_sum_in_int8_does_not_make_its_convolution_int8() -> None:
     assert precision_of(fused) == "fp16"
     described = {"Layers": [{**fused, "Metadata": metadata("/b/Conv", "/b/Add")}]}
     assert check_engine(described, ["/b/Conv"], FP16).violations == ()
+
+
+CAPTURED = json.loads(Path(__file__).with_name("inspector_lists.json").read_text(encoding="utf-8"))
+CAPTURED_IDS = [f"{one['version']} {one['precision']}" for one in CAPTURED]
+
+
+def record_of(precision: str, convolutions: list[str]) -> PrecisionRecord:
+    """What asks for `precision` in all `convolutions`."""
+    asked = Precision(precision)
+    if asked.is_quantized:
+        return PrecisionRecord(asked, Precision.FP16, quantized=tuple(convolutions))
+    return PrecisionRecord(asked, asked)
+
+
+@pytest.mark.parametrize("captured", CAPTURED, ids=CAPTURED_IDS)
+def test_a_captured_list_is_read_as_what_it_is_and_nothing_else(captured: dict[str, Any]) -> None:
+    names, precision = captured["convolutions"], captured["precision"]
+    check = check_engine(captured, names, record_of(precision, names))
+    assert check.violations == () and check.convolutions == {precision: len(names)} and check.unseen == 0
+    for other in {"fp32", "fp16", "int8"} - {precision}:
+        refused = check_engine(captured, names, record_of(other, names)).violations
+        assert refused == tuple(f"{name}: asked for {other}, runs in {precision}" for name in names)
+
+
+@pytest.mark.parametrize("captured", [one for one in CAPTURED if one["precision"] != "fp32"])
+def test_a_convolution_planted_in_fp32_is_the_one_refused(captured: dict[str, Any]) -> None:
+    names, planted = captured["convolutions"], deepcopy(captured)
+    victim = next(one for one in planted["Layers"] if names[-1] in node_names(one))
+    short = victim["Inputs"][0]["Format/Datatype"] == "Half"
+    for tensor in [*victim["Inputs"], *victim["Outputs"]]:
+        tensor["Format/Datatype"] = "Float" if short else "Row major linear FP32"
+    victim.pop("TacticName", None)
+    if "Weights" in victim:
+        victim["Weights"]["Type"] = "Float"
+    check = check_engine(planted, names, record_of(captured["precision"], names))
+    assert check.violations == (f"{names[-1]}: asked for {captured['precision']}, runs in fp32",)
+
+
+@pytest.mark.parametrize("captured", CAPTURED, ids=CAPTURED_IDS)
+def test_bytes_and_casts_around_a_captured_convolution_confuse_nothing(captured: dict[str, Any]) -> None:
+    names, around = captured["convolutions"], deepcopy(captured)
+    for text in ("UInt8", "Float", "Int8"):
+        cast = layer(f"__myl_CastMove_myl0_{text}", "kgen", text, Metadata=metadata(*names))
+        around["Layers"].insert(0, cast)
+    check = check_engine(around, names, record_of(captured["precision"], names))
+    assert check.violations == () and check.convolutions == {captured["precision"]: len(names)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, OutputKind
+from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, IOType, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, FFNetDeployError, OptionError
 from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.engines.cuda import CudaError, NoDeviceError
@@ -47,6 +47,36 @@ def test_a_batch_goes_up_is_computed_and_comes_down(start: Opener, cuda: CudaSta
         kinds = [arguments[2:4] for name, arguments in cuda.log if name == "cudaMemcpyAsync"]
         assert kinds == [(images.nbytes, "up"), (2 * 11 * 8 * 16 * 4, "down")]
         assert engine.name == "TensorRT 8.5.3 (Stand-in GPU)" and engine.notes == ()
+
+
+def test_fp16_at_the_boundary_halves_the_copies(start: Opener, cuda: CudaStandIn) -> None:
+    described = contract(io=IOType.FP16)
+    with start(network(described)) as engine:
+        images = batch((2, 32, 64)).astype(np.float16)
+        found = engine.run(images)
+        np.testing.assert_array_equal(found, expected(images, described))
+        assert found.dtype == np.float16
+        kinds = [arguments[2:4] for name, arguments in cuda.log if name == "cudaMemcpyAsync"]
+        assert kinds == [(2 * 3 * 32 * 64 * 2, "up"), (2 * 11 * 8 * 16 * 2, "down")]
+        with pytest.raises(OptionError, match="takes float16 images"):
+            engine.run(batch())
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("set_input_shape", r"refused the input shape \(1, 3, 32, 64\): no such shape"),
+        ("set_tensor_address", "refused the memory for 'image': no such address"),
+    ],
+)
+def test_a_refusal_of_tensorrt_is_told_and_forgotten(start: Opener, trt: TrtStandIn, method: str, told: str) -> None:
+    with start() as engine:
+        trt.refused.add(method)
+        for _ in range(2):
+            with pytest.raises(ArtifactError, match=told):
+                engine.run(batch())
+        trt.refused.clear()
+        np.testing.assert_array_equal(engine.run(batch()), expected(batch()))
 
 
 def test_copies_and_kernels_of_a_repeated_batch_are_one_graph(start: Opener, cuda: CudaStandIn) -> None:

@@ -105,3 +105,27 @@ def test_a_full_disk_keeps_the_times_before(tmp_path: Path) -> None:
     with largest_file(256), pytest.raises(StorageError, match="no room left"):
         write_timing_cache(path, b"x" * 1000, *HERE)
     assert read_timing_cache(path, *HERE) == b"conv1"
+
+
+class Refusing(Config):
+    """Takes no cache but an empty one, as TensorRT does with times of other tactics, or none at all."""
+
+    def __init__(self, takes_empty: bool) -> None:
+        super().__init__("conv")
+        self.takes_empty = takes_empty
+
+    def set_timing_cache(self, cache: Times, ignore_mismatch: bool) -> bool:
+        return self.takes_empty and not cache.names and super().set_timing_cache(cache, ignore_mismatch)
+
+    def get_timing_cache(self) -> Times | None:
+        return None if self.cache is None else super().get_timing_cache()
+
+
+def test_a_cache_that_is_not_taken_is_replaced_and_a_build_without_one_keeps_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "timing.cache"
+    for takes_empty, kept in ((False, b"old"), (True, b"conv old")):
+        write_timing_cache(path, b"old", *HERE)
+        config = Refusing(takes_empty)
+        use_timing_cache(config, path, *HERE)
+        keep_timing_cache(config, path, *HERE)  # the build is done: it must not fail here
+        assert read_timing_cache(path, *HERE) == kept

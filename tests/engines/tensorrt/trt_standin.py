@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind, OutputKind
+from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind, IOType, OutputKind
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.toy import logits, weights
 
@@ -42,20 +42,21 @@ def network(contract: Contract, **changes: Any) -> Network:
     ranges = [getattr(contract, name) for name in ("batch", "height", "width")]
     least, most = ([dimension.min for dimension in ranges], [dimension.max for dimension in ranges])
     kernel = weights(len(contract.classes))
+    floats = DataType.HALF if contract.io is IOType.FP16 else DataType.FLOAT
 
     def function(batch: np.ndarray) -> np.ndarray:
         scores = logits(np.asarray(batch, np.float32), kernel)
         if contract.output is OutputKind.LABELS:
             return scores.argmax(1).astype(np.uint8).repeat(4, 1).repeat(4, 2)
-        return scores
+        return scores.astype(TYPES[floats])
 
     if contract.input is InputKind.FLOAT:
         profile = ((least[0], 3, *least[1:]), (most[0], 3, *most[1:]))
     else:
         profile = ((*least, 3), (*most, 3))
     made = Network(contract, function, [profile], output_name=contract.output.value)
-    made.input_type = DataType.FLOAT if contract.input is InputKind.FLOAT else DataType.UINT8
-    made.output_type = DataType.UINT8 if contract.output is OutputKind.LABELS else DataType.FLOAT
+    made.input_type = floats if contract.input is InputKind.FLOAT else DataType.UINT8
+    made.output_type = DataType.UINT8 if contract.output is OutputKind.LABELS else floats
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -72,6 +73,7 @@ class TrtStandIn:
         shares_profiles: whether contexts may share a profile, as they may not in 8.5.
         capturable: whether execution can be captured.
         failing: execution fails from now on.
+        refused: methods of contexts that say no from now on.
     """
 
     cuda: CudaStandIn
@@ -81,6 +83,7 @@ class TrtStandIn:
     shares_profiles: bool = True
     capturable: bool = True
     failing: bool = False
+    refused: set[str] = field(default_factory=set)
     captures_itself: bool = False
     caches: Any = None
 
@@ -229,6 +232,9 @@ class IExecutionContext(_Owned):
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        if "set_input_shape" in self._trt.refused:
+            self._trt.complain("no such shape")
+            return False
         low, high = self._made.profiles[self.active_optimization_profile]
         if not all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
             self._trt.complain("the shape does not satisfy the profile")
@@ -249,6 +255,9 @@ class IExecutionContext(_Owned):
         return self._made.function(np.zeros(self._shape, TYPES[self._made.input_type])).shape
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        if "set_tensor_address" in self._trt.refused:
+            self._trt.complain("no such address")
+            return False
         self._addresses[name] = address
         return True
 
