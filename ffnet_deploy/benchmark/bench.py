@@ -1,6 +1,6 @@
 """A whole run: open the candidates, time them against each other at every setting, and record the results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.benchmark.candidates import Candidate
 from ffnet_deploy.benchmark.device_state import environment, package_versions, read_state
-from ffnet_deploy.benchmark.interleaved import Clock, Workload, run_interleaved
+from ffnet_deploy.benchmark.interleaved import Clock, Step, Workload, run_interleaved
+from ffnet_deploy.benchmark.nsight import Profiler, range_marker
 from ffnet_deploy.benchmark.outputs import LEAST_AGREEMENT, check_output
 from ffnet_deploy.benchmark.profiling import profile
 from ffnet_deploy.benchmark.record import (
@@ -50,6 +51,7 @@ class BenchOptions:
         profile: Whether the layers are timed too.
         least_agreement: Pixels with the baseline's label, percent, below which an output is wrong. None takes it from
             the precision; 0 judges no labels.
+        profiler: What the calls are marked for, so that its timeline names them; None for nothing.
     """
 
     grid: Grid
@@ -57,6 +59,7 @@ class BenchOptions:
     method: TimingMethod = field(default_factory=TimingMethod)
     profile: bool = False
     least_agreement: float | None = None
+    profiler: Profiler | None = None
 
     def __post_init__(self) -> None:
         if self.least_agreement is not None and not 0 <= self.least_agreement <= 100:
@@ -195,8 +198,11 @@ def _measure(
             found.measurements.append(failed(one.name, setting, reason))
     able = [one for one in opened if one.name in outputs]
     checks = _checks(able, outputs, setting, options)
+    mark, note = range_marker(options.profiler)
+    if note is not None and note not in found.notes:
+        found.notes.append(note)
     with ExitStack() as stack:
-        workloads = [_workload(one, setting, options, stack) for one in able]
+        workloads = [_workload(one, setting, options, mark, stack) for one in able]
         taken = run_interleaved(workloads, options.method, clock, progress, str(setting))
     profiles: Mapping[str, LayerProfile] = {}
     if options.profile and not taken.interrupted:
@@ -208,13 +214,15 @@ def _measure(
         raise KeyboardInterrupt
 
 
-def _workload(one: _Opened, setting: Setting, options: BenchOptions, stack: ExitStack) -> Workload:
+def _workload(
+    one: _Opened, setting: Setting, options: BenchOptions, mark: Callable[[Step, str], Step], stack: ExitStack
+) -> Workload:
     steps = []
     for _ in range(setting.streams):
         step = make_step(one.engine, options.method, setting, options.picture)
         if hasattr(step, "close"):
             stack.callback(step.close)
-        steps.append(step)
+        steps.append(mark(step, one.name))
     return Workload(one.name, steps, options.method.queue)
 
 

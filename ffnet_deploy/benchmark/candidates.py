@@ -233,7 +233,8 @@ def _engine_candidate(path: Path, name: str, options: ArtifactOptions) -> Candid
     def options_for(streams: int) -> "TensorRTOptions":
         from ffnet_deploy.engines.tensorrt.runner import TensorRTOptions
 
-        return TensorRTOptions(options.trust_engine, options.cuda_graph, streams, options.device)
+        # TensorRT for RTX: general kernels, which run until those for a shape are compiled, are not what is timed
+        return TensorRTOptions(options.trust_engine, options.cuda_graph, streams, options.device, wait_for_kernels=True)
 
     def open_engine(threads: int, streams: int) -> Engine:
         from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine

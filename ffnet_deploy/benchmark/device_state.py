@@ -3,13 +3,15 @@
 import os
 import platform
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ffnet_deploy.benchmark.record import CpuState, DeviceState, GpuState
+from ffnet_deploy.benchmark.record import CpuState, DeviceState, GpuState, JetsonState
 from ffnet_deploy.core.errors import MissingPackageError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.version import __version__
@@ -38,13 +40,16 @@ _THROTTLE = {
     "nvmlClocksThrottleReasonApplicationsClocksSetting": "clocks set by hand",
     "nvmlClocksThrottleReasonSyncBoost": "synchronised boost",
 }
+_TOOL_SECONDS = 5.0
+"""Longest time that a tool of the machine may take to answer."""
 Value = TypeVar("Value")
 
 
 def read_state() -> DeviceState:
     """The machine now. What cannot be read is left out; why is in the notes."""
     gpus, notes = _gpus()
-    return DeviceState(_cpu(), gpus, notes)
+    jetson, more = _jetson()
+    return DeviceState(_cpu(), gpus, (*notes, *more), jetson)
 
 
 def environment() -> dict[str, str]:
@@ -103,6 +108,30 @@ def _text(path: Path) -> str:
 
 def _values(lines: list[str], key: str) -> Iterator[str]:
     return (line.partition(":")[2].strip() for line in lines if line.startswith(key))
+
+
+def _jetson() -> tuple[JetsonState | None, tuple[str, ...]]:
+    """Power mode and clocks of a Jetson, which are read and never set; None on any other machine."""
+    if shutil.which("nvpmodel") is None:
+        return None, ()
+    mode, mode_notes = _told_by("nvpmodel", "-q")
+    clocks, clock_notes = _told_by("jetson_clocks", "--show")
+    found = re.search(r"NV Power Mode\s*:\s*(\S.*)", mode)
+    lines = tuple(line.strip() for line in clocks.splitlines() if line.strip())
+    return JetsonState(found[1].strip() if found else None, lines), (*mode_notes, *clock_notes)
+
+
+def _told_by(tool: str, *arguments: str) -> tuple[str, tuple[str, ...]]:
+    """What a tool of the machine prints, or nothing and a note why."""
+    command = [tool, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TOOL_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", (f"{' '.join(command)} tells nothing: {error}",)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["it gave no reason"]
+        return "", (f"{' '.join(command)} tells nothing (exit code {done.returncode}): {lines[-1]}",)
+    return done.stdout, ()
 
 
 def _gpus() -> tuple[tuple[GpuState, ...], tuple[str, ...]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ffnet_deploy.core.decoding import ADDED
 from ffnet_deploy.core.errors import OptionError
 
 Samples = tuple[float, ...]
@@ -16,7 +17,8 @@ class TimingScope(str, Enum):
     NETWORK = "network"
     """The network alone; on a GPU, input and output stay in its memory."""
     DEVICE = "device"
-    """The network with the copies from and to host memory; on a CPU, the network alone."""
+    """The network with the copies from and to host memory, page-locked where the runtime offers that; on a CPU, the
+    network alone."""
     END_TO_END = "end-to-end"
     """From a decoded image to a label map at the image's size: resizing, normalising, copies, network, enlargement and
     argmax."""
@@ -368,12 +370,33 @@ class GpuState:
 
 
 @dataclass(frozen=True)
+class JetsonState:
+    """A Jetson at one moment, as its own tools tell.
+
+    Attributes:
+        power_mode: Name of the mode of ``nvpmodel``, for instance ``"MAXN"``; None where it does not tell.
+        clocks: Lines of ``jetson_clocks --show``, which needs root; empty where it does not tell.
+    """
+
+    power_mode: str | None = None
+    clocks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class DeviceState:
-    """The machine at one moment; `notes` say what could not be read."""
+    """The machine at one moment.
+
+    Attributes:
+        cpu: The processor.
+        gpus: The NVIDIA GPUs that NVML knows.
+        notes: What could not be read, and why.
+        jetson: Power mode and clocks; None where this is no Jetson.
+    """
 
     cpu: CpuState
     gpus: tuple[GpuState, ...] = ()
     notes: tuple[str, ...] = ()
+    jetson: JetsonState | None = field(default=None, metadata=ADDED)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One sample: the call of an engine, with or without what comes before and after it."""
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -31,6 +31,18 @@ class DeviceEngine(Protocol):
 
         It runs the network `queue` times in a row, waits until the device is done, and gives the time of one run on the
         device in milliseconds by its events; None where it has none. It may have a method `close`.
+        """
+        ...
+
+
+@runtime_checkable
+class PinnedEngine(Protocol):
+    """An engine that takes its input from page-locked host memory and leaves its output there."""
+
+    def pinned_step(self, batch: NDArray[np.generic], queue: int) -> Step:
+        """A call that runs the network on `batch`, laid into that memory beforehand, `queue` times in a row.
+
+        The copies to and from the device are part of it. It may have a method `close`.
         """
         ...
 
@@ -87,6 +99,8 @@ def make_step(engine: Engine, method: TimingMethod, setting: Setting, picture: P
     batch = batch_of(picture, contract, setting)
     if method.scope is TimingScope.NETWORK and isinstance(engine, DeviceEngine):
         return engine.device_step(batch, queue)
+    if method.scope is TimingScope.DEVICE and isinstance(engine, PinnedEngine):
+        return engine.pinned_step(batch, queue)
     image = picture.decoded()
 
     def call() -> None:
@@ -107,7 +121,7 @@ def make_step(engine: Engine, method: TimingMethod, setting: Setting, picture: P
 
 
 class TensorRTOnDevice:
-    """A `TensorRTEngine` that is also a `DeviceEngine`.
+    """A `TensorRTEngine` that is also a `DeviceEngine` and a `PinnedEngine`.
 
     Args:
         engine: closed together with this.
@@ -132,6 +146,10 @@ class TensorRTOnDevice:
         """See `DeviceEngine`."""
         return DeviceStep(self._engine, Cuda(self._device), batch, queue)
 
+    def pinned_step(self, batch: NDArray[np.generic], queue: int) -> Step:
+        """See `PinnedEngine`."""
+        return PinnedStep(self._engine, batch, queue)
+
     def close(self) -> None:
         """Release the engine; calling it twice is harmless."""
         self._engine.close()
@@ -143,6 +161,25 @@ class TensorRTOnDevice:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class PinnedStep:
+    """Runs an engine on one batch in page-locked memory, `queue` times in a row, with the copies up and down."""
+
+    def __init__(self, engine: "TensorRTEngine", batch: NDArray[np.generic], queue: int) -> None:
+        self._held, self._queue = ExitStack(), queue
+        pinned = self._held.enter_context(engine.pinned(batch.shape))
+        pinned.input[...] = batch
+        self._run = pinned.run
+
+    def __call__(self) -> None:
+        """The runs, complete on return."""
+        for _ in range(self._queue):
+            self._run()
+
+    def close(self) -> None:
+        """Give the engine's context back."""
+        self._held.close()
 
 
 class DeviceStep:

@@ -22,6 +22,7 @@ from ffnet_deploy.benchmark.candidates import (
 )
 from ffnet_deploy.benchmark.compare import RunComparison, compare
 from ffnet_deploy.benchmark.files import read_run, write_run
+from ffnet_deploy.benchmark.nsight import Profiler
 from ffnet_deploy.benchmark.record import BenchRun, TimingMethod, TimingScope
 from ffnet_deploy.benchmark.steps import Picture
 from ffnet_deploy.benchmark.sweep import Grid
@@ -46,6 +47,7 @@ from ffnet_deploy.cli.options import (
     OUTPUT,
     ConfigOptions,
     check_numbers,
+    choice,
     claim_report,
     option,
     parse_choices,
@@ -203,6 +205,8 @@ class MeasurementFlags:
     """Fail where fewer pixels than this have the baseline's label."""
     profile: Annotated[bool, option(MEASUREMENT)] = False
     """Also time each layer, and show where the time goes."""
+    profile_with: Annotated[Profiler | None, choice(Profiler, MEASUREMENT)] = None
+    """Mark each candidate's calls for a profiler: nsys (NVTX ranges, for nsys profile ffnet-bench ...)."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -233,7 +237,8 @@ class MeasurementFlags:
             rounds=self.rounds,
             queue=self.queue,
         )
-        return BenchOptions(grid, chosen_picture(self.image), method, self.profile, self.min_agreement)
+        picture = chosen_picture(self.image)
+        return BenchOptions(grid, picture, method, self.profile, self.min_agreement, self.profile_with)
 
 
 @dataclass(frozen=True)

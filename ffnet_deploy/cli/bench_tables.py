@@ -38,6 +38,8 @@ def _machine(run: BenchRun) -> str:
     parts += [f"governor {cpu.governor}"] if cpu.governor else []
     parts += [f"load {cpu.load[0]:.2f} before, {run.after.cpu.load[0]:.2f} after"]
     parts += [gpu.name for gpu in run.before.gpus]
+    jetson = run.before.jetson
+    parts += [f"power mode {jetson.power_mode}"] if jetson is not None and jetson.power_mode else []
     return ", ".join(parts)
 
 

@@ -1,4 +1,6 @@
+import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -6,6 +8,7 @@ import pytest
 
 from ffnet_deploy.benchmark import device_state
 from ffnet_deploy.benchmark.device_state import environment, package_versions, read_state
+from ffnet_deploy.benchmark.record import JetsonState
 from ffnet_deploy.benchmark.results import with_warnings
 from tests.benchmark.runs import make_run, with_everything
 
@@ -120,3 +123,45 @@ def test_throttling_sharing_and_failures_are_warnings() -> None:
 
 def test_a_calm_run_on_an_idle_machine_warns_of_nothing_but_its_spread() -> None:
     assert [text for text in with_warnings(make_run()).warnings if "unsteady" not in text] == []
+
+
+MODE = "NV Fan Mode:quiet\nNV Power Mode: MAXN\n0"
+CLOCKS = "SOC family:tegra234  Machine:Jetson AGX Orin\nGPU MinFreq=306000000 MaxFreq=1300500000 CurrentFreq=306000000"
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Puts executables of a Jetson on the path; each writes down how it was called."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def add(name: str, body: str) -> Path:
+        file = tmp_path / name
+        file.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/{name}.calls\n{body}\n')
+        file.chmod(0o755)
+        return file.with_name(f"{name}.calls")
+
+    return add
+
+
+def test_power_mode_and_clocks_of_a_jetson_are_read_and_never_set(tools: Any) -> None:
+    calls = tools("nvpmodel", f"cat <<'END'\n{MODE}\nEND"), tools("jetson_clocks", f"cat <<'END'\n{CLOCKS}\nEND")
+    state = read_state()
+    assert state.jetson == JetsonState("MAXN", tuple(CLOCKS.splitlines()))
+    assert [file.read_text().split() for file in calls] == [["-q"], ["--show"]]
+
+
+def test_a_jetson_whose_tools_fail_is_told_as_such(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_state, "_TOOL_SECONDS", 0.2)
+    tools("nvpmodel", "exec sleep 30")
+    tools("jetson_clocks", "echo 'Error: Please run jetson_clocks with root permissions!' >&2; exit 1")
+    state = read_state()
+    assert state.jetson == JetsonState(None, ())
+    assert any(note.startswith("nvpmodel -q tells nothing") and "timed out" in note for note in state.notes)
+    assert (
+        "jetson_clocks --show tells nothing (exit code 1): Error: Please run jetson_clocks with root permissions!"
+        in (state.notes)
+    )
+
+
+def test_no_other_machine_is_a_jetson() -> None:
+    assert read_state().jetson is None

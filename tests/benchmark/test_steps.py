@@ -1,5 +1,7 @@
 """How an engine is timed on the GPU alone, with stand-ins that record the order of what is asked of CUDA."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,10 @@ from ffnet_deploy.benchmark import steps
 from ffnet_deploy.benchmark.bench import BenchOptions, bench
 from ffnet_deploy.benchmark.candidates import Candidate
 from ffnet_deploy.benchmark.record import TimingMethod, TimingScope
-from ffnet_deploy.benchmark.steps import DeviceStep, TensorRTOnDevice
+from ffnet_deploy.benchmark.steps import DeviceStep, PinnedStep, TensorRTOnDevice
 from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.engines.cuda import CudaError, DeviceArray
+from ffnet_deploy.engines.tensorrt.runner import PinnedBatch
 from tests.benchmark.toy_picture import PICTURE
 from tests.toy import ToyEngine, contract
 
@@ -42,6 +45,15 @@ class FakeEngine(ToyEngine):
         super().__init__(contract())
         self.cuda = cuda
         self.arrays: list[tuple[DeviceArray, DeviceArray]] = []
+        self.pinned_input = np.zeros(0, np.float32)
+        self.held = 0
+
+    @contextmanager
+    def pinned(self, shape: tuple[int, ...]) -> Iterator[PinnedBatch]:
+        self.held += 1
+        self.pinned_input = np.full(shape, -1, np.float32)
+        yield PinnedBatch(self.pinned_input, np.zeros(0), lambda: self.cuda.calls.append("round trip"))
+        self.held -= 1
 
     def run_device(self, tensor: DeviceArray, out: DeviceArray) -> DeviceArray:
         self.arrays.append((tensor, out))
@@ -77,6 +89,16 @@ def test_everything_is_given_back_even_when_the_device_is_gone() -> None:
     assert sorted(given) == ["destroy_event"] * 2 + ["destroy_stream"] + ["free"] * 2
 
 
+def test_copies_are_timed_from_and_to_pinned_memory_that_is_filled_beforehand() -> None:
+    engine = FakeEngine(Recorder())
+    step = PinnedStep(engine, BATCH + 7, queue=2)  # type: ignore[arg-type]
+    assert (engine.pinned_input == 7).all() and engine.cuda.calls == []
+    assert step() is None
+    assert engine.cuda.calls == ["round trip"] * 2 and engine.held == 1
+    step.close()
+    assert engine.held == 0
+
+
 @pytest.mark.parametrize((("scope", "on_device")), [(TimingScope.NETWORK, True), (TimingScope.DEVICE, False)])
 def test_the_clock_decides_whether_copies_are_timed(
     scope: TimingScope, on_device: bool, monkeypatch: pytest.MonkeyPatch
@@ -95,5 +117,6 @@ def test_the_clock_decides_whether_copies_are_timed(
         assert row.device_summary is not None
         assert row.device_summary.median == 3.0
         assert cuda.calls[-1] == "destroy_stream"
+    assert ("round trip" in cuda.calls) is not on_device and engine.held == 0
     assert run.candidates[0].notes == ()
     assert engine.closed == 1

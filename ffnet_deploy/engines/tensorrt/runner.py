@@ -20,7 +20,7 @@ from ffnet_deploy.engines.tensorrt.buffers import check_tensor, new_output
 from ffnet_deploy.engines.tensorrt.context_pool import ContextPool, EngineFile, open_contexts
 from ffnet_deploy.engines.tensorrt.diagnostics import LogCapture
 from ffnet_deploy.engines.tensorrt.tensors import Shape
-from ffnet_deploy.engines.tensorrt.variant import load
+from ffnet_deploy.engines.tensorrt.variant import Variant, load
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ class TensorRTEngine:
         self._log = LogCapture(trt)
         for note in bundle.notes:
             self._log.add_note(note)
+        if options.wait_for_kernels and bundle.variant is Variant.RTX:
+            self._log.add_note("each shape runs the kernels made for it from its first batch on (wait_for_kernels)")
         file = EngineFile(path, bundle.plan, bundle.contract)
         try:
             self._pool = open_contexts(
@@ -134,7 +136,12 @@ class TensorRTEngine:
         """
         self._tensors.check(shape)
         with self._pool.context(shape) as context:
-            yield PinnedBatch(*context.pinned(shape, self._tensors.input_type), context.round_trip)
+
+            def run() -> None:
+                self._cuda.use()  # the thread may be another than the one that entered the block
+                context.round_trip()
+
+            yield PinnedBatch(*context.pinned(shape, self._tensors.input_type), run)
 
     def run_stream(self, batches: Iterable[NDArray[np.generic]]) -> Iterator[NDArray[np.generic]]:
         """The outputs of `batches` in their order, with the copies of one batch during the computing of another.

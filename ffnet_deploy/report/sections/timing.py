@@ -224,6 +224,8 @@ def _states(run: BenchRun) -> dict[str, str]:
         speed, governor = state.cpu.megahertz, state.cpu.governor
         clock = [f"{speed:.0f} MHz" if speed else "", f"governor {governor}" if governor else ""]
         facts[f"clock {name}"] = ", ".join(filter(None, clock))
+        if state.jetson is not None:
+            facts[f"power mode {name}"] = state.jetson.power_mode or ""
         for gpu in state.gpus:
             facts[f"GPU {gpu.index} {name}"] = ", ".join(
                 [gpu.name, *(f"{value:g} {unit}" for value, unit in _gpu(gpu)), *gpu.throttle]
