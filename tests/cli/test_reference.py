@@ -15,9 +15,9 @@ OF_OTHER_TOOLS = {
     "--again", "--results", "--stage", "--system-site-packages", "--tensorrt-python",
     "--no-python", "--nnodes", "--node-rank", "--nproc-per-node", "--quick", "--rm", "--table", "--graph", "--methods",
     "--editable", "--train", "--val", "--size", "--about-data", "--standalone", "--upgrade", "--master-addr",
-    "--master-port", "--rdzv-endpoint",
+    "--master-port", "--rdzv-endpoint", "--show",
 }  # fmt: skip
-"""Options of pip, Docker, Triton, torchrun, TensorBoard, MMSegmentation and the programs in benchmarks/ and scenes/."""
+"""Options of pip, Docker, Triton, torchrun, jetson_clocks, TensorBoard, MMSegmentation and of benchmarks/ and scenes/."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
 
 
