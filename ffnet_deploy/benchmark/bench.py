@@ -28,7 +28,7 @@ from ffnet_deploy.benchmark.record import (
 )
 from ffnet_deploy.benchmark.results import Findings, failed, timing_result, with_warnings
 from ffnet_deploy.benchmark.roofline import peaks_of
-from ffnet_deploy.benchmark.steps import DeviceEngine, Picture, batch_of, check_setting, make_step
+from ffnet_deploy.benchmark.steps import DeviceTimedEngine, Picture, batch_of, check_setting, make_step
 from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.errors import FFNetDeployError, MissingPackageError, OptionError
@@ -157,7 +157,7 @@ def _open(
             continue
         path, record = candidate.artifact, getattr(engine, "precision", None)
         notes = engine.notes
-        if candidate.on_gpu and scope is TimingScope.NETWORK and not isinstance(engine, DeviceEngine):
+        if candidate.on_gpu and scope is TimingScope.NETWORK and not isinstance(engine, DeviceTimedEngine):
             notes += (f"{candidate.name} cannot be timed on the GPU alone: its times hold the copies to and from it",)
         info = CandidateInfo(
             name=candidate.name,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class DeviceEngine(Protocol):
+class DeviceTimedEngine(Protocol):
     """An engine that can run on input which already lies in its device's memory."""
 
     def device_step(self, batch: NDArray[np.generic], queue: int) -> Step:
@@ -97,7 +97,7 @@ def make_step(engine: Engine, method: TimingMethod, setting: Setting, picture: P
     """One sample of `engine`: a call that is complete when it returns."""
     contract, size, queue = engine.contract, (setting.height, setting.width), method.queue
     batch = batch_of(picture, contract, setting)
-    if method.scope is TimingScope.NETWORK and isinstance(engine, DeviceEngine):
+    if method.scope is TimingScope.NETWORK and isinstance(engine, DeviceTimedEngine):
         return engine.device_step(batch, queue)
     if method.scope is TimingScope.DEVICE and isinstance(engine, PinnedEngine):
         return engine.pinned_step(batch, queue)
@@ -121,7 +121,7 @@ def make_step(engine: Engine, method: TimingMethod, setting: Setting, picture: P
 
 
 class TensorRTOnDevice:
-    """A `TensorRTEngine` that is also a `DeviceEngine` and a `PinnedEngine`.
+    """A `TensorRTEngine` that is also a `DeviceTimedEngine` and a `PinnedEngine`.
 
     Args:
         engine: closed together with this.
@@ -143,7 +143,7 @@ class TensorRTOnDevice:
         return self._engine.run(batch)
 
     def device_step(self, batch: NDArray[np.generic], queue: int) -> Step:
-        """See `DeviceEngine`."""
+        """See `DeviceTimedEngine`."""
         return DeviceStep(self._engine, Cuda(self._device), batch, queue)
 
     def pinned_step(self, batch: NDArray[np.generic], queue: int) -> Step:

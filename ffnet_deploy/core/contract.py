@@ -207,7 +207,7 @@ class Contract:
             `input`.
         protocol: How the network is scored.
         sources: SHA-256 of what the artefact was made from, for instance ``{"checkpoint": ..., "config": ...}``.
-        io: type of the floats in the input and output tensors.
+        io: Type of the floats in the input and output tensors.
     """
 
     network: str

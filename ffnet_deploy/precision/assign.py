@@ -109,7 +109,7 @@ def assign_types(
         options: the format and its limits.
         images: network inputs (batch, ...) to observe ranges on, at least one.
         progress: told of the images observed.
-        io: type of the float inputs and outputs; its contract says so.
+        io: Type of the float inputs and outputs; its contract says so.
 
     Raises:
         OptionError: the graph is typed already, or its operator set cannot be; or it takes and gives no floats that

@@ -17,7 +17,7 @@ OF_OTHER_TOOLS = {
     "--editable", "--train", "--val", "--size", "--about-data", "--standalone", "--upgrade", "--master-addr",
     "--master-port", "--rdzv-endpoint", "--show",
 }  # fmt: skip
-"""Options of pip, Docker, Triton, torchrun, jetson_clocks, TensorBoard, MMSegmentation and of benchmarks/ and scenes/."""
+"""Options of pip, Docker, Triton, torchrun, jetson_clocks, TensorBoard, MMSegmentation, benchmarks/ and scenes/."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
 
 
