@@ -23,6 +23,7 @@ from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.tensorrt import runner
+from ffnet_deploy.engines.tensorrt.inspector import check_engine
 from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.verify import NamedImage, VerifyOptions, usual_tolerance
@@ -90,12 +91,14 @@ def test_an_engine_that_differs_is_kept_as_evidence_alone(toy: Path, was_there: 
 LAYERS = {"Layers": [{"Name": "conv", "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": "Float"}]}]}
 
 
-def built_with(monkeypatch: pytest.MonkeyPatch, violations: tuple[str, ...]) -> None:
-    """Let the builder give what it gives with a GPU that takes the engine: the inspector's list too."""
+def inspected(monkeypatch: pytest.MonkeyPatch, asked: Precision) -> None:
+    """Let the builder give what it gives with a GPU that takes the engine: the inspector's list, and its check."""
     without = engine.build_plan
 
     def build_plan(*arguments: Any) -> Any:
-        return replace(without(*arguments), layers=LAYERS, violations=violations)
+        built = without(*arguments)
+        check = check_engine(LAYERS, ["conv"], PrecisionRecord(asked, asked))
+        return replace(built, layers=LAYERS, precision_check=replace(built.precision_check, engine=check))
 
     monkeypatch.setattr(engine, "build_plan", build_plan)
 
@@ -106,12 +109,10 @@ def test_the_inspectors_list_is_kept_beside_an_engine_refused_or_not(
     toy: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     out = toy.with_name("toy.rtx.engine")
-    built_with(monkeypatch, ())
+    inspected(monkeypatch, Precision.FP16 if reason == "precision" else Precision.FP32)
     if reason == "output of one built before":
         build_engine(toy, out, OPTIONS)
         assert json.loads(out.with_name("toy.rtx.engine.layers.json").read_text()) == LAYERS
-    if reason == "precision":
-        built_with(monkeypatch, ("conv: asked for fp16, runs in fp32",))
     with pytest.raises(VerificationError, match="layer list" if reason == "precision" else "is not the network"):
         build_engine(toy, out, OPTIONS, verification(1))
     kept = toy.with_name("toy.rtx.rejected") / "toy.rtx.engine.layers.json"

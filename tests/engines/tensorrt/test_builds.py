@@ -76,8 +76,9 @@ def test_fp16_at_the_boundary_builds(tmp_path: Path) -> None:
     images = [np.zeros((1, 3, 64, 128), np.float32)]
     typed = assign_types(model, TypingOptions(), images, io=IOType.FP16)
     manifest = build(typed.model, tmp_path)
-    assert manifest["contract"]["io"] == "fp16" and manifest["proof"]["network"]["violations"] == []
-    assert manifest["proof"]["network"]["casts"] == sum(typed.report.casts)
+    network = manifest["precision_check"]["network"]
+    assert manifest["contract"]["io"] == "fp16" and network["violations"] == []
+    assert network["casts"] == sum(typed.report.casts)
 
 
 def test_the_profile_can_be_narrower_than_the_graph(tmp_path: Path) -> None:
