@@ -1,45 +1,44 @@
-"""The plan for a GPU machine without a network: stages of less than ten minutes, each run once, results after each.
+"""The plan for a GPU machine without a network: steps that each keep their record, run once, within a time limit.
 
-    python -m benchmarks.gpu parts FOLDER --out PARTS       # here: what to carry, in files of at most 45 MiB
-    python -m benchmarks.gpu join PARTS FOLDER              # there
-    python -m benchmarks.gpu run FOLDER --results RESULTS   # there; again after an interruption: goes on where it was
-    python -m benchmarks.gpu status --results RESULTS
+    python -m benchmarks.gpu run FOLDER --results RESULTS --limit 570     # again and again until nothing is left
+    python -m benchmarks.gpu status FOLDER --results RESULTS
 
-FOLDER comes from benchmarks/prepare_gpu.py, once for each network. RESULTS holds small files alone; its ``state.json``
-says of each stage what came of it, how long it took and what it wrote. A stage is a list of commands, each a process of
-its own under the stage's time limit, so that a crash or a hang costs that stage only. ``--tensorrt-python`` names the
-Python that has TensorRT where that is another one than this (TensorRT 8.5.3 needs Python 3.10).
+FOLDER comes from benchmarks/prepare_gpu.py. Each step is a process of its own, so that a crash or a hang costs that
+step only; it begins when the time that it may take is left. RESULTS holds small files alone; its ``state.json`` is
+written after each step and says what came of it. ``--tensorrt-python`` names the Python that has TensorRT where that is
+another one than this (TensorRT 8.5.3 needs Python 3.10).
 """
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from benchmarks.gpu_reference import DATA, find_references
+from benchmarks.gpu_reference import Reference, find_references
 from ffnet_deploy.cli.console import console, make_app, run_command
-from ffnet_deploy.core.errors import ArtifactError, OptionError
-from ffnet_deploy.core.files import make_folder, sha256, write_json
+from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError
+from ffnet_deploy.core.files import make_folder, write_json
+from ffnet_deploy.core.optional import optional
 
 STATE = "state.json"
-LIST = "parts.json"
+PLAN = "plan.json"
+"""What prepare_gpu.py writes down of the networks."""
 MIB = 1 << 20
 _TAIL = 4000
+_CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where stages run.
+    """Where steps run.
 
     Attributes:
         folder: of benchmarks/prepare_gpu.py.
@@ -47,7 +46,9 @@ class Site:
         work: folder for engines and other large files that stay.
         python: the interpreter with PyTorch, triton, onnx and ONNX Runtime.
         tensorrt: the interpreter with TensorRT and cuda-bindings.
-        seconds: time each candidate for at least this long.
+        device: of PyTorch: "cuda"; "cpu" for a rehearsal.
+        seconds: time each candidate for at least this long,
+        samples: and at least this often.
     """
 
     folder: Path
@@ -55,238 +56,248 @@ class Site:
     work: Path
     python: str
     tensorrt: str
-    seconds: float = 3.0
+    device: str = "cuda"
+    seconds: float = 2.0
+    samples: int = 100
+
+    @property
+    def timed(self) -> tuple[str, ...]:
+        """How long a step times, as options of its command."""
+        return "--seconds", str(self.seconds), "--samples", str(self.samples)
+
+    def engine(self, graph: Path) -> Path:
+        """The engine of `graph`."""
+        return self.work / "engines" / f"{graph.name.removesuffix('.onnx')}.engine"
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A part of the plan.
+class Step:
+    """One process of the plan.
 
     Attributes:
-        name: of the stage, and of its files in the results.
-        purpose: what it measures, in words.
+        stage: the part of the plan that it belongs to.
+        subject: what it measures.
         limit: most seconds that it may take.
         memory: bytes of GPU memory that it needs.
         disk: bytes that it writes.
-        commands: its processes, for a site.
+        command: the process.
+        obstacle: why it cannot run now, in words; None where it can.
+        environment: variables of its own.
     """
 
-    name: str
-    purpose: str
+    stage: str
+    subject: str
     limit: int
     memory: int
     disk: int
-    commands: Callable[[Site], list[list[str]]]
+    command: list[str]
+    obstacle: Callable[[], str | None] = lambda: None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the step in the state."""
+        return f"{self.stage} {self.subject}".strip()
 
 
-def _ceilings(site: Site) -> list[list[str]]:
-    return [[site.python, "-m", "benchmarks.gpu_ceilings", "--out", str(site.results / "ceilings.json")]]
+STAGES = {
+    "graphs": "the weights of large networks are made, and ONNX Runtime gives the outputs to compare with",
+    "ceilings": "memory copy, FP16 and INT8 matrix products, state of the device",
+    "pytorch": "PyTorch's forms, plain and rewritten, batch 1 and 8",
+    "tensorrt": "one engine: precision check, comparison and mIoU, stream",
+    "layers": "a network's engines side by side: with and without CUDA graphs, with copies, layer by layer",
+    "onnxruntime": "ONNX Runtime's CUDA provider",
+    "end-to-end": "mIoU and speed by the evaluation pipeline",
+    "tests": "tests/gpu on the trained networks",
+    "compiled": "PyTorch's torch.compile, FP32 and FP16 max-autotune",
+}
+"""In their order; a later one may use what an earlier one made."""
 
 
-def _pytorch(site: Site) -> list[list[str]]:
-    commands = []
-    for reference in find_references(site.folder):
-        contract = reference.contract
-        shape = f"{contract.height.opt}x{contract.width.opt}"
-        for batch in (1, 8):
-            out = site.results / f"pytorch.{reference.network}.batch{batch}.json"
-            commands.append(
-                [
-                    *(site.python, "-m", "ffnet_deploy.cli.bench", "--config", reference.network),
-                    *("--checkpoint", "random", "--device", "cuda", "--shape", shape, "--batch", str(batch)),
-                    *("--torch-forms", "published,reparameterized,channels-last,fp16,compiled"),
-                    *("--seconds", str(site.seconds), "--json", str(out)),
-                ]
-            )
-    return commands
-
-
-def _tensorrt(site: Site) -> list[list[str]]:
-    return [
+def steps(site: Site) -> Iterator[Step]:
+    """All steps for the networks in the site's folder, in their order."""
+    references = find_references(site.folder)
+    networks = json.loads((site.folder / PLAN).read_text(encoding="utf-8"))["networks"]
+    yield Step("graphs", "", 240, 0, 4 << 30, [site.python, "-m", "benchmarks.gpu_weights", str(site.folder)])
+    yield Step(
+        *("ceilings", "", 90, 4 << 30, 1 << 16),
         [
-            *(site.tensorrt, "-m", "benchmarks.gpu_engines", str(site.folder), "--out", str(site.results)),
-            *("--engines", str(site.work / "engines"), "--seconds", str(site.seconds)),
-        ]
-    ]
-
-
-def _onnxruntime(site: Site) -> list[list[str]]:
-    return [
-        [
-            *(site.python, "-m", "ffnet_deploy.cli.bench", *map(str, reference.graphs), "--device", "cuda"),
-            *("--provider", "cuda", "--seconds", str(site.seconds)),
-            *("--json", str(site.results / f"onnxruntime.{reference.network}.json")),
-        ]
-        for reference in find_references(site.folder)
-    ]
-
-
-def _end_to_end(site: Site) -> list[list[str]]:
-    commands = []
-    for reference in find_references(site.folder):
-        if not (reference.folder / DATA).is_dir():
-            continue
+            *(site.python, "-m", "benchmarks.gpu_ceilings", "--device", site.device),
+            *("--out", str(site.results / "ceilings.json")),
+        ],
+    )
+    for network in networks:
+        yield _forms(site, "pytorch", network, 240, "published,reparameterized,channels-last,fp16,cuda-graph")
+    for reference in references:
         for graph in reference.graphs:
-            engine = site.work / "engines" / f"{graph.name.removesuffix('.onnx')}.engine"
-            commands.append(
+            yield Step(
+                *("tensorrt", graph.name, 420 if not reference.is_trained else 180, 8 << 30, 1 << 30),
                 [
-                    *(site.tensorrt, "-m", "ffnet_deploy.cli.evaluate", "--artifact", str(engine)),
-                    *("--data", str(reference.folder / DATA)),
-                    *("--json", str(site.results / f"evaluate.{graph.name.removesuffix('.onnx')}.json")),
-                ]
+                    *(site.tensorrt, "-m", "benchmarks.gpu_engines", "build", str(reference.folder), graph.name),
+                    *("--engine", str(site.engine(graph)), "--out", str(site.results / f"engine.{graph.name}.json")),
+                    *("--samples", str(site.samples)),
+                ],
             )
-    return commands
+    for network in dict.fromkeys(reference.network for reference in references):
+        yield _layers(site, [reference for reference in references if reference.network == network])
+    for reference in references:
+        yield Step(
+            *("onnxruntime", reference.name, 120, 4 << 30, 4 << 20),
+            [
+                *(site.python, "-m", "ffnet_deploy.cli.bench", *map(str, reference.graphs), "--device", "cuda"),
+                *("--batch", "1,8", "--json", str(site.results / f"onnxruntime.{reference.name}.json"), *site.timed),
+            ],
+            _missing_provider,
+        )
+    for reference in references:
+        if reference.about["data"] is not None:
+            for graph in reference.graphs:
+                engine = site.engine(graph)
+                yield Step(
+                    *("end-to-end", graph.name, 120, 4 << 30, 1 << 20),
+                    [
+                        *(site.tensorrt, "-m", "ffnet_deploy.cli.evaluate", "--artifact", str(engine)),
+                        *("--data", str(site.folder / "data")),
+                        *("--json", str(site.results / f"evaluate.{graph.name}.json")),
+                    ],
+                    lambda engine=engine: None if engine.is_file() else f"{engine.name} is not built",
+                )
+    for reference in references:
+        if reference.is_trained:
+            yield Step(
+                *("tests", reference.name, 400, 4 << 30, 1 << 30),
+                [site.tensorrt, "-m", "pytest", "-q", "-rs", "tests/gpu", "-m", "gpu", "-p", "no:cacheprovider"],
+                environment={
+                    "FFNET_GPU_FOLDER": str(reference.folder),
+                    "FFNET_GPU_ENGINES": str(site.work / "engines"),
+                },
+            )
+    for network in networks:
+        yield _forms(site, "compiled", network, 500, "published,compiled,compiled-fp16")
 
 
-def _tests(site: Site) -> list[list[str]]:
-    return [[site.tensorrt, "-m", "pytest", "-q", "-rs", "tests/gpu", "-m", "gpu", "-p", "no:cacheprovider"]]
+def _forms(site: Site, stage: str, network: dict[str, Any], limit: int, forms: str) -> Step:
+    name = Path(network["config"]).stem
+    return Step(
+        *(stage, name, limit, 16 << 30, 4 << 20),
+        [
+            *(site.python, "-m", "benchmarks.gpu_forms", network["config"], "--size", network["size"]),
+            *("--forms", forms, "--device", site.device, *site.timed),
+            *("--out", str(site.results / f"{stage}.{name}.json")),
+        ],
+    )
 
 
-STAGES = (
-    Stage("ceilings", "copy, FP16 and INT8 matrix products, state of the device", 120, 1 << 30, 1 << 16, _ceilings),
-    Stage("pytorch", "PyTorch's forms, batch 1 and 8", 590, 8 << 30, 4 << 20, _pytorch),
-    Stage(
-        "tensorrt", "engines: proof, parity, latency with and without graphs, layers", 590, 8 << 30, 1 << 30, _tensorrt
-    ),
-    Stage("onnxruntime", "ONNX Runtime's CUDA provider", 300, 4 << 30, 4 << 20, _onnxruntime),
-    Stage("end-to-end", "mIoU and speed by the evaluation pipeline", 590, 4 << 30, 4 << 20, _end_to_end),
-    Stage("tests", "tests/gpu", 590, 4 << 30, 1 << 30, _tests),
-)
-"""In their order; a later one may use the engines of an earlier one."""
+def _layers(site: Site, references: Sequence[Reference]) -> Step:
+    engines = [site.engine(graph) for reference in references for graph in reference.graphs]
+    network = references[0].network
+
+    def obstacle() -> str | None:
+        return None if any(engine.is_file() for engine in engines) else "none of its engines is built"
+
+    return Step(
+        *("layers", network, 300, 8 << 30, 16 << 20),
+        [
+            *(site.tensorrt, "-m", "benchmarks.gpu_engines", "time", str(references[0].folder), *map(str, engines)),
+            *("--out", str(site.results / f"layers.{network}.json"), *site.timed),
+        ],
+        obstacle,
+    )
+
+
+def _missing_provider() -> str | None:
+    try:
+        found = optional("onnxruntime", extra="onnxruntime", purpose="this step").get_available_providers()
+    except MissingPackageError as error:
+        return str(error).partition("\n")[0]
+    if "CUDAExecutionProvider" in found:
+        return None
+    return f"this ONNX Runtime has no CUDAExecutionProvider; it offers {', '.join(found)}"
 
 
 def read_state(results: Path) -> dict[str, Any]:
-    """What came of each stage so far, by its name; empty before the first."""
+    """What came of each step so far, by its name; empty before the first."""
     path = results / STATE
     if not path.is_file():
         return {}
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ArtifactError(f"{path} is damaged.\n  to do    remove it: all stages run again") from error
+        raise ArtifactError(f"{path} is damaged.\n  to do    remove it: all steps run again") from error
     return dict(state)
 
 
-def run_stage(stage: Stage, site: Site) -> dict[str, Any]:
-    """Run the commands of `stage` under its time limit; what came of it, for the state."""
-    began, commands = time.monotonic(), []
-    environment = {**os.environ, "FFNET_GPU_FOLDER": str(site.folder)}
-    outcome = "done"
-    for command in stage.commands(site):
-        left = stage.limit - (time.monotonic() - began)
-        if left <= 0:
-            outcome = "out of time"
-            break
-        start = time.monotonic()
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=left, env=environment)
-            code, told = done.returncode, done.stdout + done.stderr
-        except subprocess.TimeoutExpired as error:
-            code, told = None, "".join(_text(part) for part in (error.stdout, error.stderr))
-        except OSError as error:
-            code, told = None, str(error)
-        commands.append(
-            {"command": command, "exit": code, "seconds": round(time.monotonic() - start, 1), "output": told[-_TAIL:]}
+def run_step(step: Step, site: Site) -> dict[str, Any]:
+    """Run the process of `step` under its time limit; what came of it, for the state."""
+    reason = step.obstacle()
+    if reason is not None:
+        return {"state": "skipped", "reason": reason, "seconds": 0.0}
+    environment = {**os.environ, **step.environment}
+    if step.command[0] != site.python:  # packages that were installed for one Python are not for the other
+        environment["PYTHONPATH"] = str(_CHECKOUT)
+    begin = time.monotonic()
+    try:
+        done = subprocess.run(
+            step.command, capture_output=True, text=True, timeout=step.limit, env=environment, cwd=_CHECKOUT
         )
-        if code != 0:
-            outcome = "failed" if code is not None or time.monotonic() - began < stage.limit else "out of time"
+        code, output = done.returncode, done.stdout + done.stderr
+        state = "done" if code == 0 else "failed"
+    except subprocess.TimeoutExpired as error:
+        parts = [part for part in (error.stdout, error.stderr) if part]
+        code, output = None, "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in parts)
+        state = "out of time"
+    except OSError as error:
+        code, output, state = None, str(error), "failed"
     return {
-        "state": outcome,
-        "seconds": round(time.monotonic() - began, 1),
+        "state": state,
+        "seconds": round(time.monotonic() - begin, 1),
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commands": commands,
+        "command": step.command,
+        "exit": code,
+        "output": output[-_TAIL:],
     }
 
 
-def _text(part: str | bytes | None) -> str:
-    return part.decode(errors="replace") if isinstance(part, bytes) else part or ""
+def run_plan(site: Site, limit: float, stages: Sequence[str] = ()) -> dict[str, Any]:
+    """Run the steps that are not done yet; the state is written after each.
 
-
-def run_plan(site: Site, chosen: Sequence[str] = (), again: bool = False) -> dict[str, Any]:
-    """Run the stages that are not done yet, in order; the state is written after each.
+    Those that were never tried come first, in their order, and then those that failed.
 
     Args:
         site: where.
-        chosen: names of the stages; none: all.
-        again: run them also where they are done.
+        limit: seconds for all together: a step begins when the time that it may take is left.
+        stages: names of the stages to run; none: all.
 
     Returns:
-        The state of all stages.
+        The state of all steps that were ever tried.
 
     Raises:
         OptionError: there is no such stage.
     """
-    names = [stage.name for stage in STAGES]
-    unknown = [name for name in chosen if name not in names]
+    unknown = [name for name in stages if name not in STAGES]
     if unknown:
-        raise OptionError(f"there is no stage {unknown[0]!r}; they are {', '.join(names)}")
+        raise OptionError(f"there is no stage {unknown[0]!r}; they are {', '.join(STAGES)}")
     make_folder(site.results)
     make_folder(site.work)
     state = read_state(site.results)
-    for stage in STAGES:
-        if chosen and stage.name not in chosen:
+    begin = time.monotonic()
+    waiting = [step for step in steps(site) if state.get(step.name, {}).get("state") != "done"]
+    waiting.sort(key=lambda step: step.name in state)
+    for step in waiting:
+        left = limit - (time.monotonic() - begin)
+        if stages and step.stage not in stages:
             continue
-        if not again and state.get(stage.name, {}).get("state") == "done":
-            console.print(f"{stage.name}: done before")
+        if step.limit > left:
+            console.print(f"{step.name}: needs up to {step.limit} s, {left:.0f} s are left")
             continue
-        console.print(f"{stage.name}: {stage.purpose} (at most {stage.limit} s, {stage.memory // MIB} MiB on the GPU)")
-        state[stage.name] = run_stage(stage, site)
+        state[step.name] = run_step(step, site)
         write_json(site.results / STATE, state)
-        console.print(f"{stage.name}: {state[stage.name]['state']} in {state[stage.name]['seconds']} s")
+        found = state[step.name]
+        console.print(f"{step.name}: {found['state']} in {found['seconds']} s {found.get('reason', '')}".rstrip())
     return state
 
 
-def write_parts(folders: Sequence[Path], out: Path, size: int = 45) -> list[Path]:
-    """Pack `folders` into files of at most `size` MiB, with the list of them; the command line `parts`.
-
-    Returns:
-        The parts, and then the list with the SHA-256 of each.
-    """
-    if size < 1:
-        raise OptionError(f"a part has at least 1 MiB: got {size}")
-    make_folder(out)
-    packed = out / "all.tar"
-    with tarfile.open(packed, "w") as archive:
-        for folder in folders:
-            archive.add(folder, folder.name)
-    whole, parts = sha256(packed), list[Path]()
-    with packed.open("rb") as file:
-        while content := file.read(size * MIB):
-            parts.append(out / f"part.{len(parts):03d}")
-            parts[-1].write_bytes(content)
-    packed.unlink()
-    listed = out / LIST
-    write_json(listed, {"sha256": whole, "parts": {part.name: sha256(part) for part in parts}})
-    return [*parts, listed]
-
-
-def join_parts(parts: Path, out: Path) -> Path:
-    """Unpack what `write_parts` packed into `out`, after checking every byte.
-
-    Raises:
-        ArtifactError: a part is missing or has changed.
-    """
-    listed = json.loads((parts / LIST).read_text(encoding="utf-8"))
-    for name, expected in listed["parts"].items():
-        path = parts / Path(name).name
-        if not path.is_file() or sha256(path) != expected:
-            raise ArtifactError(f"{path} is missing or has changed.\n  to do    carry it again")
-    make_folder(out)
-    packed, digest = out / ".all.tar", hashlib.sha256()
-    with packed.open("wb") as file:
-        for name in listed["parts"]:
-            content = (parts / Path(name).name).read_bytes()
-            digest.update(content)
-            file.write(content)
-    if digest.hexdigest() != listed["sha256"]:
-        raise ArtifactError(f"the parts in {parts} do not make up what was packed.\n  to do    pack them again")
-    with tarfile.open(packed) as archive:
-        archive.extractall(out, filter="data")
-    packed.unlink()
-    return out
-
-
-app = make_app("gpu", "Measure everything that needs a GPU, in stages.")
+app = make_app("gpu", "Measure everything that needs a GPU, step by step.")
 
 
 @app.command
@@ -297,41 +308,33 @@ def run(
     results: Path = Path("results"),
     work: Path = Path("work"),
     tensorrt_python: Annotated[str, Parameter(help="Python that has TensorRT.")] = sys.executable,
+    limit: Annotated[float, Parameter(help="Seconds for this run.")] = 570.0,
     stage: Annotated[list[str] | None, Parameter(help="Name of a stage; all by default.")] = None,
-    again: bool = False,
-    seconds: float = 3.0,
+    device: Annotated[str, Parameter(help="Of PyTorch: cuda; cpu for a rehearsal.")] = "cuda",
+    seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 2.0,
+    samples: Annotated[int, Parameter(help="And at least this often.")] = 100,
 ) -> None:
-    """Run the stages that are not done yet."""
-    site = Site(folder, results, work, sys.executable, tensorrt_python, seconds)
-    state = run_plan(site, stage or (), again)
-    broken = [name for name, one in state.items() if one["state"] != "done"]
-    if broken:
-        console.print(f"not done: {', '.join(broken)}; see {results / STATE}")
+    """Run the steps that are not done yet."""
+    folder, results, work = (path.resolve() for path in (folder, results, work))
+    site = Site(folder, results, work, sys.executable, tensorrt_python, device, seconds, samples)
+    state = run_plan(site, limit, stage or ())
+    left = [step.name for step in steps(site) if state.get(step.name, {}).get("state") != "done"]
+    console.print(f"not done: {', '.join(left)}; see {results / STATE}" if left else "all steps are done")
 
 
 @app.command
-def status(*, results: Path = Path("results")) -> None:
-    """Say what each stage needs and what came of it."""
+def status(folder: Path, /, *, results: Path = Path("results")) -> None:
+    """Say what each step needs and what came of it."""
     state = read_state(results)
-    for stage in STAGES:
-        came = state.get(stage.name, {}).get("state", "not run")
-        console.print(
-            f"{stage.name:12} {came:12} at most {stage.limit} s, {stage.memory // MIB} MiB on the GPU, "
-            f"{stage.disk / MIB:.1f} MiB on disk: {stage.purpose}"
-        )
-
-
-@app.command
-def parts(folders: list[Path], /, *, out: Path = Path("parts"), size: int = 45) -> None:
-    """Pack folders (prepared networks, wheels, the checkout) for a machine that takes small files alone."""
-    for path in write_parts(folders, out, size):
-        console.print(f"{path}  {path.stat().st_size / MIB:.1f} MiB")
-
-
-@app.command
-def join(parts_folder: Path, out: Path, /) -> None:
-    """Unpack the parts on the other machine."""
-    console.print(f"unpacked into {join_parts(parts_folder, out)}")
+    for stage, purpose in STAGES.items():
+        console.print(f"{stage}: {purpose}")
+        for step in steps(Site(folder, results, Path("work"), sys.executable, sys.executable)):
+            if step.stage == stage:
+                came = state.get(step.name, {}).get("state", "not run")
+                console.print(
+                    f"  {step.subject:48} {came:12} at most {step.limit} s, {step.memory // MIB} MiB on the GPU, "
+                    f"{step.disk / MIB:.1f} MiB on disk"
+                )
 
 
 if __name__ == "__main__":

@@ -1,37 +1,28 @@
-"""Engines of TensorRT on a GPU: built, proved, compared with PyTorch and timed; one stage of `benchmarks.gpu`.
+"""Engines of TensorRT on a GPU: built, checked, compared and timed; the largest part of `benchmarks.gpu`.
 
-    python -m benchmarks.gpu_engines FOLDER --out engines/records
+    python -m benchmarks.gpu_engines build FOLDER GRAPH.onnx --engine FILE --out RECORD.json
+    python -m benchmarks.gpu_engines time FOLDER ENGINE... --out RECORD.json
 
-FOLDER comes from benchmarks/prepare_gpu.py. For each network in it: engines of all its graphs are built and proved,
-compared with PyTorch's FP32 outputs and mIoU, and timed against each other (by the GPU's events, with the copies, and
-as a stream of batches) with the time of every layer; ONNX Runtime on the GPU and, with --checkpoint, PyTorch's forms
-take part where they are installed. One JSON file a network, with every sample.
-
-Needs TensorRT 8.5 or later, cuda-bindings, numpy, OpenCV, cyclopts and rich; neither PyTorch nor ONNX Runtime.
+FOLDER is that of one network (gpu_reference.py). Records are written after each part: time on a GPU may end at any
+moment. Needs TensorRT 8.5 or later, cuda-bindings, numpy, OpenCV, cyclopts, rich, msgspec and filelock; neither PyTorch
+nor onnx nor ONNX Runtime.
 """
 
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 from cyclopts import Parameter
 from rich.table import Table
 
-from benchmarks.gpu_reference import DATA, Case, Gate, Reference, find_references, verify_engine
+from benchmarks.gpu_reference import Case, Reference, build_options, find_references, verify_engine
 from ffnet_deploy.benchmark.bench import BenchOptions, bench
-from ffnet_deploy.benchmark.candidates import (
-    ArtifactOptions,
-    Candidate,
-    TorchSource,
-    artifact_candidates,
-    distinct,
-    torch_candidates,
-)
+from ffnet_deploy.benchmark.candidates import ArtifactOptions, Candidate, artifact_candidates
 from ffnet_deploy.benchmark.device_state import environment, package_versions
 from ffnet_deploy.benchmark.files import run_to_dict
 from ffnet_deploy.benchmark.record import BenchRun, TimingMethod, TimingScope
@@ -40,137 +31,79 @@ from ffnet_deploy.benchmark.sweep import Grid
 from ffnet_deploy.cli.console import console, make_app, progress_bar, report_note, run_command
 from ffnet_deploy.cli.options import ENGINE, choice
 from ffnet_deploy.core.errors import FFNetDeployError, OptionError, VerificationError
-from ffnet_deploy.core.files import make_folder, write_json
-from ffnet_deploy.engines.backend import Provider
+from ffnet_deploy.core.files import write_json
 from ffnet_deploy.engines.cuda import CudaDevice, NoDeviceError, find_device
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions
 from ffnet_deploy.engines.tensorrt.variant import Variant
-from ffnet_deploy.engines.torch import TorchForm
-from ffnet_deploy.evaluation.images import image_files, read_whole
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.export.engine import build_engine
 
-KIND, FORMAT = "ffnet-gpu", 1
-_QUEUE = 20
-"""Calls that the GPU is given in a row when it is timed alone."""
-FORMS = (TorchForm.PUBLISHED, TorchForm.CHANNELS_LAST, TorchForm.FP16, TorchForm.COMPILED)
-GPU_PROVIDERS = (Provider.CUDA, Provider.TENSORRT)
+QUEUE = 20
+"""Calls that the GPU is given in a row when it is timed alone, so that the time between them is not Python's."""
+WARMUP = 100.0
+"""Milliseconds of warm-up for each second that is timed."""
+SAMPLES, ROUNDS = 100, 50
+STREAMS = 7
+"""How often a stream of batches is timed."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure, and how.
+def build(
+    reference: Reference,
+    graph: Path,
+    path: Path,
+    out: Path,
+    variant: Variant = Variant.TENSORRT,
+    device: int = 0,
+    samples: int = SAMPLES,
+) -> list[str]:
+    """Build the engine `path` of `graph`, check its precision, compare it, and time a stream of `samples` batches.
 
-    Attributes:
-        engines: folder for the engines; those that are there and fit are reused.
-        out: folder for the records.
-        variant: TensorRT or TensorRT for RTX.
-        device: number of the GPU.
-        seconds: time each candidate for at least this long,
-        samples: and at least this often,
-        rounds: in so many turns,
-        warmup: after a warm-up of this long, milliseconds.
-        batch: images per call that are timed; 0: what the graphs are made for.
-        profile: time the layers too.
-        checkpoint: of the networks, for PyTorch's forms; None leaves them out.
-        stream: batches of a stream that is timed, and how often.
-    """
-
-    engines: Path
-    out: Path
-    variant: Variant = Variant.TENSORRT
-    device: int = 0
-    seconds: float = 3.0
-    samples: int = 100
-    rounds: int = 50
-    warmup: float = 200.0
-    batch: int = 0
-    profile: bool = True
-    checkpoint: str | None = None
-    stream: tuple[int, int] = (100, 7)
-
-    def __post_init__(self) -> None:
-        if self.batch < 0 or self.device < 0 or min(self.stream) < 1:
-            raise OptionError(f"batch and device are counted from 0, streams from 1: got {self}")
-
-
-@dataclass
-class Findings:
-    """What came out for one network: its engines' entries in the record, the files that can be timed, their times."""
-
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    engines: list[Path] = field(default_factory=list)
-    timing: dict[str, Any] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-
-
-def measure(reference: Reference, plan: Plan, device: CudaDevice) -> tuple[Path, list[str]]:
-    """Build, compare and time all graphs of one network; write the record.
+    The record is `out`.
 
     Returns:
-        The record's file, and what is out of tolerance.
+        What is out of tolerance, in words.
+
+    Raises:
+        FFNetDeployError: there is no GPU, or TensorRT does not build the engine.
     """
-    findings = Findings()
-    path = make_folder(plan.out) / f"{reference.network}.{_slug(device.name)}.{plan.variant.value}.json"
-    for graph in reference.graphs:
-        _measure_graph(graph, reference, plan, findings)
-        write_json(path, _record(reference, device, findings))
-    for scope in (TimingScope.NETWORK, TimingScope.DEVICE) if findings.engines else ():
-        _time(scope, reference, plan, findings)
-        write_json(path, _record(reference, device, findings))
-    _show(reference, findings)
-    return path, findings.failures
+    record = _about(reference, find_device(device))
+    with progress_bar(f"building {path.name}") as progress:
+        options = build_options(graph, variant, device)
+        made = build_engine(graph, path, options, progress=progress, notes=report_note)
+    manifest = made.bundle.manifest
+    record |= {"graph": graph.name, "engine": path.name}
+    record |= {key: manifest[key] for key in ("precision", "build", "profiles", "precision_check", "bytes", "sha256")}
+    write_json(out, record)
+    with TensorRTEngine(path, TensorRTOptions(device=device)) as engine:
+        found = verify_engine(engine, reference, made.bundle.record.precision)
+        record |= {"verification": found.to_dict()}
+        write_json(out, record)
+        last = list(reference.cases())[-2:]  # a single image, and the largest batch
+        record |= {"streams": [_stream(engine, case, samples) for case in last], "notes": list(engine.notes)}
+        write_json(out, record)
+    miou = "" if found.miou is None else f", mIoU {found.miou[1]:.2f} (FP32 {found.miou[0]:.2f})"
+    worst = max(row.relative for row in found.comparisons)
+    console.print(f"{path.name}: agreement {found.agreement:.3f} %, relative error {worst:.1e}{miou}", soft_wrap=True)
+    return found.failures
 
 
-def _record(reference: Reference, device: CudaDevice, findings: Findings) -> dict[str, Any]:
-    """All that is known so far: it is written after each step, since time on a GPU may end at any moment."""
+def _about(reference: Reference, device: CudaDevice) -> dict[str, Any]:
     return {
-        "kind": KIND,
-        "format": FORMAT,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "network": reference.network,
         "gpu": asdict(device),
         "versions": package_versions(),
         "environment": environment(),
-        "reference": {name: reference.about[name] for name in ("engine", "mIoU", "data", "tools", "created")},
-        "engines": findings.entries,
-        "timing": findings.timing,
-        "failures": findings.failures,
+        "reference": {name: reference.about[name] for name in ("engine", "trained", "mIoU", "data", "commit")},
     }
 
 
-def _measure_graph(graph: Path, reference: Reference, plan: Plan, findings: Findings) -> None:
-    """One graph: its engine, its precision check, its comparison with PyTorch, and its stream of batches."""
-    engine_path = plan.engines / f"{graph.name.removesuffix('.onnx')}{plan.variant.suffix}"
-    entry: dict[str, Any] = {"graph": graph.name}
-    findings.entries.append(entry)
-    try:
-        with progress_bar(f"building {engine_path.name}") as progress:
-            options = BuildOptions(variant=plan.variant, device=plan.device)
-            made = build_engine(graph, engine_path, options, progress=progress, notes=report_note)
-        manifest = made.bundle.manifest
-        entry.update(engine=engine_path.name, precision=manifest["precision"]["precision"], build=manifest["build"])
-        entry.update(precision_check=manifest["precision_check"], bytes=manifest["bytes"], sha256=manifest["sha256"])
-        with TensorRTEngine(engine_path, TensorRTOptions(device=plan.device)) as engine:
-            result = verify_engine(engine, reference, Gate.of(made.bundle.record.precision))
-            entry["verification"] = result.to_dict()
-            entry["streams"] = _streams(engine, next(reference.cases()), plan)
-            entry["notes"] = list(engine.notes)
-        findings.failures += [f"{engine_path.name}: {failure}" for failure in result.failures]
-        findings.engines.append(engine_path)
-    except Exception as error:  # bindings raise nearly anything, and the other graphs are worth measuring all the same
-        findings.failures.append(f"{graph.name}: {_reason(error)}")
-        entry["error"] = str(error) if isinstance(error, FFNetDeployError) else _reason(error)
-
-
-def _streams(engine: TensorRTEngine, case: Case, plan: Plan) -> dict[str, Any]:
-    """Seconds for a number of batches, one after the other and as a stream, in turns."""
+def _stream(engine: TensorRTEngine, case: Case, count: int) -> dict[str, Any]:
+    """Seconds for `count` batches, one after the other and as a stream, in turns."""
     batch = network_input(case.images, engine.contract)
-    count, turns = plan.stream
     times: dict[str, list[float]] = {"one by one": [], "stream": []}
-    for turn in range(turns + 1):
+    for turn in range(STREAMS + 1):
         begin = time.perf_counter()
         for _ in range(count):
             engine.run(batch)
@@ -183,26 +116,74 @@ def _streams(engine: TensorRTEngine, case: Case, plan: Plan) -> dict[str, Any]:
     return {"batches": count, "images per batch": len(batch), "size": list(case.images.shape[1:3]), "seconds": times}
 
 
-def _time(scope: TimingScope, reference: Reference, plan: Plan, findings: Findings) -> None:
-    """All candidates timed side by side: on the GPU alone, with layers, or with the copies."""
-    alone = scope is TimingScope.NETWORK
-    # calls in a row keep the GPU busy, so that the time between them is not Python's
-    queue = _QUEUE if alone else 1
-    method = TimingMethod(
-        scope, plan.warmup, seconds=plan.seconds, samples=plan.samples, rounds=plan.rounds, queue=queue
-    )
-    grid = Grid((plan.batch,) if plan.batch else ())
-    options = BenchOptions(grid, _picture(reference), method, profile=plan.profile and alone)
-    try:
-        with progress_bar(f"timing {reference.network}, {scope.sentence}") as progress:
-            candidates = [_or_missing(one) for one in _candidates(reference, findings.engines, plan)]
-            run = bench(candidates, options, progress=progress)
-    except Exception as error:  # what was built and compared so far must not be lost
-        findings.failures.append(f"timing, {scope.sentence}: {_reason(error)}")
-        findings.timing[scope.value] = {"error": findings.failures[-1]}
-        return
-    _print_times(run, scope)
-    findings.timing[scope.value] = run_to_dict(run)
+def time_engines(
+    reference: Reference,
+    engines: Sequence[Path],
+    out: Path,
+    seconds: float,
+    samples: int = SAMPLES,
+    device: int = 0,
+) -> list[str]:
+    """Time `engines` of one network side by side: on the GPU alone with every layer, then with the copies.
+
+    Args:
+        reference: gives the image and the batch sizes.
+        engines: those that are missing take no part.
+        out: the record.
+        seconds: time each candidate for at least this long,
+        samples: and at least this often.
+        device: number of the GPU.
+
+    Returns:
+        What failed, in words.
+
+    Raises:
+        OptionError: none of the engines is there.
+        NoDeviceError: there is no GPU.
+    """
+    there = [engine for engine in engines if engine.is_file()]
+    if not there:
+        raise OptionError(f"none of {len(engines)} engines is built.\n  to do    build them first")
+    cases = list(reference.cases())
+    batches = tuple(dict.fromkeys(len(case.images) for case in cases))
+    picture = Picture(cv2.imencode(".png", cases[0].images[0])[1].tobytes(), cases[0].name)
+    record, failures = {**_about(reference, find_device(device)), "timing": {}}, []
+    for scope in (TimingScope.NETWORK, TimingScope.DEVICE):
+        alone = scope is TimingScope.NETWORK
+        queue = min(QUEUE, samples) if alone else 1
+        rounds = min(ROUNDS, samples)
+        method = TimingMethod(scope, WARMUP * seconds, seconds=seconds, samples=samples, rounds=rounds, queue=queue)
+        options = BenchOptions(Grid(batches), picture, method, profile=alone, least_agreement=0)
+        try:
+            with progress_bar(f"timing {reference.network}, {scope.sentence}") as progress:
+                run = bench(_candidates(there, device), options, progress=progress)
+        except Exception as error:  # bindings raise nearly anything, and what was measured so far must not be lost
+            failures.append(f"{scope.sentence}: {_reason(error)}")
+            record["timing"][scope.value] = {"error": failures[-1]}
+        else:
+            record["timing"][scope.value] = run_to_dict(run)
+            _show(run, scope)
+        write_json(out, record)
+    return failures
+
+
+def _candidates(engines: Sequence[Path], device: int) -> list[Candidate]:
+    """Every engine with and without CUDA graphs; one that cannot be opened, whatever the reason, takes no part."""
+
+    def or_missing(candidate: Candidate, name: str) -> Candidate:
+        def opened(threads: int, streams: int) -> Engine:
+            try:
+                return candidate.open(threads, streams)
+            except Exception as error:  # bindings raise nearly anything; the others are timed all the same
+                raise NoDeviceError(_reason(error)) from error
+
+        return replace(candidate, open=opened, name=name)
+
+    with_graph = artifact_candidates(engines, ArtifactOptions(device=device))
+    plain = artifact_candidates(engines, ArtifactOptions(cuda_graph=False, device=device))
+    return [or_missing(one, one.name) for one in with_graph] + [
+        replace(or_missing(one, f"{one.name}, no CUDA graph"), profile=None) for one in plain
+    ]
 
 
 def _reason(error: Exception) -> str:
@@ -210,106 +191,59 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, FFNetDeployError) else f"{type(error).__name__}: {text}"
 
 
-def _or_missing(candidate: Candidate) -> Candidate:
-    """`candidate`, which takes no part where it cannot be opened, whatever the reason."""
-
-    def opened(threads: int, streams: int) -> Engine:
-        try:
-            return candidate.open(threads, streams)
-        except Exception as error:  # bindings raise nearly anything; the others are timed all the same
-            raise NoDeviceError(_reason(error)) from error
-
-    return replace(candidate, open=opened)
-
-
-def _candidates(reference: Reference, engines: Sequence[Path], plan: Plan) -> list[Candidate]:
-    options = ArtifactOptions(providers=GPU_PROVIDERS, device=plan.device)
-    without_graph = ArtifactOptions(cuda_graph=False, device=plan.device)
-    plain = [
-        Candidate(f"{one.name}, no CUDA graph", one.open, one.artifact, one.precision, on_gpu=True)
-        for one in artifact_candidates(engines, without_graph)
-    ]
-    torch: list[Candidate] = []
-    if plan.checkpoint is not None:
-        source = TorchSource(reference.network, plan.checkpoint, f"cuda:{plan.device}")
-        torch = torch_candidates(source, FORMS)
-    ours = [*artifact_candidates(engines, options), *plain]
-    return distinct([*torch, *ours, *artifact_candidates(reference.graphs, options)])
-
-
-def _picture(reference: Reference) -> Picture:
-    """The first labelled image; where there is none, the first case's."""
-    files = image_files(reference.folder / DATA) if (reference.folder / DATA).is_dir() else []
-    images = [file for file in files if "annotations" not in file.parts and "gtFine" not in file.parts]
-    if images:
-        return Picture(read_whole(images[0], "image"), images[0].name)
-    import cv2
-
-    case = next(reference.cases())
-    return Picture(cv2.imencode(".png", case.images[0])[1].tobytes(), case.name)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _show(reference: Reference, findings: Findings) -> None:
-    table = Table("engine", "precision", "agreement %", "relative error", "mIoU (PyTorch)", title=reference.network)
-    for entry in findings.entries:
-        if "verification" not in entry:
-            table.add_row(entry["graph"], "-", "-", "-", entry["error"].splitlines()[0])
-            continue
-        found = entry["verification"]
-        shown = "-" if found["miou"] is None else f"{found['miou'][1]:.2f} ({found['miou'][0]:.2f})"
-        agreement, relative = f"{found['agreement']:.3f}", f"{found['relative']:.1e}"
-        table.add_row(entry["engine"], entry["precision"], agreement, relative, shown)
-    console.print(table)
-
-
-def _print_times(run: BenchRun, scope: TimingScope) -> None:
-    table = Table("candidate", "median ms", "p95 ms", "samples", title=scope.sentence)
+def _show(run: BenchRun, scope: TimingScope) -> None:
+    table = Table("candidate", "setting", "median ms", "p95 ms", "samples", title=scope.sentence)
     for row in run.measurements:
         summary = row.device_summary or row.summary
         if summary is None:
-            table.add_row(row.candidate, "-", "-", row.error or "")
+            table.add_row(row.candidate, str(row.setting), "-", "-", row.error or "")
         else:
-            table.add_row(row.candidate, f"{summary.median:.3f}", f"{summary.p95:.3f}", str(summary.count))
+            shown = (f"{summary.median:.3f}", f"{summary.p95:.3f}", str(summary.count))
+            table.add_row(row.candidate, str(row.setting), *shown)
     console.print(table)
     for one in run.missing:
         report_note(f"{one.candidate}: {one.reason.splitlines()[0]}")
 
 
-app = make_app(
-    "benchmarks/gpu.py", "Build, compare and time everything that FOLDER holds, on this machine's GPU.", "FOLDER"
-)
+app = make_app("gpu_engines", "Build, compare and time the engines of one network on this machine's GPU.")
+Device = Annotated[int, Parameter(help="Number of the GPU.")]
+Record = Annotated[Path, Parameter(help="JSON file for what is measured.")]
+Samples = Annotated[int, Parameter(help="Batches of a stream, and least samples of each time.")]
 
 
-@app.default
-def command(
-    folder: Annotated[Path, Parameter(help="Made by benchmarks/prepare_gpu.py.")],
+@app.command(name="build")
+def build_command(
+    folder: Path,
+    graph: Annotated[str, Parameter(help="Name of one of its graphs.")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="Folder for the records.")] = Path("engines/records"),
-    engines: Annotated[Path, Parameter(help="Folder for the engines.")] = Path("engines"),
+    engine: Annotated[Path, Parameter(help="The engine; reused where it is there and fits.")],
+    out: Record,
     variant: Annotated[Variant, choice(Variant, ENGINE)] = Variant.TENSORRT,
-    device: Annotated[int, Parameter(help="Number of the GPU.")] = 0,
-    seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 3.0,
-    samples: Annotated[int, Parameter(help="And at least this often.")] = 100,
-    batch: Annotated[int, Parameter(help="Images per call; 0: what the graphs are made for.")] = 0,
-    profile: Annotated[bool, Parameter(negative="--no-profile", help="Time the layers too.")] = True,
-    checkpoint: Annotated[str | None, Parameter(help="Time PyTorch's forms too: file, 'published', ...")] = None,
+    device: Device = 0,
+    samples: Samples = SAMPLES,
 ) -> None:
-    """Build, compare and time everything that FOLDER holds, on this machine's GPU."""
-    references = find_references(folder)
-    found = find_device(device)
-    plan = Plan(engines, out, variant, device, seconds, samples, batch=batch, profile=profile, checkpoint=checkpoint)
-    failures: list[str] = []
-    for reference in references:
-        path, failed = measure(reference, plan, found)
-        console.print(f"every sample is in {path}", soft_wrap=True)
-        failures += failed
-    if failures:
-        raise VerificationError("out of tolerance, or failed:\n  " + "\n  ".join(failures))
+    """Build the engine of a graph, check its precision, and compare it with the network in FP32."""
+    (reference,) = find_references(folder)
+    (path,) = (path for path in reference.graphs if path.name == graph)
+    if failures := build(reference, path, engine, out, variant, device, samples):
+        raise VerificationError("out of tolerance:\n  " + "\n  ".join(failures))
+
+
+@app.command(name="time")
+def time_command(
+    folder: Path,
+    /,
+    *engines: Path,
+    out: Record,
+    device: Device = 0,
+    seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 3.0,
+    samples: Samples = SAMPLES,
+) -> None:
+    """Time engines of one network side by side, with their layers."""
+    (reference,) = find_references(folder)
+    if failures := time_engines(reference, engines, out, seconds, samples, device):
+        raise VerificationError("failed:\n  " + "\n  ".join(failures))
 
 
 if __name__ == "__main__":

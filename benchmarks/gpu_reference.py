@@ -1,128 +1,52 @@
-"""What travels from the conversion machine to a GPU machine: graphs, images, and PyTorch's FP32 outputs for them.
+"""What travels to a GPU machine of each network: its graphs, and the outputs that engines are compared with.
 
-    FOLDER/NETWORK/graphs/*.onnx     with their manifests
-    FOLDER/NETWORK/reference.json    network, cases, mIoU of PyTorch on data/
-    FOLDER/NETWORK/reference.npz     for each case the images (uint8, BGR, at the input size) and PyTorch's output
-    FOLDER/NETWORK/data/             labelled images, laid out as they were
+    FOLDER/NAME/graphs/*.onnx        with their manifests; of large networks as *.onnx.stripped, see gpu_weights.py
+    FOLDER/NAME/reference.json       the network, where its outputs come from, mIoU where there are labels
+    FOLDER/NAME/reference.npz        images (uint8, BGR, at the input size), and the network's output for each in FP32
+    FOLDER/data/                     labelled images, laid out as they were
 
-Images are kept at the input size because OpenCV's versions resize differently in the last bit.
+NAME is that of the config, with `REWRITTEN` after it where the graphs are rewritten. Images are kept at the input size
+because OpenCV's versions resize differently in the last bit.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.contract import OutputKind
+from ffnet_deploy.core.contract import Contract, DimensionRange
 from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.files import atomic_path
 from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.engines.onnx_metadata import read_description
+from ffnet_deploy.engines.tensorrt.options import BuildOptions, ProfileShapes
+from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
-from ffnet_deploy.evaluation.preprocessing import network_input
+from ffnet_deploy.evaluation.preprocessing import network_input, resize_image
+from ffnet_deploy.evaluation.verify import (
+    NamedImage,
+    Verification,
+    compare,
+    numerical_tolerance,
+    packaged_images,
+    usual_tolerance,
+)
 
 FILE, ARRAYS, GRAPHS, DATA = "reference.json", "reference.npz", "graphs", "data"
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What an engine may differ by from PyTorch in FP32.
-
-    Attributes:
-        agreement: least share of positions with the same label over all cases, percent.
-        miou: largest fall of mIoU, points.
-        relative: largest error of an output value relative to the largest magnitude.
-    """
-
-    agreement: float
-    miou: float
-    relative: float = 1.0
-
-    @classmethod
-    def of(cls, precision: Precision) -> "Gate":
-        """The gate that ffnet-export sets for an engine of `precision`."""
-        if precision is Precision.FP32:
-            return cls(99.9, 0.05, 1e-2)
-        return cls(90.0, 0.3) if precision.is_quantized else cls(99.5, 0.05)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An engine's output beside PyTorch's for one case.
-
-    Attributes:
-        name: of the case.
-        shape: of the images, (batch, height, width).
-        agreement: positions with the same label, percent.
-        positions: number of labels compared.
-        largest: largest absolute error; for label maps the share of differing labels, and so are the next two.
-        mean: mean absolute error.
-        relative: largest error relative to the largest magnitude.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    agreement: float
-    positions: int
-    largest: float
-    mean: float
-    relative: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """An engine beside PyTorch.
-
-    Attributes:
-        cases: one for each case that the engine takes; at least one.
-        gate: what was allowed.
-        miou: (PyTorch's, the engine's) in percent, where there are labels.
-        images: number of images behind `miou`.
-        notes: how the scoring deviated from the published protocol.
-    """
-
-    cases: tuple[Difference, ...]
-    gate: Gate
-    miou: tuple[float, float] | None = None
-    images: int = 0
-    notes: tuple[str, ...] = ()
-
-    @property
-    def agreement(self) -> float:
-        """Positions of all cases together with the same label, percent."""
-        return sum(one.agreement * one.positions for one in self.cases) / sum(one.positions for one in self.cases)
-
-    @property
-    def relative(self) -> float:
-        """Largest error of all cases, relative to the largest magnitude of its output."""
-        return max(one.relative for one in self.cases)
-
-    @property
-    def failures(self) -> list[str]:
-        """What is out of the gate, in words; empty when everything holds."""
-        out = []
-        if not self.relative <= self.gate.relative:
-            out.append(f"relative error {self.relative:.1e} > {self.gate.relative:.1e}")
-        if not self.agreement >= self.gate.agreement:
-            out.append(f"label agreement {self.agreement:.3f} % < {self.gate.agreement} %")
-        if self.miou is not None and not self.miou[0] - self.miou[1] <= self.gate.miou:
-            out.append(f"mIoU fell from {self.miou[0]:.3f} to {self.miou[1]:.3f}, more than {self.gate.miou} points")
-        return out
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the record."""
-        found = {"agreement": self.agreement, "relative": self.relative, "failures": self.failures}
-        return {**found, **asdict(self)}
+REWRITTEN = ".rewritten"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Case:
-    """A batch and the output that PyTorch gives for it.
+    """A batch and the output that the network gives for it.
 
     Attributes:
         name: of the images.
@@ -148,6 +72,11 @@ class Reference:
     about: dict[str, Any]
 
     @property
+    def name(self) -> str:
+        """Of the folder: the config's, and whether its graphs are rewritten."""
+        return self.folder.name
+
+    @property
     def network(self) -> str:
         """Name of the config."""
         return str(self.about["network"])
@@ -158,9 +87,14 @@ class Reference:
         return [self.folder / GRAPHS / name for name in self.about["graphs"]]
 
     @property
-    def miou(self) -> float | None:
-        """PyTorch's, on `dataset`, percent."""
-        return None if self.about["mIoU"] is None else float(self.about["mIoU"])
+    def is_trained(self) -> bool:
+        """Whether its labels mean something; else its weights follow from the names of their tensors."""
+        return bool(self.about["trained"])
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether the outputs to compare with are there."""
+        return (self.folder / ARRAYS).is_file()
 
     @property
     def dataset(self) -> Dataset | None:
@@ -168,17 +102,38 @@ class Reference:
         data = self.about["data"]
         if data is None:
             return None
-        return open_dataset(self.folder / DATA, self.about["dataset"], data["dataset"], data["split"])
+        return open_dataset(self.folder.parent / DATA, data["network"], data["dataset"], data["split"])
+
+    def images(self) -> list[NamedImage]:
+        """Street scenes to run a network on that has no outputs yet."""
+        return packaged_images(self.about["images"])
 
     def cases(self) -> Iterator[Case]:
-        """All cases, read one at a time."""
+        """Each image by itself, then the largest batch that the graphs accept; read one at a time."""
         with np.load(self.folder / ARRAYS, allow_pickle=False) as arrays:
-            for index, name in enumerate(self.about["cases"]):
-                yield Case(name, arrays[f"images_{index}"], arrays[f"output_{index}"])
+            names = [str(name) for name in arrays["names"]]
+            single = [Case(name, arrays[f"image_{at}"], arrays[f"output_{at}"]) for at, name in enumerate(names)]
+        yield from single
+        most = read_description(self.graphs[0])[0].batch.max
+        if most > 1:
+            several = list(islice(cycle(single), most))
+            images, outputs = (np.concatenate([getattr(one, part) for one in several]) for part in ("images", "output"))
+            yield Case(f"{most} images", images, outputs)
+
+
+def write_arrays(folder: Path, engine: Engine, images: Sequence[NamedImage]) -> None:
+    """Keep `images` at the typical size of `engine`, and its output for each, in `folder`."""
+    contract = engine.contract
+    arrays: dict[str, Any] = {"names": np.array([image.name for image in images])}
+    for at, image in enumerate(images):
+        pixels = resize_image(image.pixels, (contract.height.opt, contract.width.opt))[None]
+        arrays |= {f"image_{at}": pixels, f"output_{at}": engine.run(network_input(pixels, contract))}
+    with atomic_path(folder / ARRAYS) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def find_references(folder: Path) -> list[Reference]:
-    """The networks in `folder`, or the one that `folder` is, by name.
+    """The networks in `folder` by name, or the one that `folder` is.
 
     Raises:
         ArtifactError: there is none, or one is damaged.
@@ -194,7 +149,7 @@ def find_references(folder: Path) -> list[Reference]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        missing = {"network", "graphs", "cases", "mIoU", "data", "dataset", "engine"} - set(about)
+        missing = {"network", "graphs", "trained", "images", "mIoU", "data", "engine"} - set(about)
         if about.get("format") != FORMAT or missing:
             raise ValueError(f"lacks {', '.join(sorted(missing))}" if missing else "is of another format")
     except (OSError, ValueError, AttributeError) as error:
@@ -202,49 +157,60 @@ def _read(file: Path) -> dict[str, Any]:
     return about
 
 
-def verify_engine(engine: Engine, reference: Reference, gate: Gate) -> Outcome:
-    """`engine` beside PyTorch: its outputs for the cases, and its mIoU where there are labels.
+def build_options(graph: Path, variant: Variant = Variant.TENSORRT, device: int = 0) -> BuildOptions:
+    """A profile whose kernels are chosen for single images, and one for the largest batch that `graph` accepts."""
+    contract = read_description(graph)[0]
+    one, most = contract.batch.min, contract.batch.max
+    several = (
+        [ProfileShapes(DimensionRange(one + 1, most, most), contract.height, contract.width)] if one < most else []
+    )
+    return BuildOptions(variant=variant, batch=DimensionRange.fixed(one), profiles=tuple(several), device=device)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """An engine that gives the output it was recorded with."""
+
+    name: str
+    contract: Contract
+    output: NDArray[np.generic]
+    notes: tuple[str, ...] = ()
+
+    def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+        return self.output
+
+    def close(self) -> None: ...
+
+
+def verify_engine(engine: Engine, reference: Reference, precision: Precision) -> Verification:
+    """`engine` beside the outputs in `reference`, and its mIoU where there are labels; gates are those of the exporter.
+
+    Args:
+        engine: of one of the reference's graphs.
+        reference: what it is compared with.
+        precision: that the engine was asked for.
 
     Raises:
         ArtifactError: the engine accepts the shape of no case.
     """
-    cases = tuple(_compare(engine, case) for case in reference.cases() if _fits(engine, case))
-    if not cases:
+    contract, name = engine.contract, str(reference.about["engine"])
+    differences = []
+    for case in reference.cases():
+        batch, height, width = case.images.shape[:3]
+        if batch in contract.batch and height in contract.height and width in contract.width:
+            images = [NamedImage(case.name, image) for image in case.images]
+            recorded = _Recorded(name, contract, case.output)
+            differences.append(compare(recorded, engine, images, (height, width)))
+    if not differences:
         raise ArtifactError(
             f"{engine.name} accepts the shape of no case in {reference.folder}.\n"
             "  to do    prepare the folder with the graphs that the engines are built from"
         )
+    tolerance = usual_tolerance(precision, None, None) if reference.is_trained else numerical_tolerance(precision)
+    found = Verification(name, engine.name, contract.output, tuple(differences), tolerance)
     dataset = reference.dataset
-    scored = None if dataset is None else evaluate(engine, dataset)
-    if scored is None or scored.scores is None or reference.miou is None:
-        return Outcome(cases, gate)
-    return Outcome(cases, gate, (reference.miou, scored.scores.mean_iou), scored.images, scored.notes)
-
-
-def _fits(engine: Engine, case: Case) -> bool:
-    """Whether the engine was built for the shape: it may accept fewer than its graph."""
-    batch, height, width = case.images.shape[:3]
-    contract = engine.contract
-    return batch in contract.batch and height in contract.height and width in contract.width
-
-
-def _compare(engine: Engine, case: Case) -> Difference:
-    expected = case.output
-    found = engine.run(network_input(case.images, engine.contract))
-    if engine.contract.output is OutputKind.LABELS:
-        same = found == expected
-        error, magnitude = np.array([1.0 - same.mean()]), 1.0
-    else:
-        same = found.argmax(1) == expected.argmax(1)
-        error = np.abs(found.astype(np.float64) - expected.astype(np.float64))
-        magnitude = float(np.abs(expected).max()) or 1.0
-    largest = float(error.max())
-    return Difference(
-        name=case.name,
-        shape=case.images.shape[:3],
-        agreement=float(same.mean() * 100),
-        positions=same.size,
-        largest=largest,
-        mean=float(error.mean()),
-        relative=largest / magnitude,
-    )
+    if dataset is None or reference.about["mIoU"] is None:
+        return found
+    scored = evaluate(engine, dataset)
+    miou = float("nan") if scored.scores is None else scored.scores.mean_iou
+    return replace(found, miou=(reference.about["mIoU"], miou), scored_images=scored.images, notes=scored.notes)

@@ -3,6 +3,7 @@
 PyTorch is imported when an engine is opened; the conversion layer when a form needs it.
 """
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +95,8 @@ class TorchEngine:
     would otherwise use it on recent GPUs and be compared with engines that do not.
 
     Args:
-        model: mmseg `EncoderDecoder`; it is moved to `device` and put in evaluation mode.
+        model: mmseg `EncoderDecoder`; or a `ffnet_deploy.export.network.DeployedNetwork` from floats to logits, perhaps
+            rewritten, for all forms but the published.
         contract: what the engine takes and gives, but that its floats are always float32.
         device: PyTorch device, for instance ``"cpu"`` or ``"cuda:0"``.
         notes: what to know of its results.
@@ -187,11 +189,16 @@ class TorchEngine:
     def _made(self, model: Any, form: TorchForm) -> Any:
         """The module that `form` runs, on the device; the segmentor's weights stay as they are."""
         if form is TorchForm.PUBLISHED:
-            return model.to(self._device).eval()
+            # a module moves in place, and other forms are made from it on the CPU
+            return (model if self.device_type == "cpu" else copy.deepcopy(model)).to(self._device).eval()
         # lazy: the conversion layer
         from ffnet_deploy.export.network import DeployedNetwork
 
-        network: Any = DeployedNetwork(model, self.contract.normalization, InputKind.FLOAT, OutputKind.LOGITS)
+        network: Any
+        if isinstance(model, DeployedNetwork):
+            network = copy.deepcopy(model)
+        else:
+            network = DeployedNetwork(model, self.contract.normalization, InputKind.FLOAT, OutputKind.LOGITS)
         network = network.eval().to(self._device)
         if form.is_half or form is TorchForm.CHANNELS_LAST:
             network = network.to(memory_format=self._torch.channels_last)

@@ -83,8 +83,8 @@ class PyramidPool(nn.Module):
         if self.scale == 1:
             pooled = x.mean((2, 3), keepdim=True)
         else:
-            rows = pooling_matrix(height, self.scale).to(x)
-            columns = pooling_matrix(width, self.scale).to(x)
+            rows = pooling_matrix(height, self.scale, x.device).to(x)
+            columns = pooling_matrix(width, self.scale, x.device).to(x)
             pooled = rows @ x @ columns.transpose(0, 1)
         out: Tensor = self.conv(pooled)
         return out
@@ -259,17 +259,18 @@ def pyramid_pools(pyramid: PPM) -> nn.ModuleList:
     return nn.ModuleList(PyramidPool(int(scale), branch[1]) for scale, branch in branches)
 
 
-def pooling_matrix(size: Any, bins: int) -> Tensor:
+def pooling_matrix(size: Any, bins: int, device: torch.device | None = None) -> Tensor:
     """float32 (bins, size): row i averages positions floor(i * size / bins) up to ceil((i + 1) * size / bins) - 1.
 
     Args:
         size: number of positions: an int, or a traced scalar.
         bins: number of averages, as in `torch.nn.AdaptiveAvgPool1d`.
+        device: where it is computed: a copy from the CPU would wait for the GPU, and cannot be captured in a CUDA graph.
     """
     # float32 holds these small integers exactly, so the rounded quotients are those of whole numbers
-    index = torch.arange(bins, dtype=torch.float32).view(bins, 1)
+    index = torch.arange(bins, dtype=torch.float32, device=device).view(bins, 1)
     start = torch.floor(index * size / bins)
     end = torch.ceil((index + 1) * size / bins)
-    position = torch.arange(size).float().view(1, -1)
+    position = torch.arange(size, device=device).float().view(1, -1)
     inside = (position >= start) & (position < end)
     return inside.float() / (end - start)

@@ -1,86 +1,176 @@
-"""The plan for a GPU machine: what is carried arrives whole, stages run once, and each costs itself only."""
+"""The plan for a GPU machine: what is carried arrives whole, steps run once, and each costs itself only."""
 
 import json
-import stat
+import random
+import runpy
+import shutil
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import gpu
-from benchmarks.gpu import Site, Stage, join_parts, read_state, run_plan, write_parts
-from benchmarks.prepare_gpu import Cases, prepare
-from ffnet_deploy.core.errors import ArtifactError, OptionError
-from ffnet_deploy.evaluation.datasets import open_dataset
-from tests.toy import ToyEngine, contract, write_onnx, write_pairs
+pytest.importorskip("torch")
+pytest.importorskip("mmseg")
+
+from benchmarks import gpu, prepare_gpu
+from benchmarks.gpu import Site, Step, read_state, run_plan, steps
+from benchmarks.prepare_gpu import Network, list_transfers, prepare, write_parts
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.export import engine
+from tests.benchmarks import standin_python
+from tests.benchmarks.conftest import write_toy_reference
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "gpu", tmp_path / "results", tmp_path / "work", sys.executable, sys.executable, seconds=0)
+    folders = (tmp_path / name for name in ("networks", "results", "work"))
+    return Site(*folders, sys.executable, sys.executable, "cpu", seconds=0, samples=1)
 
 
-def stage(name: str, program: str, limit: int = 60) -> Stage:
-    return Stage(name, "a test", limit, 0, 0, lambda site: [[site.python, "-c", program]])
+def step(name: str, program: str, limit: int = 60, **settings: Any) -> Step:
+    return Step("graphs", name, limit, 0, 0, [sys.executable, "-c", program], **settings)
+
+
+def planned(monkeypatch: pytest.MonkeyPatch, *chosen: Step) -> None:
+    monkeypatch.setattr(gpu, "steps", lambda site: iter(chosen))
+
+
+def states(found: dict[str, Any]) -> dict[str, str]:
+    return {name: one["state"] for name, one in found.items()}
 
 
 def test_parts_arrive_whole_and_small(tmp_path: Path) -> None:
-    folder = tmp_path / "here" / "net"
-    folder.mkdir(parents=True)
-    (folder / "big").write_bytes(bytes(range(256)) * 10_000)
-    (folder / "small").write_text("a")
-    written = write_parts([folder], tmp_path / "parts", size=1)
-    assert len(written) == 4 and all(path.stat().st_size <= gpu.MIB for path in written)
-    out = join_parts(tmp_path / "parts", tmp_path / "there")
-    assert (out / "net" / "big").read_bytes() == (folder / "big").read_bytes()
-    written[1].write_bytes(written[1].read_bytes()[:-1])
-    with pytest.raises(ArtifactError, match=r"part\.001 is missing or has changed"):
-        join_parts(tmp_path / "parts", tmp_path / "other")
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    content = random.Random(0).randbytes(3 << 20)
+    (folder / "big").write_bytes(content)
+    parts = write_parts(folder, tmp_path / "parts", size=1)
+    assert len(parts) > 2 and all(path.stat().st_size <= gpu.MIB for path in parts)
+    there = shutil.copytree(tmp_path / "parts", tmp_path / "there")
+    assert subprocess.run(prepare_gpu.UNPACK, shell=True, cwd=there).returncode == 0
+    assert (there / "big").read_bytes() == content
+    (there / "gpu.part.001").write_bytes(b"damaged")
+    done = subprocess.run(prepare_gpu.UNPACK, shell=True, cwd=there, capture_output=True, text=True)
+    assert done.returncode != 0 and "gpu.part.001: FAILED" in done.stdout
 
 
-def test_a_stage_that_ran_is_not_run_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = "import pathlib; p = pathlib.Path(r'{}'); p.write_text(p.read_text() + 'x' if p.exists() else 'x')"
+def test_transfers_are_listed_with_their_sizes(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").write_bytes(bytes(1000))
+    parts = write_parts(tmp_path / "here", tmp_path / "parts")
+    also = tmp_path / "also"
+    also.mkdir()
+    for name, size in (("trt.part.aa", 45 * gpu.MIB), ("trt.part.ab", 10), ("trt.sha256", 10)):
+        (also / name).write_bytes(bytes(size))
+    page = list_transfers(parts, also, 13 * gpu.MIB)
+    assert "| 1 | gpu.part.000, gpu.sha256 | 0.0 | 13.0 |" in page
+    assert "| 2 | trt.part.aa, trt.sha256 | 45.0 | 58.0 |" in page and "| 3 | trt.part.ab |" in page
+    assert "after transfer 1:" in page and "after transfer 3:" in page
+    with pytest.raises(OptionError, match=r"transfer 2 has 65\.0 MiB"):
+        list_transfers(parts, also, 20 * gpu.MIB)
+
+
+def test_a_step_that_ran_is_not_run_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = site.folder.with_name("mark")
-    stages = (stage("first", count.format(mark)), stage("second", "raise SystemExit('no GPU here')"))
-    monkeypatch.setattr(gpu, "STAGES", stages)
-    assert {name: one["state"] for name, one in run_plan(site).items()} == {"first": "done", "second": "failed"}
-    second = read_state(site.results)["second"]["commands"][0]
-    assert second["exit"] == 1 and "no GPU here" in second["output"]
-    run_plan(site)
-    assert mark.read_text() == "x", "and the one that failed is tried again"
-    run_plan(site, ["first"], again=True)
-    assert mark.read_text() == "xx"
-    with pytest.raises(OptionError, match="there is no stage 'third'; they are first, second"):
-        run_plan(site, ["third"])
+    count = f"open(r'{mark}', 'a').write('x')"
+    planned(
+        monkeypatch,
+        step("fails", "raise SystemExit('no GPU here')"),
+        step("counts", count),
+        step("waits", "", obstacle=lambda: "it is not built"),
+    )
+    assert states(run_plan(site, 600)) == {"graphs fails": "failed", "graphs counts": "done", "graphs waits": "skipped"}
+    state = read_state(site.results)
+    assert state["graphs fails"]["exit"] == 1 and "no GPU here" in state["graphs fails"]["output"]
+    assert state["graphs waits"]["reason"] == "it is not built"
+    run_plan(site, 600)
+    assert mark.read_text() == "x"
+    with pytest.raises(OptionError, match="there is no stage 'third'; they are graphs, ceilings"):
+        run_plan(site, 600, ["third"])
 
 
-def test_a_stage_that_hangs_or_cannot_start_costs_itself_only(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    hangs = stage("hangs", "import time; print('begun', flush=True); time.sleep(60)", limit=2)
-    absent = Stage("absent", "a test", 5, 0, 0, lambda site: [["/no/such/python"]])
-    monkeypatch.setattr(gpu, "STAGES", (hangs, absent, stage("last", "print('fine')")))
-    state = run_plan(site)
-    assert [one["state"] for one in state.values()] == ["out of time", "failed", "done"]
-    assert "begun" in state["hangs"]["commands"][0]["output"]
+def test_a_step_that_hangs_or_cannot_start_costs_itself_only(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = step("hangs", "import time; print('begun', flush=True); time.sleep(60)", limit=2)
+    absent = replace(step("absent", ""), command=["/no/such/python"])
+    planned(monkeypatch, hangs, absent, step("last", "print('fine')"))
+    state = run_plan(site, 600)
+    assert list(states(state).values()) == ["out of time", "failed", "done"]
+    assert "begun" in state["graphs hangs"]["output"]
     assert json.loads((site.results / gpu.STATE).read_text()) == state
 
 
-def test_every_stage_fits_the_machines_limits() -> None:
-    assert all(stage.limit <= 600 for stage in gpu.STAGES)
-    assert [stage.name for stage in gpu.STAGES] == [
-        *("ceilings", "pytorch", "tensorrt", "onnxruntime", "end-to-end", "tests"),
-    ]
+def test_a_step_begins_only_in_time_and_failed_ones_come_last(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = site.folder.with_name("mark")
+    long = step("long", f"open(r'{mark}', 'a').write('long ')", limit=300)
+    short = step("short", f"open(r'{mark}', 'a').write('short '); raise SystemExit(1)", limit=20)
+    planned(monkeypatch, short, long)
+    assert list(run_plan(site, 100)) == ["graphs short"]
+    run_plan(site, 600)
+    assert mark.read_text() == "short long short "
 
 
-@pytest.mark.slow
-def test_rehearsal_with_the_stand_ins(site: Site, tmp_path: Path) -> None:
-    graphs = [write_onnx(tmp_path / name, contract()) for name in ("toy.onnx", "toy.fp16.onnx")]
-    dataset = open_dataset(write_pairs(tmp_path / "data", 5), "camvid")
-    prepare(graphs, ToyEngine(contract()), dataset, Cases(images=3, outputs=4), site.folder)
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("standin_python.py")} "$@"\n')
-    python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    rehearsed = Site(site.folder, site.results, site.work, sys.executable, str(python), seconds=0)
-    state = run_plan(rehearsed, ["tensorrt", "end-to-end"])
-    assert {name: one["state"] for name, one in state.items()} == {"tensorrt": "done", "end-to-end": "done"}, state
-    written = {path.name for path in site.results.iterdir()}
-    assert {"toy.stand-in-gpu.trt.json", "evaluate.toy.json", "evaluate.toy.fp16.json"} <= written
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs modules where PyTorch is loaded already, on the stand-ins of CUDA and TensorRT; other commands as usual."""
+    usual = subprocess.run
+    for name, module in standin_python.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(engine, "build_plan", standin_python.build_plan)
+
+    def run(command: list[str], **options: Any) -> Any:
+        _, flag, module, *arguments = command
+        if flag != "-m" or module == "pytest":
+            return usual(command, **options)
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "argv", [module, *arguments])
+            patched.delitem(sys.modules, module, raising=False)
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            except SystemExit as end:
+                return subprocess.CompletedProcess(command, int(end.code or 0), "", "")
+        raise AssertionError(f"{module} has no exit code")
+
+    return run
+
+
+@pytest.fixture
+def prepared(site: Site, tiny_files: dict[str, tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A trained network of toy graphs with labelled images, and one whose weights follow from their names."""
+    monkeypatch.setattr(prepare_gpu, "OBSERVED", 2)
+    config, _ = tiny_files["tiny_seg"]
+    prepare([Network(str(config), (64, 96))], site.folder)
+    write_toy_reference(site.folder)
+    yield site
+
+
+def test_every_step_in_rehearsal(
+    prepared: Site, in_this_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[list[str]] = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        written.append(sorted(read_state(prepared.results)))
+        return in_this_process(command, **options)
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    chosen = [stage for stage in gpu.STAGES if stage != "compiled"]  # which runs the module of "pytorch", slowly
+    state = run_plan(prepared, 10_000, chosen)
+    assert {one.stage for one in steps(prepared)} == set(gpu.STAGES)
+    assert all(one.limit <= 570 for one in steps(prepared))
+    bad = {name: one for name, one in state.items() if one["state"] != "done"}
+    assert set(bad) == {"onnxruntime tiny_seg", "onnxruntime tiny_seg.rewritten", "onnxruntime toy"}, bad
+    assert all("no CUDAExecutionProvider" in one["reason"] for one in bad.values())
+    assert [len(names) for names in written] == sorted(len(names) for names in written), "the state grows step by step"
+    assert written[0] == [] and len(written[-1]) == len(state) - 1
+    for name in ("ceilings", "pytorch.tiny_seg", "layers.tiny_seg", "evaluate.toy.onnx"):
+        assert json.loads((prepared.results / f"{name}.json").read_text()), name
+    for ending in ("", ".fp16", ".int8", ".rewritten", ".rewritten.fp16", ".rewritten.int8"):
+        record = json.loads((prepared.results / f"engine.tiny_seg{ending}.onnx.json").read_text())
+        assert record["verification"]["passed"] and record["streams"], ending
+    again = len(written)
+    run_plan(prepared, 10_000, chosen)
+    assert len(written) == again, "nothing runs twice"

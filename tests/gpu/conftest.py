@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_reference import Reference, find_references
+from benchmarks.gpu_reference import Reference, build_options, find_references
 from ffnet_deploy.engines.cuda import Cuda, NoDeviceError
-from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.export.engine import build_engine
 
@@ -34,7 +33,7 @@ def gpu() -> Cuda:
 def references(gpu: Cuda) -> list[Reference]:
     """All networks at hand; the test is skipped where there are none."""
     if FOLDER not in os.environ:
-        pytest.skip(f"set {FOLDER} to a folder of benchmarks/prepare_gpu.py")
+        pytest.skip(f"set {FOLDER} to a folder of benchmarks/prepare_gpu.py, or of one network in it")
     return find_references(Path(os.environ[FOLDER]))
 
 
@@ -47,6 +46,6 @@ def engines(references: list[Reference], tmp_path_factory: pytest.TempPathFactor
     for reference in references:
         for graph in reference.graphs:
             path = folder / f"{graph.name.removesuffix('.onnx')}{VARIANT.suffix}"
-            build_engine(graph, path, BuildOptions(variant=VARIANT))
+            build_engine(graph, path, build_options(graph, VARIANT))
             made.append((path, reference))
     return made

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.gpu_reference import Gate, Reference, verify_engine
+from benchmarks.gpu_reference import Reference, verify_engine
 from ffnet_deploy.core.contract import Contract, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.engines.bundle import open_bundle
@@ -51,9 +51,9 @@ def test_outputs_and_miou_are_those_of_pytorch(engines: Engines) -> None:
     failures = []
     for path, reference in engines:
         with TensorRTEngine(path) as engine:
-            result = verify_engine(engine, reference, Gate.of(open_bundle(path).record.precision))
+            result = verify_engine(engine, reference, open_bundle(path).record.precision)
         print(f"{path.name}: agreement {result.agreement:.3f} %, mIoU (PyTorch, engine) {result.miou}")
-        assert result.cases
+        assert result.comparisons
         failures += [f"{path.name}: {failure}" for failure in result.failures]
     assert failures == []
 
