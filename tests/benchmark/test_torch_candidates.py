@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,3 +92,9 @@ def test_forms_that_do_not_run_here_are_refused(checkpoint: tuple[Path, Path], m
     (other,) = torch_candidates(TorchSource(*map(str, checkpoint), device="nonsense"), [TorchForm.PUBLISHED])
     with pytest.raises(OptionError, match="cannot use the device 'nonsense'"):
         other.open(0, 1)
+
+
+def test_opening_a_form_on_another_device_leaves_the_segmentor_where_it_is(tiny: dict[str, Any]) -> None:
+    for form in (TorchForm.PUBLISHED, TorchForm.REPARAMETERIZED):
+        TorchEngine.from_segmentor(tiny["tiny_upernet"], "meta", form).close()
+    assert {parameter.device.type for parameter in tiny["tiny_upernet"].model.parameters()} == {"cpu"}

@@ -147,6 +147,7 @@ def prepared(site: Site, tiny_files: dict[str, tuple[Path, Path]], monkeypatch: 
     yield site
 
 
+@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 def test_every_step_in_rehearsal(
     prepared: Site, in_this_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
