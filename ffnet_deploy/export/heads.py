@@ -265,7 +265,7 @@ def pooling_matrix(size: Any, bins: int, device: torch.device | None = None) -> 
     Args:
         size: number of positions: an int, or a traced scalar.
         bins: number of averages, as in `torch.nn.AdaptiveAvgPool1d`.
-        device: where it is computed: a copy from the CPU would wait for the GPU, and cannot be captured in a CUDA graph.
+        device: where it is computed: a copy from the CPU waits for the GPU, and no CUDA graph can capture it.
     """
     # float32 holds these small integers exactly, so the rounded quotients are those of whole numbers
     index = torch.arange(bins, dtype=torch.float32, device=device).view(bins, 1)
