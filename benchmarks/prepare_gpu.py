@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -140,6 +140,7 @@ def _trained_graphs(
     verification = VerifyOptions(pictures, str(data or "packaged street scenes"), labelled)
     exported = export_onnx(segmentor, options, graph, verification, progress)
     graphs, miou = [graph], None if exported.verification.miou is None else exported.verification.miou[0]
+    verification = replace(verification, reference_miou=miou)
     with TorchEngine(segmentor.model, exported.contract) as reference:
         write_arrays(graph.parents[1], reference, pictures)
         targets = [ReductionOptions(Target.FP16)]
