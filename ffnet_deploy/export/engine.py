@@ -146,8 +146,8 @@ def build_engine(
             failures = result.failures
             content["verification"] = {"state": PASSED, "images": verification.options.source, **result.to_dict()}
             if failures and found is not None:  # what was published without having been verified
-                out.unlink()
-                manifest_path(out).unlink()
+                for stale in (out, manifest_path(out), *(out.with_name(name) for name in files)):
+                    stale.unlink()
         progress("writing")
         artifacts.publish(draft, KIND, content, Gate(failures, _CLAIM, _REMEDY), files)
     return BuildResult(open_bundle(out), reused=found is not None)
