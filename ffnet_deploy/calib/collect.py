@@ -51,9 +51,10 @@ class SegmentedRunner:
     Args:
         model: with value types that shape inference can find.
         observed: names of tensors to hand out, graph inputs included.
+        optimize: let ONNX Runtime fuse and rewrite each sub-graph; off, each node runs as written.
     """
 
-    def __init__(self, model: onnx.ModelProto, observed: Iterable[str]) -> None:
+    def __init__(self, model: onnx.ModelProto, observed: Iterable[str], optimize: bool = True) -> None:
         graph = GraphIndex(model)
         self._inputs = graph.inputs
         wanted = set(observed)
@@ -63,7 +64,9 @@ class SegmentedRunner:
         tensors = [*inferred.value_info, *inferred.input, *inferred.output]
         types = {tensor.name: tensor.type.tensor_type.elem_type for tensor in tensors}
         self._segments = [
-            _segment(graph, piece, pieces[at + 1 :], wanted, types) for at, piece in enumerate(pieces) if piece
+            _segment(graph, piece, pieces[at + 1 :], wanted, types, optimize)
+            for at, piece in enumerate(pieces)
+            if piece
         ]
 
     def run(self, batch: NDArray[Any], observe: Observe) -> None:
@@ -106,7 +109,12 @@ def _pieces(nodes: Sequence[NodeProto], wanted: set[str]) -> list[list[NodeProto
 
 
 def _segment(
-    graph: GraphIndex, nodes: Sequence[NodeProto], later: Sequence[Sequence[NodeProto]], wanted: set[str], types: Any
+    graph: GraphIndex,
+    nodes: Sequence[NodeProto],
+    later: Sequence[Sequence[NodeProto]],
+    wanted: set[str],
+    types: Any,
+    optimize: bool,
 ) -> _Segment:
     made = {name for node in nodes for name in node.output if name}
     read = list(dict.fromkeys(name for node in nodes for name in node.input if name))
@@ -124,7 +132,7 @@ def _segment(
     )
     model = helper.make_model(piece, opset_imports=list(graph.model.opset_import), ir_version=graph.model.ir_version)
     return _Segment(
-        open_session(model),
+        open_session(model, optimize),
         tuple(inputs),
         tuple(order),
         tuple(name for name in order if name in observed),
