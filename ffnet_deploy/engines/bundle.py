@@ -199,7 +199,7 @@ def check_host(bundle: Bundle, version: str, device: CudaDevice) -> None:
     if build["options"]["strip_weights"]:
         raise ArtifactError(
             f"{bundle.path} was built without its weights (--strip-weights) and computes nothing before a refit.\n"
-            "  to do    refit it with TensorRT's OnnxParserRefitter, or build it again without --strip-weights"
+            f"  to do    give it weights: ffnet-export --onnx {graph_of(bundle.path)} --refit-engine {bundle.path}"
         )
     title, built = bundle.variant.label, str(build["version"])
     if not _version_fits(built, version, bool(build["options"]["version_compatible"])):

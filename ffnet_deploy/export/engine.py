@@ -4,13 +4,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ffnet_deploy import artifacts
 from ffnet_deploy.artifacts import Draft, Gate, manifest_path, read_manifest, write_manifest
 from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import sha256, write_bytes, write_json
 from ffnet_deploy.core.progress import NoteSink, Progress, no_notes, no_progress
 from ffnet_deploy.engines.bundle import KIND, Bundle, open_bundle, reusable
@@ -19,6 +20,7 @@ from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnx_metadata import read_description
 from ffnet_deploy.engines.tensorrt.build import RECIPE, build_plan
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, BuildTarget, find_target
+from ffnet_deploy.engines.tensorrt.refit import refit_plan
 from ffnet_deploy.engines.tensorrt.variant import load
 from ffnet_deploy.evaluation.verify import Verification, VerifyOptions, verify
 
@@ -151,6 +153,81 @@ def build_engine(
         progress("writing")
         artifacts.publish(draft, KIND, content, Gate(failures, _CLAIM, _REMEDY), files)
     return BuildResult(open_bundle(out), reused=found is not None)
+
+
+def refit_engine(
+    source: Path,
+    graph: Path,
+    out: Path,
+    device: int = 0,
+    verification: EngineVerification | None = None,
+    progress: Progress = no_progress,
+    notes: NoteSink = no_notes,
+) -> Bundle:
+    """Give the engine `source` the weights of `graph`, and verify and publish what comes out as `out`.
+
+    Args:
+        source: an engine that was built without its weights, or to be refitted.
+        graph: the graph that it was built from, with the same or other weights.
+        out: the file of the refitted engine.
+        device: number of the CUDA device to refit on.
+        verification: what to verify it on; None: it is not verified.
+        progress: told of steps.
+        notes: told what the user should know.
+
+    Raises:
+        NoDeviceError: there is no GPU.
+        OptionError: the engine was built for neither, the graph is of another network, or this TensorRT refits nothing.
+        ArtifactError: a file is damaged, or the graph does not give all weights.
+        VerificationError: the engine differs from its network by more than the tolerance, and is kept as evidence.
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    bundle = open_bundle(source)
+    build = bundle.manifest["build"]
+    if not (build["options"]["strip_weights"] or build["options"]["refit"]):
+        raise OptionError(
+            f"{source} was built to keep its weights.\n  to do    build it again with --strip-weights or --refit"
+        )
+    described, _ = read_description(graph)
+    same = replace(described, batch=bundle.contract.batch, height=bundle.contract.height, width=bundle.contract.width)
+    if replace(same, sources=bundle.contract.sources) != bundle.contract:
+        raise OptionError(f"{graph} is of another network than {source}, or takes and gives something else")
+    digest = _graph_digest(graph, notes)
+    with artifacts.staged(out, lambda: progress("waiting for another process that writes this engine")) as draft:
+        progress("refitting")
+        write_bytes(draft.path, refit_plan(bundle, graph, device))
+        kept = ("precision", "tensors", "profiles", "precision_check", "costs")
+        content = {
+            **{key: bundle.manifest[key] for key in kept if key in bundle.manifest},
+            "contract": json.loads(same.to_json()),
+            "graph": {"file": graph.name, "sha256": digest},
+            "build": {**build, "options": {**build["options"], "strip_weights": False}},
+            "refitted_from": {"file": source.name, "sha256": bundle.manifest["sha256"]},
+            "verification": {"state": NOT_RUN, "reason": "there is nothing to compare it with here"},
+            "rebuild": f"ffnet-export --onnx {graph} --refit-engine {source} --out {out}",
+        }
+        failures: list[str] = []
+        if verification is not None:
+            progress("verifying")
+            result = _verify(draft, content, verification, device, progress)
+            failures = result.failures
+            content["verification"] = {"state": PASSED, "images": verification.options.source, **result.to_dict()}
+        progress("writing")
+        artifacts.publish(draft, KIND, content, Gate(failures, _CLAIM, _REMEDY))
+    return open_bundle(out)
+
+
+def export_layers(bundle: Bundle, path: Path) -> bool:
+    """Write the engine inspector's list of layers, as JSON, to `path`; False where no GPU at hand took the engine.
+
+    Raises:
+        StorageError: there is no room, or the folder cannot be written.
+    """
+    listed = bundle.path.with_name(f"{bundle.path.name}{LAYERS_SUFFIX}")
+    if listed.name not in bundle.manifest["files"]:
+        return False
+    write_bytes(path, listed.read_bytes())
+    return True
 
 
 def _verify(

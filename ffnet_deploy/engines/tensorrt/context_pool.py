@@ -169,7 +169,7 @@ def open_contexts(
         CudaError: the GPU has no room for a context.
     """
     cuda.use()
-    runtime, engine = _deserialized(trt, file, log)
+    runtime, engine = deserialize(trt, file, log)
     pool = ContextPool(runtime, engine, read_engine_tensors(trt, engine, file.contract, file.path), str(file.path))
     try:
         config = _runtime_config(trt, engine, cuda_graph, eager) if has(trt, "CudaGraphStrategy") else None
@@ -191,7 +191,13 @@ def open_contexts(
     return pool
 
 
-def _deserialized(trt: Any, file: EngineFile, log: LogCapture) -> tuple[Any, Any]:
+def deserialize(trt: Any, file: EngineFile, log: LogCapture) -> tuple[Any, Any]:
+    """TensorRT's runtime and the engine of `file`, which must end before it; the device is chosen already.
+
+    Raises:
+        NoDeviceError: the driver does not fit this TensorRT.
+        ArtifactError: the plan cannot be loaded here.
+    """
     try:
         runtime = trt.Runtime(logger(trt))
     except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer

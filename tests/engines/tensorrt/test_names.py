@@ -30,7 +30,9 @@ CLASSES = {
     "context": "IExecutionContext",
     "self._context": "IExecutionContext",
     "inspector": "EngineInspector",
-    "refitter": "OnnxParserRefitter",
+    "refitter": "Refitter",
+    "loader": "OnnxParserRefitter",
+    "serialization": "ISerializationConfig",
     "parsed.builder": "Builder",
     "parsed.network": "INetworkDefinition",
     "parsed.trt": MODULE,
@@ -56,6 +58,8 @@ NOT_TENSORRTS = {
 }
 """Where such a name means something else."""
 GUARDED = {
+    ("refit.py", "refit_plan"): "OnnxParserRefitter",
+    ("refit.py", "_not_given"): "OnnxParserRefitter",
     ("timing_cache.py", "use_runtime_cache"): "create_runtime_cache",
     ("timing_cache.py", "keep_runtime_cache"): "create_runtime_cache",
     ("context_pool.py", "_runtime_config"): "CudaGraphStrategy",
@@ -133,6 +137,16 @@ def test_every_name_exists_in_tensorrt_for_rtx() -> None:
         if not hasattr(trt if name[0] == MODULE else getattr(trt, name[0], None), name[1])
     ]
     assert absent == []
+
+
+def test_what_refits_an_engine_exists_since_engines_without_weights_do() -> None:
+    names = {
+        name for chain in chains(ast.parse((SOURCE / "refit.py").read_text())) if (name := used("refit.py", chain))
+    }
+    assert {("OnnxParserRefitter", "refit_from_file"), ("ISerializationConfig", "clear_flag")} <= names
+    for version, lists in LISTS.items():
+        strips = "STRIP_PLAN" in lists["classes"]["BuilderFlag"]
+        assert strips == (version != "8.5.3") == (not any(missing(lists, name) for name in names)), version
 
 
 def test_the_walk_sees_what_it_should() -> None:
