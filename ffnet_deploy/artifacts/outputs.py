@@ -48,6 +48,8 @@ class Kind(Enum):
     TIMING_CACHE = "a timing cache"
     PICTURE = "a picture of ffnet-eval or ffnet-predict"
     TRITON = "a model of a Triton repository that ffnet-export wrote"
+    DEEPSTREAM = "a DeepStream configuration that ffnet-export wrote"
+    LAYERS = "a list of an engine's layers"
     SAMPLE = "a script that ffnet-export wrote"
     WEIGHTS = "weights that ffnet-train published"
 
@@ -228,6 +230,8 @@ _RECOGNISE: Mapping[Kind, Callable[[Path], bool]] = {
     Kind.SEARCH: _has_keys("format", "key", "scores", "sensitivity"),
     Kind.TIMING_CACHE: lambda path: b'"kind": "ffnet-deploy timing cache"' in _head(path).split(b"\n")[0],
     Kind.PICTURE: lambda path: _PNG_MARK in _head(path)[:256],
+    Kind.DEEPSTREAM: _says_so,
+    Kind.LAYERS: _has_keys("Layers"),
     Kind.TRITON: lambda path: _says_so(path) or b'parameters { key: "contract"' in path.read_bytes(),
     Kind.SAMPLE: _says_so,
     Kind.WEIGHTS: lambda path: _says_so(path.with_suffix(".md")),

@@ -1,7 +1,6 @@
 """A model repository of the Triton Inference Server from an exported graph or a built engine."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +9,7 @@ from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import make_folder, staging_folder, storage_errors, sweep, write_bytes
-from ffnet_deploy.engines.bundle import open_bundle
-from ffnet_deploy.engines.engine import input_type, output_type
-from ffnet_deploy.engines.onnx_file import check_against_manifest
-from ffnet_deploy.engines.onnx_metadata import external_files, read_description, tensor_shape
-from ffnet_deploy.engines.tensorrt.tensors import engine_output_type
-from ffnet_deploy.engines.tensorrt.variant import Variant
+from ffnet_deploy.serving.artifact import ServedArtifact, read_served, stem_of
 from ffnet_deploy.serving.preprocessing import NORMALIZED, write_preprocessing
 from ffnet_deploy.serving.triton_config import (
     LABELS_FILE,
@@ -52,16 +46,6 @@ class Repository:
         )
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What is served: files to copy with their names there, and what they take and give."""
-
-    files: tuple[tuple[Path, str], ...]
-    backend: str
-    contract: Contract
-    tensors: tuple[Tensor, Tensor]
-
-
 def write_repository(artifact: Path, folder: Path, options: TritonOptions | None = None) -> Repository:
     """Write the model repository entries of `artifact` into `folder`; each model's folder is replaced as a whole.
 
@@ -76,7 +60,7 @@ def write_repository(artifact: Path, folder: Path, options: TritonOptions | None
         StorageError: there is no room, or the folder cannot be written.
     """
     options = options or TritonOptions()
-    source = _read(artifact)
+    source = read_served(artifact, "Triton's TensorRT backend")
     names = model_names(artifact, options)
     name = names[1] if options.ensemble else names[0]
     if options.ensemble and source.contract.input is not InputKind.FLOAT:
@@ -97,51 +81,11 @@ def write_repository(artifact: Path, folder: Path, options: TritonOptions | None
 
 def model_names(artifact: Path, options: TritonOptions) -> tuple[str, ...]:
     """Names of the models, and of their folders, that `write_repository` writes; the one for clients first."""
-    name = options.name or _stem(artifact)
+    name = options.name or stem_of(artifact)
     return (f"{name}_ensemble", name, f"{name}_preprocessing") if options.ensemble else (name,)
 
 
-def _stem(artifact: Path) -> str:
-    name = artifact.name
-    for suffix in (Variant.RTX.suffix, Variant.TENSORRT.suffix, ".onnx"):
-        name = name.removesuffix(suffix)
-    return name
-
-
-def _read(artifact: Path) -> _Source:
-    if artifact.name.endswith(Variant.RTX.suffix):
-        raise OptionError(
-            "Triton's TensorRT backend does not run engines of TensorRT for RTX.\n"
-            "  to do    give the ONNX file, or an engine of --backend trt"
-        )
-    if artifact.suffix == Variant.TENSORRT.suffix:
-        bundle = open_bundle(artifact)
-        if bundle.manifest["build"]["options"].get("strip_weights"):
-            raise OptionError(
-                f"{artifact} holds no weights: Triton would serve an empty network.\n"
-                "  to do    build it without --strip-weights"
-            )
-        shapes = tuple(bundle.manifest["tensors"][key] for key in ("input", "output"))
-        return _Source(
-            ((artifact, "model.plan"),), "tensorrt", bundle.contract, _tensors(bundle.contract, shapes, engine=True)
-        )
-    check_against_manifest(artifact)
-    contract, _ = read_description(artifact)
-    shapes = tuple(tensor_shape(artifact, tensor) for tensor in (INPUT_NAME, contract.output.value))
-    # the graph names the files of its weights, so that they keep their names
-    files = [(artifact, "model.onnx"), *((artifact.with_name(name), name) for name in external_files(artifact))]
-    return _Source(tuple(files), "onnxruntime", contract, _tensors(contract, shapes, engine=False))
-
-
-def _tensors(contract: Contract, shapes: Sequence[Sequence[int]], engine: bool) -> tuple[Tensor, Tensor]:
-    taken, given = input_type(contract), (engine_output_type if engine else output_type)(contract)
-    return (
-        Tensor(INPUT_NAME, taken.name, tuple(shapes[0])),
-        Tensor(contract.output.value, given.name, tuple(shapes[1])),
-    )
-
-
-def _write_network(folder: Path, name: str, source: _Source, options: TritonOptions) -> None:
+def _write_network(folder: Path, name: str, source: ServedArtifact, options: TritonOptions) -> None:
     config = network_config(name, source.backend, source.contract, source.tensors, options)
     _write_model(folder, config, source.contract)
     for file, target in source.files:
@@ -149,7 +93,7 @@ def _write_network(folder: Path, name: str, source: _Source, options: TritonOpti
             shutil.copyfile(file, folder / _VERSION / target)
 
 
-def _write_ensemble(staging: Path, names: tuple[str, ...], source: _Source) -> None:
+def _write_ensemble(staging: Path, names: tuple[str, ...], source: ServedArtifact) -> None:
     ensemble, network, preprocessing = names
     image, result = source.tensors
     batch, _, height, width = image.shape
