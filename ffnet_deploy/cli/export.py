@@ -22,7 +22,7 @@ from ffnet_deploy.cli.console import (
     report_note,
     run_command,
 )
-from ffnet_deploy.cli.export_tables import show_engine, show_exported, show_reduced
+from ffnet_deploy.cli.export_tables import show_engine, show_exported, show_layer_comparison, show_reduced
 from ffnet_deploy.cli.options import (
     CALIBRATION,
     DATA,
@@ -64,9 +64,11 @@ from ffnet_deploy.evaluation.verify import (
     packaged_images,
     usual_tolerance,
 )
-from ffnet_deploy.export.engine import EngineVerification, build_engine
+from ffnet_deploy.export.engine import BuildResult, EngineVerification, build_engine, export_layers, refit_engine
 from ffnet_deploy.segmentor.overrides import read_config
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint
+from ffnet_deploy.serving.artifact import read_served
+from ffnet_deploy.serving.deepstream import CONFIG_FILE, scale_error, write_deepstream
 from ffnet_deploy.serving.sample import sample_path, write_sample
 from ffnet_deploy.serving.triton import model_names, write_repository
 from ffnet_deploy.serving.triton_config import TritonOptions
@@ -131,6 +133,8 @@ class GraphFlags:
     """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
     onnx: Annotated[Path | None, option(GRAPH, "FILE")] = None
     """Start from this exported graph. Needs no --config and no PyTorch."""
+    compare_layers: Annotated[Path | None, option(GRAPH, "FILE")] = None
+    """Compare the graph of --onnx layer by layer with this FP32 graph, name the first that differs, and stop."""
 
     def options(self, settings: "SegmentorConfig", backend: Backend) -> "ExportOptions":
         """The boundary and form of the graph of the config `settings`, rewritten for `backend`; says how."""
@@ -317,6 +321,8 @@ class EngineFlags:
     """Let the engine's weights be replaced later."""
     strip_weights: Annotated[bool, option(ENGINE)] = False
     """Leave the weights out of the engine; it must be refitted before it can run."""
+    refit_engine: Annotated[Path | None, option(ENGINE, "FILE")] = None
+    """Give this engine of --strip-weights or --refit the weights of --onnx; --out names the new engine. Needs a GPU."""
     profile: Annotated[tuple[str, ...], option(ENGINE, "BATCH@SHAPE")] = ()
     """A further optimisation profile, as 1:1:8@256x256:512x512:1024x1024. May be repeated."""
     tactic_sources: Annotated[str | None, option(ENGINE, "LIST")] = None
@@ -364,7 +370,7 @@ class EngineFlags:
             tactic_sources=self._tactic_sources(),
             sparsity=self.sparsity,
             dla=self.dla,
-            device=self._gpu(),
+            device=self.gpu(),
         )
 
     def claim(self, outputs: Outputs, out: Path) -> None:
@@ -389,7 +395,12 @@ class EngineFlags:
             return out.parent / _TIMES if variant is Variant.TENSORRT else None
         return Path(self.timing_cache)
 
-    def _gpu(self) -> int:
+    def gpu(self) -> int:
+        """Number of the GPU to work on.
+
+        Raises:
+            OptionError: the device is none.
+        """
         if self.device is not None and self.device.isdecimal():
             report_note(f"--device {self.device} is now written --device cuda:{self.device}")
             return int(self.device)
@@ -409,8 +420,17 @@ class TargetFlags:
     """Also write a model repository for Triton Inference Server."""
     ensemble: Annotated[bool, option(OUTPUT)] = False
     """With --triton: add a model that takes the bytes of an image file, for graphs that do not."""
+    deepstream: Annotated[Path | None, option(OUTPUT, "FOLDER")] = None
+    """Also write a configuration of DeepStream's Gst-nvinfer; needs --output probabilities."""
+    export_layers: Annotated[Path | None, option(OUTPUT, "FILE")] = None
+    """Also write the layers of the engine to this JSON file, as TensorRT's engine inspector lists them. Needs a GPU."""
     sample: Annotated[bool, option(OUTPUT)] = False
     """Also write a script beside each graph that labels an image with ONNX Runtime and OpenCV alone."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether something is written for a server."""
+        return self.triton is not None or self.deepstream is not None
 
     @property
     def names_engine(self) -> bool:
@@ -447,6 +467,12 @@ def command(
         return
     data.allow_pixels()
     check_options(graph, precision, engine, data, verification, target)
+    if graph.compare_layers is not None:
+        compare_graphs(graph, data, verification)
+        return
+    if engine.refit_engine is not None:
+        refit(graph, engine, data, verification, target)
+        return
     reductions = reduction_options(precision, calibration, verification, engine)
     # graphs of a lower precision are for TensorRT unless made for CPUs, plain ones for what runs files ending in .onnx
     for_trt = bool(reductions) and precision.hardware is Hardware.TRT
@@ -467,6 +493,10 @@ def command(
         outputs.claim(sample_path(path), Kind.SAMPLE)
     outputs.claim(calibration.ranges, Kind.RANGES)
     outputs.claim(calibration.search_state, Kind.SEARCH)
+    if len(reduced) > 1 and (target.deepstream is not None or target.export_layers is not None):
+        raise OptionError("--deepstream and --export-layers take one artefact at a time: ask for one precision")
+    outputs.claim(target.deepstream and target.deepstream / CONFIG_FILE, Kind.DEEPSTREAM)
+    outputs.claim(target.export_layers, Kind.LAYERS)
     outputs.claim_folder(target.triton)
     if target.triton is not None:
         for path in reduced or [start.graph]:
@@ -491,10 +521,21 @@ def command(
                 made = build_engine(path, out, options, check, progress, report_note)
             show_engine(made)
             artifact = made.bundle.path
-        if target.triton is not None:
-            repository = write_repository(artifact, target.triton, TritonOptions(ensemble=target.ensemble))
-            console.print(f"triton: {', '.join(repository.models)} in {repository.folder}", soft_wrap=True)
-            console.print(f"serve: {repository.command}", soft_wrap=True)
+            if target.export_layers is not None and not export_layers(made.bundle, target.export_layers):
+                report_note("no layers are listed: the engine inspector needs a GPU that takes the engine")
+        write_servers(artifact, target)
+
+
+def write_servers(artifact: Path, target: TargetFlags) -> None:
+    """Write what servers need to run `artifact`, for those that are asked for."""
+    if target.triton is not None:
+        repository = write_repository(artifact, target.triton, TritonOptions(ensemble=target.ensemble))
+        console.print(f"triton: {', '.join(repository.models)} in {repository.folder}", soft_wrap=True)
+        console.print(f"serve: {repository.command}", soft_wrap=True)
+    if target.deepstream is not None:
+        console.print(f"deepstream: {write_deepstream(artifact, target.deepstream)}", soft_wrap=True)
+        off = scale_error(read_served(artifact, "DeepStream").contract)
+        report_note(f"Gst-nvinfer scales all channels alike: its input is up to {off:.1%} off")
 
 
 def check_options(
@@ -507,9 +548,22 @@ def check_options(
 ) -> None:
     """Raise `OptionError` for what does not go together or would not be heard, before anything is read."""
     lower, several = "--fp16, --bf16, --int8, --fp8, --mixed", len(precision.targets) > 1
+    named = {*given(graph), *given(precision), *given(engine), *given(target)}
+    if graph.compare_layers is not None:
+        if graph.onnx is None or named != {"--onnx", "--compare-layers"}:
+            raise OptionError("--compare-layers goes with --onnx, the graph to compare, and with --images or --data")
+        return
+    if engine.refit_engine is not None:
+        if not {"--onnx", "--refit-engine", "--out"} <= named <= {"--onnx", "--refit-engine", "--out", "--device"}:
+            raise OptionError("--refit-engine goes with --onnx, whose weights it takes, and with --out FILE.engine")
+        if not target.names_engine:
+            raise OptionError(f"the refitted engine is a file that ends in .engine: --out {target.out} does not")
+        return
     engine.options(target.out)
     if target.ensemble and target.triton is None:
         raise OptionError("--ensemble goes with --triton DIR")
+    if target.export_layers is not None and not engine.builds:
+        raise OptionError("--export-layers goes with --backend trt or trt-rtx")
     if target.sample and (precision.bf16 or precision.fp8):
         raise OptionError("--sample runs graphs in ONNX Runtime, which computes no --bf16 or --fp8 on a CPU")
     if target.names_engine and (graph.onnx is None or precision.targets):
@@ -518,10 +572,16 @@ def check_options(
         if graph.config is None:
             raise OptionError("give --config, or --onnx with a graph that is exported already")
         return
-    if not (precision.targets or engine.builds or target.triton is not None or target.sample):
+    if not (
+        precision.targets
+        or engine.builds
+        or target.triton is not None
+        or target.deepstream is not None
+        or target.sample
+    ):
         raise OptionError(
             f"--onnx gives an exported graph: say what for, with {lower}, --backend trt, trt-rtx, "
-            "--triton DIR or --sample"
+            "--triton DIR, --deepstream DIR or --sample"
         )
     if several and target.out.suffix == ".onnx":
         raise OptionError(f"--out {target.out} names one graph, and several are asked for: give a folder")
@@ -721,6 +781,31 @@ def reduce_graph(start: Start, out: Path, options: "ReductionOptions", images: V
         reduced = reduce_precision(start.graph, out, options, images, reference, progress)
     show_reduced(reduced)
     return with_reference(images, reduced.verification)
+
+
+def compare_graphs(graph: GraphFlags, data: DataFlags, verification: VerificationFlags) -> None:
+    """Print where the graph of ``--onnx`` begins to differ from its FP32 graph."""
+    optional("onnx", extra="convert", purpose="comparing layers")
+    from ffnet_deploy.export.layer_comparison import compare_layers
+
+    assert graph.onnx is not None and graph.compare_layers is not None  # check_options saw to it
+    contract, _ = read_description(graph.onnx)
+    image = verification.options(data, contract.dataset, contract.classes).images[0]
+    with progress_bar("comparing layers") as progress:
+        show_layer_comparison(compare_layers(graph.compare_layers, graph.onnx, image, progress), graph.onnx)
+
+
+def refit(
+    graph: GraphFlags, engine: EngineFlags, data: DataFlags, verification: VerificationFlags, target: TargetFlags
+) -> None:
+    """Give an engine the weights of a graph, and print what was verified."""
+    assert graph.onnx is not None and engine.refit_engine is not None  # check_options saw to it
+    Outputs(graph.onnx, engine.refit_engine, *data.files).claim(target.out, Kind.ARTIFACT)
+    start = open_start(graph, data, verification, target, Backend.TENSORRT, verifies=True)
+    check = engine_verification(graph.onnx, start, verification)
+    with progress_bar("refitting") as progress:
+        bundle = refit_engine(engine.refit_engine, graph.onnx, target.out, engine.gpu(), check, progress, report_note)
+    show_engine(BuildResult(bundle, reused=False))
 
 
 def with_reference(images: VerifyOptions, result: Verification) -> VerifyOptions:

@@ -1,6 +1,7 @@
 """What ``ffnet-export`` prints of graphs, lower precisions and engines."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -9,6 +10,7 @@ from ffnet_deploy.cli.console import console, report_note
 from ffnet_deploy.export.engine import BuildResult
 
 if TYPE_CHECKING:  # these need the conversion layer
+    from ffnet_deploy.export.layer_comparison import LayerComparison
     from ffnet_deploy.export.onnx import Exported
     from ffnet_deploy.export.reduce import ReducedGraph
 
@@ -61,6 +63,22 @@ def verification_table(exported: "Exported") -> Table:
             f"{row.agreement:.4f} %",
         )
     return table
+
+
+def show_layer_comparison(found: "LayerComparison", path: Path) -> None:
+    """Print the first layer that differs, and the largest difference."""
+    first, worst = found.first, found.worst
+    told = f"no layer of {len(found.layers)} differs from its FP32 graph by more than {found.tolerance:g}"
+    if first is not None:
+        told = f"first layer that differs: {first.node} ({first.operator}), relative difference {first.relative:.1e}"
+    console.print(f"{told}; largest: {worst.node} ({worst.operator}), {worst.relative:.1e}", soft_wrap=True)
+    if found.record.precision.is_quantized:
+        report_note("equalisation scales channels between the layers of a quantised graph: those may differ on purpose")
+    console.print(
+        f"in TensorRT, on a GPU: polygraphy run {path} --trt --onnxrt --trt-outputs mark all --onnx-outputs mark all "
+        "--fail-fast",
+        soft_wrap=True,
+    )
 
 
 def show_reduced(lowered: "ReducedGraph") -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 
 from ffnet_deploy.artifacts.manifest import read_manifest
@@ -15,11 +16,14 @@ from ffnet_deploy.cli.export import app, default_shape
 from ffnet_deploy.cli.options import parse_batch, parse_shape
 from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.precision import TypingOptions, assign_types
 from ffnet_deploy.segmentor.config import load_config
 from scenes import SceneOptions
 from scenes.dataset import write_scenes
+from tests.calib.networks import images, network
 from tests.commands import Result, invoke
 from tests.tiny import write_checkpoint, write_config
+from tests.toy import contract, write_onnx
 
 
 @pytest.fixture(scope="module")
@@ -306,3 +310,33 @@ def test_a_given_graph_is_reduced_and_verified_against_itself_without_pytorch(
     onto = run("--onnx", graph, "--fp16", "--out", graph)
     assert onto.exit_code == 1 and "is an input of this command" in flat(onto.output)
     assert graph.read_bytes() == before
+
+
+def test_layers_are_compared_with_the_fp32_graph(tmp_path: Path) -> None:
+    graph, reference = tmp_path / "fp16.onnx", tmp_path / "fp32.onnx"
+    onnx.save(network(), reference)
+    onnx.save(assign_types(network(), TypingOptions(), images(1)).model, graph)
+    result = run("--onnx", graph, "--compare-layers", reference)
+    assert result.exit_code == 0 and "differs from its FP32 graph by more than 0.05" in flat(result.output)
+    assert f"polygraphy run {graph} --trt --onnxrt" in flat(result.output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--compare-layers", "fp32.onnx"), "--compare-layers goes with --onnx"),
+        (("--onnx", "toy.onnx", "--compare-layers", "fp32.onnx", "--fp16"), "--compare-layers goes with --onnx"),
+        (("--onnx", "toy.onnx", "--refit-engine", "a.engine"), "--refit-engine goes with --onnx"),
+        (("--onnx", "toy.onnx", "--refit-engine", "a.engine", "--out", "folder"), "a file that ends in .engine"),
+        (("--onnx", "toy.onnx", "--export-layers", "layers.json"), "--export-layers goes with --backend"),
+        (("--onnx", "toy.onnx", "--io", "fp16", "--triton", "folder"), "--io goes with --fp16"),
+    ],
+)
+def test_what_does_not_go_together_is_said_at_once(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_onnx(tmp_path / "toy.onnx", contract())
+    result = run(*arguments)
+    assert result.exit_code == 1 and message in flat(result.output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy.onnx", "toy.onnx.json"]
