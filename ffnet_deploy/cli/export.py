@@ -495,6 +495,7 @@ def command(
     outputs.claim(calibration.search_state, Kind.SEARCH)
     if len(reduced) > 1 and (target.deepstream is not None or target.export_layers is not None):
         raise OptionError("--deepstream and --export-layers take one artefact at a time: ask for one precision")
+    outputs.claim_folder(target.deepstream)
     outputs.claim(target.deepstream and target.deepstream / CONFIG_FILE, Kind.DEEPSTREAM)
     outputs.claim(target.export_layers, Kind.LAYERS)
     outputs.claim_folder(target.triton)

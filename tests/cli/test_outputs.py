@@ -20,7 +20,9 @@ APPS = {"export": export.app, "eval": evaluate.app, "bench": bench.app, "train":
 NANO = "ffnet_seg_nano_scenes"
 
 OUTPUTS = {
-    "export": ("--out", "--triton", "--ranges", "--search-state", "--timing-cache"),
+    "export": (
+        *("--out", "--triton", "--ranges", "--search-state", "--timing-cache", "--deepstream", "--export-layers"),
+    ),
     "eval": ("--json", "--html", "--save-images", "--resume", "--engine-cache"),
     "bench": ("--json", "--html"),
     "train": ("--work-dir",),
@@ -46,6 +48,8 @@ INPUTS = {
     "--compare": "bench.json",
     "--bench": "bench.json",
     "--layer-timings": "timings.json",
+    "--compare-layers": "other.onnx",
+    "--refit-engine": "other.onnx",
 }
 SOURCE = {"export": "--onnx", "eval": "--artifact", "bench": "ARTIFACTS", "train": "--config"}
 MIXED = ("--mixed", "--calib-images")
@@ -59,13 +63,19 @@ NEEDED = {
     "--search-state": MIXED,
     "--out": MIXED,
     "--timing-cache": ("--backend",),
+    "--export-layers": ("--backend",),
     "--bench": ("--html",),
     "--engine-cache": ("--provider",),
 }
 """What options ask for beside them."""
 WORDS = {"--backend": "trt", "--provider": "tensorrt", "--html": "new.html"}
 
-APART = ("keeps scores and no predictions", "--provider is ONNX Runtime's")
+APART = (
+    "keeps scores and no predictions",
+    "--provider is ONNX Runtime's",
+    "--compare-layers goes with",
+    "--refit-engine goes with",
+)
 """Words that refuse options which do not go together at all."""
 
 

@@ -16,8 +16,10 @@ OF_OTHER_TOOLS = {
     "--no-python", "--nnodes", "--node-rank", "--nproc-per-node", "--quick", "--rm", "--table", "--graph", "--methods",
     "--editable", "--train", "--val", "--size", "--about-data", "--standalone", "--upgrade", "--master-addr",
     "--master-port", "--rdzv-endpoint", "--show",
+    "--trt", "--onnxrt", "--trt-outputs", "--onnx-outputs", "--fail-fast",
 }  # fmt: skip
-"""Options of pip, Docker, Triton, torchrun, jetson_clocks, TensorBoard, MMSegmentation, benchmarks/ and scenes/."""
+"""Options of pip, Docker, Triton, torchrun, jetson_clocks, Polygraphy, TensorBoard, MMSegmentation, benchmarks/ and
+scenes/."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
 
 
