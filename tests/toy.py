@@ -14,6 +14,7 @@ from ffnet_deploy.core.contract import (
     Contract,
     DimensionRange,
     InputKind,
+    IOType,
     Normalization,
     OutputKind,
     TestProtocol,
@@ -100,7 +101,8 @@ def write_onnx(path: Path, described: Contract, metadata: bool = True) -> Path:
 
     float_input = described.input is InputKind.FLOAT
     whole = TensorProto.UINT8 if len(described.classes) <= 255 else TensorProto.UINT16
-    result = whole if described.output is OutputKind.LABELS else TensorProto.FLOAT
+    floats = TensorProto.FLOAT16 if described.io is IOType.FP16 else TensorProto.FLOAT
+    result = whole if described.output is OutputKind.LABELS else floats
     constants = {"kernel": weights(len(described.classes)), "scales": np.array([1, 1, STRIDE, STRIDE], np.float32)}
     nodes = [] if float_input else _normalising_nodes(described, constants)
     nodes.append(
@@ -115,7 +117,9 @@ def write_onnx(path: Path, described: Contract, metadata: bool = True) -> Path:
         nodes.append(helper.make_node("Softmax", ["full"], ["probabilities"], axis=1))
     batch, height, width = (_dimension(name, getattr(described, name)) for name in ("batch", "height", "width"))
     shape = [batch, 3, height, width] if float_input else [batch, height, width, 3]
-    kind = TensorProto.FLOAT if float_input else TensorProto.UINT8
+    kind = floats if float_input else TensorProto.UINT8
+    if described.io is IOType.FP16:
+        nodes = _cast_around(nodes, float_input, described.output)
     graph = helper.make_graph(
         nodes,
         "toy",
@@ -129,6 +133,20 @@ def write_onnx(path: Path, described: Contract, metadata: bool = True) -> Path:
     onnx.save(model, path)
     write_manifest(path, "onnx", {})
     return path
+
+
+def _cast_around(nodes: list[Any], float_input: bool, output: OutputKind) -> list[Any]:
+    """`nodes`, which compute in float32, between float16 inputs and outputs."""
+    from onnx import TensorProto, helper
+
+    around = list(nodes)
+    if float_input:
+        around[0].input[0] = "wide"
+        around.insert(0, helper.make_node("Cast", ["image"], ["wide"], to=TensorProto.FLOAT))
+    if output is not OutputKind.LABELS:
+        around[-1].output[0] = "result"
+        around.append(helper.make_node("Cast", ["result"], [output.value], to=TensorProto.FLOAT16))
+    return around
 
 
 def _dimension(name: str, dimension: DimensionRange) -> int | str:

@@ -14,7 +14,8 @@ from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.precision import PRECISION_KEY, PrecisionRecord
 from ffnet_deploy.engines.onnx_file import check_file, read_contract, read_precision
 
-_GRAPH, _METADATA = 7, 14  # fields of ModelProto
+_GRAPH, _OPSET_IMPORT, _METADATA = 7, 8, 14  # fields of ModelProto
+_DOMAIN, _OPSET_VERSION = 1, 2  # fields of OperatorSetIdProto
 _NODE, _INPUT, _OUTPUT = 1, 11, 12  # fields of GraphProto
 _NODE_NAME, _NODE_TYPE, _NODE_ATTRIBUTE = 3, 4, 5  # fields of NodeProto
 _INTEGER = 3  # field of AttributeProto
@@ -111,6 +112,25 @@ def node_at(path: Path, index: int) -> str:
     fields = dict(_fields(content, nodes[index]))
     name, kind = (_text(content, fields.get(field, (0, 0))) for field in (_NODE_NAME, _NODE_TYPE))
     return f"{name or f'node {index}'} ({kind})"
+
+
+def operators(path: Path) -> tuple[int, frozenset[str]]:
+    """Version of the default operator set of the graph in `path`, and the operators of its nodes.
+
+    Raises:
+        ArtifactError: the file is no ONNX graph.
+    """
+    content = _open(path)
+    try:
+        model = list(_fields(content, (0, len(content))))
+        imports = [dict(_fields(content, span)) for number, span in model if number == _OPSET_IMPORT]
+        default = next(one for one in imports if not _text(content, one.get(_DOMAIN, (0, 0))))
+        graph = next(span for number, span in model if number == _GRAPH)
+        nodes = [dict(_fields(content, span)) for number, span in _fields(content, graph) if number == _NODE]
+        kinds = frozenset(_text(content, node[_NODE_TYPE]) for node in nodes)
+        return _varint(content, default[_OPSET_VERSION][0])[0], kinds
+    except (ValueError, KeyError, IndexError, StopIteration) as error:
+        raise ArtifactError(f"{path} is no ONNX graph, or it is damaged ({error}).\n  {_REMEDY}") from error
 
 
 def tensor_shape(path: Path, name: str) -> tuple[int, ...]:

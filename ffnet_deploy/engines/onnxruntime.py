@@ -81,7 +81,7 @@ class OnnxRuntimeEngine:
         self.contract, self.precision = read_description(path)
         self._session: Any = _open_session(path, options, self.precision)
         check_tensors(_names(self._session.get_inputs()), _names(self._session.get_outputs()), self.contract, path)
-        self.notes = (*unchecked, *provider_notes(options.providers, self.precision))
+        self.notes = (*unchecked, *provider_notes(options.providers, self.precision, path, _load().__version__))
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self.name = f"ONNX Runtime {_load().__version__} ({device})"
 

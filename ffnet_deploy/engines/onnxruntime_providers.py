@@ -10,6 +10,7 @@ from ffnet_deploy.core.contract import INPUT_NAME, Contract, InputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.files import make_folder, sha256
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
+from ffnet_deploy.engines.onnx_metadata import operators
 from ffnet_deploy.engines.tensorrt.options import default_profile
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -107,16 +108,31 @@ def _cache(path: Path, contract: Contract, cache: Path) -> dict[str, str]:
     return engines | {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
 
 
-def provider_notes(providers: Sequence[str], record: PrecisionRecord) -> tuple[str, ...]:
-    """What to know of results by `providers`, in words."""
+def provider_notes(providers: Sequence[str], record: PrecisionRecord, path: Path, version: str) -> tuple[str, ...]:
+    """What to know of results and times by `providers` of ONNX Runtime `version` for the graph in `path`, in words."""
     if providers[0] == CPU:
         return _cpu_notes(record)
+    if providers[0] == CUDA and _resizes_on_cpu(path, version):
+        return (
+            f"ONNX Runtime {version} has no CUDA kernel for the graph's Resize, of operator set 19 or later, and runs it on "
+            "the CPU: export with --opset 18, or use ONNX Runtime 1.25",
+        )
     if providers[0] == TENSORRT and record.precision is not Precision.FP32 and record.float32:
         return (
             "ONNX Runtime permits TensorRT the graph's types everywhere: layers that the graph keeps in float32 may be "
             "computed in a lower one",
         )
     return ()
+
+
+def _resizes_on_cpu(path: Path, version: str) -> bool:
+    """Whether CUDA leaves a Resize of the graph to the CPU: releases up to 1.24 do from operator set 19 on.
+
+    Source: microsoft/onnxruntime pull request 27415.
+    """
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+    opset, kinds = operators(path)
+    return numbers <= [1, 24] and opset >= 19 and "Resize" in kinds
 
 
 def _cpu_notes(record: PrecisionRecord) -> tuple[str, ...]:

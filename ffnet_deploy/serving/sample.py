@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ffnet_deploy.artifacts.outputs import WRITTEN_BY
-from ffnet_deploy.core.contract import INPUT_NAME, METADATA_KEY, STRIDE, InputKind, OutputKind
+from ffnet_deploy.core.contract import INPUT_NAME, METADATA_KEY, STRIDE, InputKind, IOType, OutputKind
 from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.core.label_maps import label_type
 from ffnet_deploy.engines.onnx_metadata import read_description
@@ -44,7 +44,7 @@ def accepted(size):
 def network(image):
     """The graph's output for uint8 (height, width, 3), BGR."""
 {input}
-    return session.run(None, {{"{name}": batch}})[0][0]
+    return session.run(None, {{"{name}": batch}})[0][0]{scores}
 
 
 image = cv2.imread(sys.argv[1])
@@ -122,6 +122,8 @@ def write_sample(graph: Path) -> Path:
     path = sample_path(graph)
     entries = quantized_settings(record).items()
     fill = f"\n    batch = np.repeat(batch, {contract.batch.min}, axis=0)" if contract.batch.min > 1 else ""
+    narrow = contract.io is IOType.FP16 and contract.input is InputKind.FLOAT
+    half = "\n    batch = batch.astype(np.float16)" if narrow else ""
     if contract.protocol.mode == "slide" and contract.output is not OutputKind.LABELS:
         body = _SLIDE
     else:
@@ -134,7 +136,8 @@ def write_sample(graph: Path) -> Path:
         name=INPUT_NAME,
         stride=STRIDE,
         entries="".join(f'options.add_session_config_entry("{name}", "{value}")\n' for name, value in entries),
-        input=_INPUTS[contract.input] + fill,
+        input=_INPUTS[contract.input] + half + fill,
+        scores=".astype(np.float32)" if contract.io is IOType.FP16 and contract.output is not OutputKind.LABELS else "",
         fitted=_KEEP_RATIO if contract.protocol.keep_ratio else _FREE_RATIO,
     )
     write_bytes(path, (head + body + _TAIL.format(kind=label_type(len(contract.classes)))).encode())

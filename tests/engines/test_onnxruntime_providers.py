@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffnet_deploy.core.contract import DimensionRange, InputKind
+from ffnet_deploy.core.contract import DimensionRange, InputKind, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, MissingPackageError, OptionError, StorageError
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
@@ -189,3 +189,28 @@ def test_layers_kept_in_float32_are_noted(
     engine = OnnxRuntimeEngine(path, options)
     assert engine.precision == record
     assert len(engine.notes) == 1 and "float32 may be computed in a lower one" in engine.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("version", "opset", "resizes", "told"),
+    [
+        ("1.24.3", 20, True, True),
+        ("1.25.0", 20, True, False),
+        ("1.24.3", 18, True, False),
+        ("1.24.3", 20, False, False),
+    ],
+)
+def test_a_resize_that_cuda_leaves_to_the_cpu_is_told(
+    gpu_build: SimpleNamespace, version: str, opset: int, resizes: bool, told: bool, tmp_path: Path
+) -> None:
+    import onnx
+
+    output = OutputKind.LABELS if resizes else OutputKind.LOGITS
+    path = write_onnx(tmp_path / "toy.onnx", contract(output=output))
+    model = onnx.load(path)
+    model.opset_import[0].version = opset
+    onnx.save(model, path)
+    gpu_build.__version__ = version
+    with OnnxRuntimeEngine(path, OnnxRuntimeOptions(providers=(CUDA, CPU), check_manifest=False)) as engine:
+        notes = [note for note in engine.notes if "no CUDA kernel for the graph's Resize" in note]
+    assert bool(notes) is told and all("--opset 18" in note for note in notes)

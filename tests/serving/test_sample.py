@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ffnet_deploy
-from ffnet_deploy.core.contract import InputKind, OutputKind, TestProtocol
+from ffnet_deploy.core.contract import InputKind, IOType, OutputKind, TestProtocol
 from ffnet_deploy.evaluation.images import read_label_map
 from ffnet_deploy.evaluation.packaged import packaged_scenes
 from ffnet_deploy.serving.sample import write_sample
@@ -41,8 +41,22 @@ def labels_of_script(graph: Path, image: Path, out: Path) -> np.ndarray:
         contract(protocol=SLIDE),
         contract(protocol=SLIDE, **fixed(64, 64)),
         many_classes(300, output=OutputKind.LABELS),
+        contract(io=IOType.FP16),
+        contract(io=IOType.FP16, input=InputKind.BGR),
     ],
-    ids=["float", "rgb", "fixed-batch", "free-ratio", "labels", "probabilities", "slide", "slide-fixed", "uint16"],
+    ids=[
+        "float",
+        "rgb",
+        "fixed-batch",
+        "free-ratio",
+        "labels",
+        "probabilities",
+        "slide",
+        "slide-fixed",
+        "uint16",
+        "fp16",
+        "fp16-bgr",
+    ],
 )
 @pytest.mark.parametrize("size", [(90, 140)])
 def test_the_script_gives_the_toolkits_labels(described: object, size: tuple[int, int], tmp_path: Path) -> None:
