@@ -114,7 +114,7 @@ def provider_notes(providers: Sequence[str], record: PrecisionRecord, path: Path
         return _cpu_notes(record)
     if providers[0] == CUDA and _resizes_on_cpu(path, version):
         return (
-            f"ONNX Runtime {version} has no CUDA kernel for the graph's Resize, of operator set 19 or later, and runs it "
+            f"ONNX Runtime {version} has no CUDA kernel for the graph's Resize of operator set 19 or later and runs it "
             "on the CPU: export with --opset 18, or use a newer ONNX Runtime",
         )
     if providers[0] == TENSORRT and record.precision is not Precision.FP32 and record.float32:
