@@ -77,8 +77,8 @@ def test_both_families_have_the_structure(name: str, opset: int, tmp_path: Path)
 @pytest.mark.parametrize("quantize", [False, True], ids=["fp16", "int8"])
 @pytest.mark.parametrize(
     ("rewrites", "dynamic"),
-    [("", False), (f"{FEWEST},matrix-resize", False), (FEWEST, False), (FEWEST, True)],
-    ids=["as traced", "all rewrites", "auto", "auto, dynamic"],
+    [("", False), (f"{FEWEST},matrix-resize", False), (FEWEST, True)],
+    ids=["as traced", "all rewrites", "auto, dynamic"],
 )
 @pytest.mark.parametrize("name", golden.PUBLISHED)
 def test_published_networks_build_as_they_are_lowered(

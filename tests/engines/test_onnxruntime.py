@@ -135,7 +135,7 @@ def test_fixed_sizes_and_types_are_checked() -> None:
     ("record", "entry"),
     [
         (PrecisionRecord(), None),
-        (PrecisionRecord(Precision.INT8, Precision.FP32), "session.x64quantprecision"),
+        (PrecisionRecord(Precision.INT8, Precision.FP32), "session.disable_quant_qdq"),
         (PrecisionRecord(Precision.INT8, Precision.FP16), "session.disable_quant_qdq"),
     ],
 )
