@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.contract import INPUT_NAME
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.optional import optional
-from ffnet_deploy.core.precision import Precision, PrecisionRecord
+from ffnet_deploy.core.precision import PrecisionRecord
 from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.engine import check_batch
 from ffnet_deploy.engines.onnx_file import check_against_manifest, check_file, check_tensors
