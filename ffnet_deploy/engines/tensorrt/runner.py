@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.errors import MissingPackageError, OptionError
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.engines.bundle import read_bundle
 from ffnet_deploy.engines.cuda import Cuda
 from ffnet_deploy.engines.engine import check_batch
@@ -81,6 +82,7 @@ class TensorRTEngine:
         self.contract = bundle.contract
         self.precision = bundle.record
         self._cuda = Cuda(options.device)
+        self._device = f"cuda:{options.device}"
         self.variant = bundle.variant
         trt = load(bundle.variant)
         self.name = f"{bundle.variant.label} {trt.__version__} ({self._cuda.device.name})"
@@ -185,6 +187,25 @@ class TensorRTEngine:
         with self._pool.context(array.shape) as context:
             context.run_device(array, address)
         return results[0]
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether PyTorch is installed and finds a GPU, so that its tensors can hold outputs."""
+        try:
+            torch = optional("torch", extra="convert", purpose="keeping outputs on the GPU")
+        except MissingPackageError:
+            return False
+        return bool(torch.cuda.is_available())
+
+    def run_on_device(self, batch: NDArray[np.generic]) -> Any:
+        """What `run` gives, as a PyTorch tensor in GPU memory; see `run_device`.
+
+        Raises:
+            MissingPackageError: PyTorch is not installed.
+            As `run`.
+        """
+        torch = optional("torch", extra="convert", purpose="keeping outputs on the GPU")
+        return self.run_device(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device))
 
     def device_times(self, batch: NDArray[np.generic], repeats: int = 100, warmup: int = 10) -> list[float]:
         """Milliseconds that the GPU computes `batch`, copies left out, for each of `repeats` runs queued in a row.

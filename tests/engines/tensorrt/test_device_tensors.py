@@ -8,6 +8,7 @@ import pytest
 from ffnet_deploy.core.contract import OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.cuda import DeviceArray
+from ffnet_deploy.engines.engine import DeviceEngine
 from tests.engines.tensorrt.conftest import Opener
 from tests.engines.tensorrt.cuda_standin import CudaStandIn
 from tests.engines.tensorrt.trt_standin import network
@@ -89,6 +90,24 @@ def test_pytorchs_tensors_are_taken_and_given_without_a_copy(
             if eager:
                 run_ahead(cuda)
             np.testing.assert_array_equal(read(cuda, result), network(contract()).function(IMAGES * factor))
+    assert "cudaMemcpyAsync" not in cuda.names()
+
+
+def test_outputs_stay_on_the_gpu_where_pytorch_finds_it(
+    start: Opener, cuda: CudaStandIn, torch: SimpleNamespace
+) -> None:
+    def uploaded(values: np.ndarray) -> SimpleNamespace:
+        return SimpleNamespace(to=lambda device: Tensor(cuda, values.shape, values.dtype.str).write(values))
+
+    torch.from_numpy = uploaded
+    with start() as engine:
+        assert isinstance(engine, DeviceEngine)
+        for available in (False, True):
+            torch.cuda.is_available = lambda found=available: found
+            assert engine.keeps_output is available
+        result = engine.run_on_device(IMAGES)
+        assert isinstance(result, Tensor)
+        np.testing.assert_array_equal(read(cuda, result), network(contract()).function(IMAGES))
     assert "cudaMemcpyAsync" not in cuda.names()
 
 
