@@ -4,19 +4,24 @@
 
 Each job (an export in FP32, FP16 and INT8, an evaluation, a benchmark, a training run, a build for TensorRT for RTX)
 runs once to its end; then it is stopped by SIGTERM and SIGINT in turn, or killed, at moments spread evenly over that
-time. A stop must end it with the documented exit code. After each stop and each kill every artefact must match its
-manifest, and every JSON file and checkpoint be whole; after a stop nothing hidden may be left, after a kill nothing
-once the job ran again.
+time. A stop must end it with the documented exit code, and soon. After each stop and each kill every artefact must
+match its manifest, and every JSON file and checkpoint be whole; after a stop nothing hidden may be left, after a kill
+nothing once the job ran again.
+
+A run may also be over before its signal comes, and is then repeated with an earlier one. That is believed only of a run
+that said so: each notes when its command has returned, on the clock that the signals are timed by. One that returned
+with code 0 after its signal has lost it, which is a fault.
 """
 
 import argparse
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +33,22 @@ from ffnet_deploy.core.stopping import exit_code
 CONFIG = "ffnet_seg_nano_scenes"
 STOPPED = ("export", "int8", "eval", "bench")
 """Jobs that are stopped; all are killed."""
+STOPS = (signal.SIGTERM, signal.SIGINT)
+PROGRAM = """
+import sys, time
+from ffnet_deploy.cli.{command} import main
+try:
+    main()
+finally:
+    print("returned", time.monotonic(), file=sys.stderr)
+"""
+"""A command that says last when it returned; the clock counts for all processes alike."""
+SOON = 15.0
+"""Seconds within which a stop must end a job: no step that cannot be broken off takes longer, on a busy machine too."""
+HUNG = 300.0
+"""Seconds after which a job that a stop did not end is killed."""
+TOO_LATE = 0.05
+"""Seconds between reading whether a stop was asked for and returning, on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +65,7 @@ class Job:
         """Run it in a process of its own."""
         for path in self.folder.glob(self.stale) if self.stale else ():
             path.unlink()
-        program = f"from ffnet_deploy.cli.{self.command} import main; main()"
-        command = [sys.executable, "-c", program, *self.arguments]
+        command = [sys.executable, "-c", PROGRAM.format(command=self.command), *self.arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -57,8 +77,9 @@ class Tally:
         job: Name of the job.
         kind: ``"stop"`` or ``"kill"``.
         sent: Number of signals that found the job running.
-        ended_before: Number of runs that were over before the signal.
+        ended_before: Number of runs that were over before the signal, and were repeated.
         right: Signals after which everything was as it should be.
+        slowest: Most seconds from a signal to the end of the process.
         faults: What was not, in words.
     """
 
@@ -67,6 +88,7 @@ class Tally:
     sent: int
     ended_before: int
     right: int
+    slowest: float
     faults: list[str]
 
 
@@ -151,30 +173,55 @@ def run_whole(job: Job) -> float:
     return time.monotonic() - began
 
 
-def interrupt(job: Job, numbers: Sequence[signal.Signals], count: int, seconds: float, tally: Tally) -> None:
-    """Send `numbers` in turn to `count` runs of `job`, at moments spread evenly over `seconds`."""
+def returned(errors: str) -> float:
+    """When the command returned whose standard error is `errors`, by the monotonic clock; infinity: it did not."""
+    said = [line.split()[1] for line in errors.splitlines() if line.startswith("returned ")]
+    return float(said[-1]) if said else math.inf
+
+
+def interrupt(
+    job: Job, numbers: Sequence[signal.Signals], count: int, seconds: float, tally: Tally, keep: Callable[[], None]
+) -> None:
+    """Send `numbers` in turn to `count` runs of `job`, at moments spread evenly over `seconds`; `keep` after each."""
     for index in range(count):
         number = numbers[index % len(numbers)]
         moment = seconds * (index + 0.5) / count
-        process = job.start()
-        try:
-            _, errors = process.communicate(timeout=moment)
+        while not interrupted_once(job, number, moment, tally):
             tally.ended_before += 1
-            continue
-        except subprocess.TimeoutExpired:
-            sent = time.time()
-            process.send_signal(number)
-        _, errors = process.communicate(timeout=120)
-        if not process.returncode and not any(path.stat().st_mtime > sent for path in job.folder.rglob("*")):
-            tally.ended_before += 1  # all was done: a large process needs a while to go
-            continue
-        tally.sent += 1
-        faults = faults_in(job.folder, hidden=number is not signal.SIGKILL)
-        allowed = {-number} if number is signal.SIGKILL else {exit_code(number), -number}
-        if process.returncode not in allowed:
-            faults.append(f"exit code {process.returncode} after {number.name} at {moment:.2f} s: {errors[-300:]!r}")
-        tally.right += not faults
-        tally.faults += [f"{number.name} at {moment:.2f} s: {fault}" for fault in faults]
+            moment *= 0.9
+        keep()
+
+
+def interrupted_once(job: Job, number: signal.Signals, moment: float, tally: Tally) -> bool:
+    """Send `number` to a run of `job` after `moment` seconds and judge what came of it; False: it was over before."""
+    process = job.start()
+    try:
+        _, errors = process.communicate(timeout=moment)
+        if process.returncode:
+            raise RuntimeError(f"{job.name} ended with {process.returncode}:\n{errors[-2000:]}")
+        return False
+    except subprocess.TimeoutExpired:
+        sent = time.monotonic()
+        process.send_signal(number)
+    try:
+        _, errors = process.communicate(timeout=HUNG)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, errors = process.communicate()
+    lasted = time.monotonic() - sent
+    if process.returncode == 0 and returned(errors) < sent + TOO_LATE:
+        return False
+    tally.sent += 1
+    tally.slowest = max(tally.slowest, lasted)
+    faults = faults_in(job.folder, hidden=number is not signal.SIGKILL)
+    allowed = {-number} if number is signal.SIGKILL else {exit_code(number), -number}
+    if process.returncode not in allowed:
+        faults.append(f"exit code {process.returncode}: {errors[-300:]!r}")
+    if lasted > SOON:
+        faults.append(f"it went on for {lasted:.1f} s")
+    tally.right += not faults
+    tally.faults += [f"{number.name} at {moment:.2f} s: {fault}" for fault in faults]
+    return True
 
 
 def main() -> None:
@@ -194,24 +241,30 @@ def main() -> None:
     ]
     source = jobs(options.work, options.data)[0]
     run_whole(Job("given", "export", (*source.arguments[:-1], str(options.work / "given")), options.work / "given"))
-    stopped, found = [job for job in chosen if job.name in STOPPED], []
+    found: list[Tally] = []
+
+    def keep() -> None:
+        if options.json:
+            write_json(options.json, [asdict(tally) for tally in found])
+
     for job in chosen:
         seconds = run_whole(job)
         print(f"{job.name}: {seconds:.1f} s", flush=True)
-        stops, kills = Tally(job.name, "stop", 0, 0, 0, []), Tally(job.name, "kill", 0, 0, 0, [])
-        if job in stopped:
-            interrupt(job, (signal.SIGTERM, signal.SIGINT), options.stops // len(stopped), seconds, stops)
-        interrupt(job, (signal.SIGKILL,), -(-options.kills // len(chosen)), seconds, kills)
-        if kills.sent:
-            run_whole(job)
-            kills.faults += [f"after the next run: {fault}" for fault in faults_in(job.folder, hidden=True)]
-        for tally in (stops, kills):
-            if tally.sent:
-                print(f"  {tally.kind}: {tally.right} of {tally.sent}, {tally.ended_before} ended before", flush=True)
-                print("".join(f"    {fault}\n" for fault in tally.faults), end="", flush=True)
-                found.append(tally)
-        if options.json:
-            write_json(options.json, [asdict(tally) for tally in found])
+        stops = options.stops // sum(one.name in STOPPED for one in chosen) if job.name in STOPPED else 0
+        kills = -(-options.kills // len(chosen))
+        for kind, numbers, count in (("stop", STOPS, stops), ("kill", (signal.SIGKILL,), kills)):
+            if not count:
+                continue
+            tally = Tally(job.name, kind, 0, 0, 0, 0.0, [])
+            found.append(tally)
+            interrupt(job, numbers, count, seconds, tally, keep)
+            if kind == "kill":
+                run_whole(job)
+                tally.faults += [f"after the next run: {fault}" for fault in faults_in(job.folder, hidden=True)]
+                keep()
+            told = f"{tally.right} of {tally.sent}, {tally.ended_before} ended before, slowest {tally.slowest:.1f} s"
+            print(f"  {kind}: {told}", flush=True)
+            print("".join(f"    {fault}\n" for fault in tally.faults), end="", flush=True)
     for kind in ("stop", "kill"):
         rows = [tally for tally in found if tally.kind == kind]
         print(f"{kind}: {sum(row.right for row in rows)} of {sum(row.sent for row in rows)}")

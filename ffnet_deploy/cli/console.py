@@ -33,6 +33,7 @@ class ExitCode(IntEnum):
     STOPPED = 4
     SKIPPED = 5
     INTERRUPTED = 130
+    OUTPUT_CLOSED = 141
     TERMINATED = 143
 
     @property
@@ -49,6 +50,7 @@ _MEANINGS = {
     ExitCode.STOPPED: "training stopped by a signal and saved",
     ExitCode.SKIPPED: "done without some unreadable inputs",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
+    ExitCode.OUTPUT_CLOSED: "standard output closed before all was printed",
     ExitCode.TERMINATED: "terminated (SIGTERM)",
 }
 
@@ -57,10 +59,20 @@ _BYTES_FROM = 100_000
 
 
 class _PlainConsole(Console):
-    """Shows text as it is: no markup or emoji in it counts, and what a terminal cannot show becomes an escape."""
+    """Shows text as it is: no markup or emoji in it counts, and what a terminal cannot show becomes an escape.
+
+    Attributes:
+        reader_left: Whether what reads the stream has closed it. The command goes on without it.
+    """
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+        self.reader_left = False
+
+    def on_broken_pipe(self) -> None:
+        """Print what follows to nowhere: work and files do not depend on who reads along."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        self.reader_left = True
 
     def render_str(self, text: str, **options: Any) -> Text:
         """`text` as a line or more of text."""
@@ -124,23 +136,25 @@ def run_command(app: App, arguments: Sequence[str] | None = None) -> NoReturn:
     Raises:
         SystemExit: always; its code is one of `ExitCode`.
     """
-    closed = sys.stdout is None  # as `>&-` leaves it
-    if closed:
+    console.reader_left = sys.stdout is None  # as `>&-` leaves it
+    if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # stays open as long as the process
-    with stopping.listening():
-        try:
+    code: int = ExitCode.DONE
+    failure: BaseException | None = None
+    try:
+        with stopping.listening(to_the_end=arguments is None):
             code = app(arguments) or ExitCode.DONE
             console.file.flush()
-        except BaseException as error:
-            asked = stopping.requested()
-            code = _failure(app, error) if asked is None else _stopped(asked)
-        else:
-            asked = stopping.requested()
-            if asked is not None and code == ExitCode.DONE:  # its exception was lost in somebody's code
-                code = _stopped(asked)
-    if closed and code == ExitCode.DONE:
+    except BaseException as error:
+        failure = error
+    asked = stopping.requested()
+    if asked is not None and (failure is not None or code == ExitCode.DONE):  # its exception may have been lost
+        code = _stopped(asked)
+    elif failure is not None:
+        code = _failure(app, failure)
+    elif console.reader_left and code == ExitCode.DONE:
         report_error("standard output is closed; what files were asked for are written")
-        code = ExitCode.FAILED
+        code = ExitCode.OUTPUT_CLOSED
     raise SystemExit(int(code))
 
 

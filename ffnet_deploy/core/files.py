@@ -43,16 +43,26 @@ def _digest(file: Any) -> str:
 
 
 @contextmanager
+def full_disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors about a full disk into a `StorageError` that names `path`; others pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        remedy = "free some disk space, or write elsewhere"
+        raise StorageError(f"no room left to write {path}.\n  to do    {remedy}") from error
+
+
+@contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors about `path` into a `StorageError` that says what to do."""
     try:
-        yield
+        with full_disk_errors(path):
+            yield
     except StorageError:
         raise
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            remedy = "free some disk space, or write elsewhere"
-            raise StorageError(f"no room left to write {path}.\n  to do    {remedy}") from error
         remedy = "check the folder and its permissions, or write elsewhere"
         raise StorageError(f"cannot write {path}: {error.strerror or error}.\n  to do    {remedy}") from error
 

@@ -20,11 +20,12 @@ class Terminated(KeyboardInterrupt):
 
 _asked: signal.Signals | None = None
 _heeded = False
+_over = False
 _deferrals = 0
 
 
 def requested() -> signal.Signals | None:
-    """The signal that asked this process to stop; None while nobody did."""
+    """The signal that asked this command to stop, or the one before where none has begun; None: nobody did."""
     return _asked
 
 
@@ -49,7 +50,7 @@ def check() -> None:
         KeyboardInterrupt: Ctrl-C was pressed.
     """
     in_main = threading.current_thread() is threading.main_thread()
-    if _asked is not None and not _heeded and not _deferrals and in_main:
+    if _asked is not None and not (_heeded or _over or _deferrals) and in_main:
         raise (Terminated if _asked is signal.SIGTERM else KeyboardInterrupt)
 
 
@@ -63,23 +64,28 @@ def heed() -> None:
 
 
 @contextmanager
-def listening() -> Iterator[None]:
+def listening(to_the_end: bool = False) -> Iterator[None]:
     """Handle `SIGNALS` while the block runs: set the mark, and raise where the main thread is.
 
-    In other threads than the main one, which alone receives signals, the block runs as it is.
+    The mark outlives the block, so that `requested` tells of a signal up to its very end. In other threads than the
+    main one, which alone receives signals, the block runs as it is.
+
+    Args:
+        to_the_end: whether the process ends after the block: a signal then ends it at once. By default the handlers
+            of before are back.
     """
-    global _asked, _heeded
+    global _asked, _heeded, _over
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _asked, _heeded = None, False
+    _asked, _heeded, _over = None, False, False
     before = {number: signal.signal(number, _receive) for number in SIGNALS}
     try:
         yield
     finally:
+        _over = True  # a signal from here on sets the mark and does not keep the handlers from going back
         for number, handler in before.items():
-            signal.signal(number, handler)
-        _asked, _heeded = None, False
+            signal.signal(number, signal.SIG_DFL if to_the_end else handler)
 
 
 def _receive(number: int, frame: FrameType | None) -> None:

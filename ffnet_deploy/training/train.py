@@ -19,7 +19,7 @@ import ffnet_deploy.models
 import ffnet_deploy.training.optimizer  # noqa: F401  these register what configs name
 from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.core.errors import CheckpointError, ConfigError, DataError, FFNetDeployError, OptionError
-from ffnet_deploy.core.files import make_folder
+from ffnet_deploy.core.files import full_disk_errors, make_folder
 from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.evaluation.data_summary import DataSummary, write_contact_sheet
 from ffnet_deploy.segmentor.checkpoint import read_checkpoint
@@ -95,7 +95,7 @@ def train(options: TrainOptions, console: Console) -> Training:
 
     Raises:
         ConfigError, OptionError, DataError, CheckpointError: the run cannot begin as it is asked for.
-        StorageError: a checkpoint cannot be written; older ones are intact.
+        StorageError: a checkpoint or a log cannot be written; older checkpoints are intact.
         TrainingError: the loss is not finite, or memory does not suffice.
     """
     if not options.resume and checkpoints_in(options.work_dir):
@@ -117,7 +117,7 @@ def train(options: TrainOptions, console: Console) -> Training:
     if options.resume:
         tell_resume(options.work_dir, console)
     request = StopRequest()
-    with processes(), silent_log_errors():
+    with processes(), silent_log_errors(), full_disk_errors(options.work_dir):
         runner = build_runner(cfg)
         runner.initial = initial_weights(options, runner, console)
         live = LiveLineHook(console, interval=runner.cfg.default_hooks.logger.get("interval", 50))

@@ -1,11 +1,14 @@
+import io
 import signal
-from contextlib import suppress
+import subprocess
+import sys
+from contextlib import redirect_stdout, suppress
 
 import pytest
 from cyclopts import App
 from rich.table import Table
 
-from ffnet_deploy.cli.console import ExitCode, console, make_app, progress_bar, report_note
+from ffnet_deploy.cli.console import ExitCode, console, make_app, progress_bar, report_note, run_command
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.version import __version__
 from ffnet_deploy.engines.cuda import NoDeviceError
@@ -62,6 +65,48 @@ def test_a_stop_that_somebody_swallows_or_turns_into_another_error_stops_neverth
         app.default(act)
         result = invoke(app)
         assert (result.exit_code, result.stderr.strip().split("\n")[-1]) == (code, f"error: {told}"), act
+
+
+class _SignalAtTheEnd(io.StringIO):
+    """A standard output whose flush is interrupted."""
+
+    def flush(self) -> None:
+        with suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_stop_at_the_very_end_is_told_by_the_exit_code() -> None:
+    app = make_app("ffnet-act", "Act.")
+    app.default(lambda: None)
+    with pytest.raises(SystemExit) as ended, redirect_stdout(_SignalAtTheEnd()):
+        run_command(app, [])
+    assert ended.value.code == 143
+
+
+TIDYING = """
+import atexit, sys, time
+from ffnet_deploy.cli.console import make_app, run_command
+
+def tidy():
+    sys.stdout.write("tidying\\n")
+    sys.stdout.flush()
+    time.sleep(600)
+
+atexit.register(tidy)
+app = make_app("ffnet-act", "Act.")
+app.default(lambda: None)
+run_command(app)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_interpreter_tidies_up_ends_it_without_a_traceback(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", TIDYING]
+    ending = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert ending.stdout is not None and ending.stdout.readline() == "tidying\n"
+    ending.send_signal(number)
+    _, errors = ending.communicate(timeout=120)
+    assert (ending.returncode, errors) == (-number, "")
 
 
 def test_a_missing_gpu_has_a_code_of_its_own() -> None:

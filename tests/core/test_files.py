@@ -1,30 +1,25 @@
 import errno
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ffnet_deploy.core.errors import StorageError
-from ffnet_deploy.core.files import atomic_path, make_folder, sha256, storage_errors, write_bytes, write_json
+from ffnet_deploy.core.files import (
+    atomic_path,
+    full_disk_errors,
+    make_folder,
+    sha256,
+    storage_errors,
+    write_bytes,
+    write_json,
+)
+from tests.disks import largest_file, read_only
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """The operating system refuses to let files grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
@@ -88,14 +83,16 @@ def test_a_file_in_place_of_the_folder_is_one_clear_error(tmp_path: Path) -> Non
             write_bytes(path, b"x")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_one_clear_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    try:
-        with pytest.raises(StorageError, match="permission denied"):
-            make_folder(tmp_path)
-    finally:
-        tmp_path.chmod(0o755)
+    with read_only(tmp_path), pytest.raises(StorageError, match="permission denied"):
+        make_folder(tmp_path)
+
+
+def test_only_a_full_disk_is_told_as_one() -> None:
+    with pytest.raises(StorageError, match=r"no room left to write a\b"), full_disk_errors(Path("a")):
+        raise OSError(errno.ENOSPC, "full")
+    with pytest.raises(FileNotFoundError), full_disk_errors(Path("a")):
+        raise FileNotFoundError(errno.ENOENT, "not there")
 
 
 @pytest.mark.parametrize(("code", "told"), [(errno.ENOSPC, "no room left"), (errno.EROFS, "Read-only file system")])

@@ -51,6 +51,23 @@ def test_a_new_command_starts_without_a_mark_and_gives_the_handlers_back() -> No
         stopping.check()
 
 
+@BOTH
+def test_a_signal_while_the_handlers_go_back_is_told_and_they_go_back(
+    number: signal.Signals, error: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, restore = [signal.getsignal(number) for number in stopping.SIGNALS], signal.signal
+
+    def late(which: int, handler: object) -> object:
+        if handler in before and stopping.requested() is None:
+            signal.raise_signal(number)
+        return restore(which, handler)  # type: ignore[arg-type]
+
+    with stopping.listening():
+        monkeypatch.setattr(signal, "signal", late)
+    assert stopping.requested() is number
+    assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
+
+
 def test_an_exception_of_the_block_is_not_hidden_by_the_deferral() -> None:
     with stopping.listening(), pytest.raises(ValueError, match="own"), stopping.deferred():
         raise ValueError("own")
