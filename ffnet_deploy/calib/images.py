@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.calib.collect import is_constant
 from ffnet_deploy.core.contract import Contract
 from ffnet_deploy.core.errors import DataError, OptionError
+from ffnet_deploy.core.text import read_lines
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
 from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image
@@ -81,12 +82,8 @@ def read_image_list(path: Path) -> ImageList:
     Raises:
         DataError: the file is missing or empty, or a line is neither.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the image list {path}: {error}.\n  to do    check --calib-list") from error
     rules = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path, "image list"), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         pattern, *rest = line.split()

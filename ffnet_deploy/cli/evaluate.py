@@ -372,7 +372,7 @@ def own_device(source: Source, world: World) -> Source:
 
 def scored_alone(found: Evaluation, engine: Engine | PoolEngine, source: Source) -> Scored:
     """What several processes found together, which is compared with nothing."""
-    return Scored(replace(found, notes=(*engine.notes, *found.notes)), about(engine, source))
+    return Scored(replace(found, notes=tuple(dict.fromkeys((*engine.notes, *found.notes)))), about(engine, source))
 
 
 def write_scores(path: Path | None, scored: Sequence[Scored]) -> None:

@@ -188,6 +188,15 @@ class TestProtocol:
             raise OptionError(f"the divisor must lie within 1 and {MAX_SIZE} pixels: got {self.divisor}")
 
 
+RANDOM_WEIGHTS = "the weights are random: predictions mean nothing, and numerical error is judged in place of labels"
+"""What is noted of a network without a checkpoint."""
+
+
+def weight_notes(sources: Mapping[str, str]) -> tuple[str, ...]:
+    """`RANDOM_WEIGHTS` where `sources` (see `Contract`) are a config without a checkpoint; else nothing."""
+    return (RANDOM_WEIGHTS,) if "config" in sources and "checkpoint" not in sources else ()
+
+
 @dataclass(frozen=True)
 class Contract:
     """Everything a runtime must know of a network to feed it and read it.

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.text import read_lines
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,7 @@ def _parse_row(line: str, where: str) -> tuple[str, tuple[int, int, int]]:
 
 def read_label_set(path: Path) -> LabelSet:
     """The label set in the file `path`."""
-    try:
-        return parse_label_set(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the class list {path}: {error}") from error
+    return parse_label_set("\n".join(read_lines(path, "class list")), str(path))
 
 
 @cache

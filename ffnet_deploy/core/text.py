@@ -1,4 +1,25 @@
-"""Text that comes from outside, made fit to be shown."""
+"""Text that comes from outside: read, and made fit to be shown."""
+
+from pathlib import Path
+
+from ffnet_deploy.core.decoding import DecodingError, document_bytes
+from ffnet_deploy.core.errors import DataError
+
+_MAX_BYTES = 64 << 20
+"""Largest text file: a list of a million images has less."""
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """The lines of the text file `path`; `what` names it in errors.
+
+    Raises:
+        DataError: it is missing, no plain file, larger than 64 MiB, or not in UTF-8.
+    """
+    try:
+        return document_bytes(path, _MAX_BYTES).decode("utf-8").splitlines()
+    except (OSError, DecodingError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot read the {what} {path}: {reason}.\n  to do    save it as UTF-8 text") from error
 
 
 def shown(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What must be known of PNG and JPEG files before a decoder sees them: whether they are whole, and palette indices."""
+"""What must be known of image files before a decoder sees them: sizes, losses, whether they are whole, palettes."""
 
 import struct
 import zlib
@@ -15,6 +15,13 @@ _JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD
 _JPEG_END = b"\xff\xd9"
 _JPEG_BARE = {0x01, *range(0xD0, 0xD9)}
 """JPEG markers without a length: TEM, RST0..RST7, SOI."""
+
+
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_COMPRESSION = 256, 257, 259
+_TIFF_LOSSY = {6, 7, 33003, 33005, 34712, 34892}
+"""Values of the tag Compression: JPEG old and new, JPEG 2000 (three numbers), and the lossy JPEG of DNG."""
+_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+"""Types of whole numbers."""
 
 
 class PngChunk(NamedTuple):
@@ -78,8 +85,11 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def is_lossy(content: bytes) -> bool:
-    """Whether the file is a JPEG, or a WebP whose pixels are a lossy stream. Source: RFC 9649, section 2."""
-    if content.startswith(JPEG_SIGNATURE):
+    """Whether the file is a JPEG, a TIFF compressed as one, or a WebP whose pixels are a lossy stream.
+
+    Sources: RFC 9649, section 2; TIFF 6.0, sections 8 and 22.
+    """
+    if content.startswith(JPEG_SIGNATURE) or _tiff_tags(content).get(_TIFF_COMPRESSION) in _TIFF_LOSSY:
         return True
     return any(kind == b"VP8 " for kind, _ in _webp_chunks(content))
 
@@ -93,8 +103,8 @@ def pixel_count(content: bytes) -> int | None:
         height, width = struct.unpack_from(">HH", content, frame + 5) if frame + 9 <= len(content) else (0, 0)
     elif content.startswith(b"BM") and len(content) >= 26:
         width, height = struct.unpack_from("<ii", content, 18)
-    elif content[:4] in (b"II*\0", b"MM\0*"):
-        width, height = _tiff_size(content)
+    elif tags := _tiff_tags(content):
+        width, height = tags.get(_TIFF_WIDTH, 0), tags.get(_TIFF_HEIGHT, 0)
     else:
         return next((_webp_pixels(kind, body) for kind, body in _webp_chunks(content)), None)
     return abs(int(width) * int(height))
@@ -120,20 +130,25 @@ def _webp_pixels(kind: bytes, body: bytes) -> int:
     return (int.from_bytes(body[6:8], "little") & 0x3FFF) * (int.from_bytes(body[8:10], "little") & 0x3FFF)
 
 
-def _tiff_size(content: bytes) -> tuple[int, int]:
-    """(width, height) by the first directory of a TIFF file; (0, 0) where it cannot be found."""
-    order = "<" if content[:2] == b"II" else ">"
-    sides = {256: 0, 257: 0}
+def _tiff_tags(content: bytes) -> dict[int, int]:
+    """First value of each whole number in the first directory of a TIFF or BigTIFF file; empty where there is none."""
+    order = {b"II": "<", b"MM": ">"}.get(content[:2])
+    if order is None:
+        return {}
+    tags = {}
     try:
-        (at,) = struct.unpack_from(f"{order}I", content, 4)
-        (count,) = struct.unpack_from(f"{order}H", content, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
+        (version,) = struct.unpack_from(f"{order}H", content, 2)
+        big = version == 43  # 42 is TIFF
+        (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", content, 8 if big else 4)
+        (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", content, at)
+        first, size, value = (at + 8, 20, 12) if big else (at + 2, 12, 8)
+        for entry in range(first, first + size * count, size):
             tag, kind = struct.unpack_from(f"{order}HH", content, entry)
-            if tag in sides:
-                (sides[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", content, entry + 8)
-    except struct.error:
-        return 0, 0
-    return sides[256], sides[257]
+            if kind in _TIFF_NUMBERS:
+                (tags[tag],) = struct.unpack_from(f"{order}{_TIFF_NUMBERS[kind]}", content, entry + value)
+    except (struct.error, OverflowError):  # it ends early
+        pass
+    return tags
 
 
 def is_whole(content: bytes) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.label_sets import LabelSet, read_label_set, spread_palette
+from ffnet_deploy.core.text import read_lines
 from ffnet_deploy.evaluation.label_readers import LabelReader
 
 SPLITS = {
@@ -102,7 +103,7 @@ def own_classes(source: DataSource, folder: Path | None = None) -> LabelSet | No
 
 def _read_cvat_classes(path: Path) -> LabelSet:
     """Classes of `name:r,g,b:parts:actions` lines."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+    lines = [line for line in read_lines(path, "class list") if line.strip() and line[0] != "#"]
     try:
         rows = [line.split(":")[:2] for line in lines]
         colours = [tuple(int(part) for part in colour.split(",")) for _, colour in rows]
@@ -115,7 +116,7 @@ def _read_cvat_classes(path: Path) -> LabelSet:
 
 def _read_roboflow_classes(path: Path) -> LabelSet:
     """Classes of a table `Pixel Value, Class`."""
-    rows = [line.split(",", 1) for line in path.read_text(encoding="utf-8").splitlines()[1:] if "," in line]
+    rows = [line.split(",", 1) for line in read_lines(path, "class list")[1:] if "," in line]
     names = {value.strip(): name.strip() for value, name in rows}
     if sorted(names) != sorted(str(label) for label in range(len(names))):
         raise DataError(f"{path}: expected the pixel values 0..{len(names) - 1}, found {', '.join(names)[:80]}")

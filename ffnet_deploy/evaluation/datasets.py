@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.label_maps import LabelMap, ignore_label, label_type
 from ffnet_deploy.core.label_sets import LabelSet, label_set, label_set_names
+from ffnet_deploy.core.text import shown_line
 from ffnet_deploy.evaluation.data_source import SPLITS, DataSource, Layout
 from ffnet_deploy.evaluation.images import image_files, read_image
 from ffnet_deploy.evaluation.label_readers import CITYSCAPES_LABEL_IDS, LabelMaps, LabelReader
@@ -166,7 +167,11 @@ def open_dataset(
     if dataset is not None and dataset not in DATASETS:
         raise OptionError(f"unknown data set {dataset!r}; expected one of {', '.join(DATASETS)}")
     names = SPLITS[split]
-    layout = find_layout(source, names)
+    try:
+        layout = find_layout(source, names)
+    except OSError as error:  # a folder without permission, or a name in a file that no file can have
+        named = shown_line(str(error.filename or source.root))
+        raise DataError(f"{named:.200} cannot be read: {error.strerror}.\n  to do    check --data") from error
     if layout.name == "Cityscapes":
         _check_cityscapes_fits(source.root, network, dataset)
     if classes is not None and layout.classes is not None:

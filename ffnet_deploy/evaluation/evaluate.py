@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffnet_deploy.artifacts import Kind, Outputs
-from ffnet_deploy.core.contract import Contract, TestProtocol
+from ffnet_deploy.core.contract import Contract, TestProtocol, weight_notes
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.label_maps import LabelMap
@@ -60,7 +60,7 @@ class Evaluation:
         scores: None where the images are not labelled.
         images: Number of images.
         seconds: Wall time of reading, predicting, scoring and drawing.
-        notes: Deviations from the protocol, each once.
+        notes: That the weights are random, and deviations from the protocol, each once.
         protocol: Resizing and windows that were used.
         predict: Scales and mirroring that were used.
         dataset: What the label values meant.
@@ -179,7 +179,7 @@ def _evaluation(
     return Evaluation(
         scores=scores(confusion, contract.classes) if labelled and not (partial and confusion.sum() == 0) else None,
         images=len(per_image),
-        notes=tuple(dict.fromkeys(note for one in per_image for note in one.notes)),
+        notes=(*weight_notes(contract.sources), *dict.fromkeys(note for one in per_image for note in one.notes)),
         per_image=per_image,
         **how,
     )

@@ -13,7 +13,8 @@ from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.label_maps import LabelMap, label_type
 from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.core.optional import optional
-from ffnet_deploy.evaluation.images import read_image, read_label_map, read_label_pixels
+from ffnet_deploy.core.text import read_lines
+from ffnet_deploy.evaluation.images import max_pixels, read_image, read_label_map, read_label_pixels
 
 LabelReader = Callable[[Path, Path, str, int], LabelMap]
 """From an image file, its label file, the sample's name and the network's number of classes to class labels (height,
@@ -187,6 +188,8 @@ class CocoObjects:
         """
         masks = optional("pycocotools.mask", extra="coco", purpose="reading COCO segmentations")
         height, width = self.images[name].size
+        if min(height, width) < 1 or height * width > max_pixels():
+            raise DataError(f"{labels} gives {name} a size of {height}x{width} pixels, which no image has")
         drawn = np.full((height, width), self.background, label_type(classes))
         objects = []
         for label, segmentation in self.images[name].objects:
@@ -201,11 +204,47 @@ class CocoObjects:
 
 
 def _run_lengths(masks: Any, segmentation: Any, height: int, width: int) -> Any:
+    """The segmentation as pycocotools keeps it. Its C code trusts what it is given, so that all is checked before.
+
+    Raises:
+        ValueError: corners or run lengths do not fit an image of that size.
+    """
     if isinstance(segmentation, list):
+        for polygon in segmentation:
+            corners = np.array(polygon, np.float64)
+            if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
+                raise ValueError("a polygon is a list of at least three corners x, y")
+            x, y = corners[::2], corners[1::2]
+            if not (((-width <= x) & (x <= 2 * width)).all() and ((-height <= y) & (y <= 2 * height)).all()):
+                raise ValueError(f"its corners lie far outside of the image of {height}x{width}")
         return masks.merge(masks.frPyObjects(segmentation, height, width))
     if list(segmentation["size"]) != [height, width]:
         raise ValueError(f"its run lengths are of size {segmentation['size']}, the image of {height}x{width}")
-    return masks.frPyObjects(segmentation, height, width) if isinstance(segmentation["counts"], list) else segmentation
+    counts = segmentation["counts"]
+    counts = counts if isinstance(counts, list) else _decoded_counts(counts)
+    if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
+        raise ValueError(f"its run lengths do not add up to the {height * width} pixels of the image")
+    return masks.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+
+
+def _decoded_counts(text: str) -> list[int]:
+    """Run lengths of COCO's compressed form: five bits a character, from the third on differences to the last but one.
+
+    Source: pycocotools, common/maskApi.c, rleFrString.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        part = ord(character) - 48
+        value |= (part & 0x1F) << shift
+        shift += 5
+        if part & 0x20:
+            continue
+        if part & 0x10:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts
 
 
 @dataclass(frozen=True)
@@ -231,7 +270,7 @@ class YoloPolygons:
         """
         height, width = read_image(image).shape[:2]
         drawn = np.full((height, width), self.background, label_type(classes))
-        lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
+        lines = read_lines(labels, "label file") if labels.is_file() else []
         polygons = [self._polygon(line, f"{labels}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
         masks = [(label, filled(corners * (width, height), height, width)) for label, corners in polygons]
         for label, mask in sorted(masks, key=lambda one: -int(one[1].sum())):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.label_sets import LabelSet
+from ffnet_deploy.core.text import read_lines
 from ffnet_deploy.evaluation.data_source import SPLITS, DataSource, Layout, drawn_split, own_classes
 from ffnet_deploy.evaluation.images import IMAGE_SUFFIXES, image_files
 from ffnet_deploy.evaluation.label_readers import LABEL_ID_END
@@ -176,8 +177,8 @@ def _drawn_or_listed(source: DataSource, names: Sequence[str], split: tuple[str,
     """The names that belong to `split`, by its list or drawn by lot, and how; None where nothing pairs up."""
     listed = _split_list(source.root, split)
     if listed is not None:
-        lines = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
-        wanted = {Path(line.split()[0]).with_suffix("").name for line in lines}
+        lines = [line.strip() for line in read_lines(listed, "list of the split") if line.strip()]
+        wanted = {Path(line.split()[0]).stem for line in lines}
         missing = sorted(wanted - {Path(name).name for name in names})
         if missing:
             raise DataError(

@@ -10,6 +10,7 @@ import msgspec
 from ffnet_deploy.core.errors import DataError
 from ffnet_deploy.core.label_sets import LabelSet, read_label_set, spread_palette
 from ffnet_deploy.core.optional import optional
+from ffnet_deploy.core.text import read_lines
 from ffnet_deploy.evaluation.data_source import SPLITS, DataSource, Layout, drawn_split, own_classes
 from ffnet_deploy.evaluation.images import image_files
 from ffnet_deploy.evaluation.label_readers import CocoImage, CocoObjects, PanopticMaps, YoloPolygons
@@ -40,8 +41,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     yaml = optional("yaml", extra="convert", purpose=f"reading {path.name}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        content = yaml.safe_load("\n".join(read_lines(path, "data description")))
+    except DataError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of dates and numbers that are none, too
         raise DataError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
     return content if isinstance(content, dict) else {}
 
@@ -51,25 +54,24 @@ def find_yolo(source: DataSource, path: Path, split: tuple[str, ...]) -> Layout:
     content = read_yaml(path)
     names = content.get("names")
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
+        if set(names) != set(range(len(names))):
             raise DataError(f"{path}: names should be numbered 0..{len(names) - 1}")
         names = [names[label] for label in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{path}: expected `names` with the name of every class, found {str(names)[:80]}")
+        raise DataError(f"{path}: expected `names` with the name of every class, found a {type(names).__name__}")
     entry = next((content[name] for name in split if content.get(name)), None)
     if entry is None:
         raise DataError(f"{path} has no entry {' or '.join(split)}: it should say where these images are")
-    base = path.parent / str(content.get("path") or ".")
+    entries = entry if isinstance(entry, list) else [entry]
+    below, masks_dir = content.get("path") or ".", content.get("masks_dir") or "masks"
+    if not all(isinstance(one, str | int) for one in (below, masks_dir, *entries)):
+        raise DataError(f"{path}: path, masks_dir and the entries of the splits should be names of folders or files")
+    base = path.parent / str(below)
     base = base if base.is_dir() else path.parent  # written on another machine
-    images = {
-        file.with_suffix("").as_posix(): file
-        for one in (entry if isinstance(entry, list) else [entry])
-        for file in _yolo_images(base, str(one), path)
-    }
+    images = {file.with_suffix("").as_posix(): file for one in entries for file in _yolo_images(base, str(one), path)}
     listed = read_label_set(source.classes) if source.classes is not None else None
-    masks_dir = str(content.get("masks_dir") or "masks")
     polygons = {name: _beside(file, "labels", ".txt") for name, file in images.items()}
-    for kind in (masks_dir, "labels"):
+    for kind in (str(masks_dir), "labels"):
         masks = {name: _beside(file, kind, ".png") for name, file in images.items()}
         if any(mask.is_file() for mask in masks.values()):
             present = {name: mask for name, mask in masks.items() if mask.is_file()}
@@ -93,8 +95,13 @@ def _yolo_images(base: Path, entry: str, path: Path) -> list[Path]:
         raise DataError(f"{path} names {entry}, which does not exist below {base}")
     if target.is_dir():
         return image_files(target)
-    lines = [line.strip() for line in target.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_lines(target, "list of images") if line.strip()]
     return [base / line.removeprefix("./") for line in lines]
+
+
+def _without_suffix(file: Path) -> str:
+    """The path of `file` without its suffix, which is the name of its sample."""
+    return (file.parent / file.stem).as_posix()
 
 
 def _beside(image: Path, kind: str, suffix: str) -> Path:
@@ -154,7 +161,7 @@ def find_coco(source: DataSource, path: Path, split: tuple[str, ...]) -> Layout:
     path, drawn = _coco_split(path, split)
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_CocoFile)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is no COCO file of images, annotations and categories: {error}") from error
     categories = sorted(content.categories, key=lambda category: category.id)
     names = [category.name for category in categories]
@@ -163,8 +170,8 @@ def find_coco(source: DataSource, path: Path, split: tuple[str, ...]) -> Layout:
     listed = own_classes(source) if source.classes is not None or (source.root / "classes.txt").is_file() else None
     root = source.root if source.root.is_dir() else path.parent
     folder = _coco_images(source, root, path, split, content.images[0].file_name)
-    images = {Path(one.file_name).with_suffix("").as_posix(): folder / one.file_name for one in content.images}
-    by_id = {one.id: Path(one.file_name).with_suffix("").as_posix() for one in content.images}
+    images = {_without_suffix(Path(one.file_name)): folder / one.file_name for one in content.images}
+    by_id = {one.id: _without_suffix(Path(one.file_name)) for one in content.images}
     odd = next((one.image_id for one in content.annotations if one.image_id not in by_id), None)
     if odd is not None:
         raise DataError(f"{path}: an annotation belongs to image {odd}, which is not listed")

@@ -13,7 +13,7 @@ from typing import Any
 from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest, tool_versions
 from ffnet_deploy.benchmark.candidates import short_names
 from ffnet_deploy.benchmark.record import BenchRun, TimingResult
-from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.contract import Contract, weight_notes
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
@@ -107,20 +107,25 @@ def timed_candidates(run: BenchRun, artifacts: Sequence[Path] = ()) -> tuple[Can
     """
     manifests = [manifest for path in artifacts if (manifest := manifest_of(path)) is not None]
     by_hash = {str(manifest["sha256"]): manifest for manifest in manifests}
-    return tuple(
-        CandidateResults(
-            name=one.name,
-            engine=one.engine,
-            network=one.network,
-            artifact=one.artifact,
-            sha256=one.sha256,
-            precision=one.precision,
-            manifest=by_hash.get(one.sha256 or ""),
-            measurements=tuple(entry for entry in run.measurements if entry.candidate == one.name),
-            notes=one.notes,
+    candidates = []
+    for one in run.candidates:
+        manifest = by_hash.get(one.sha256 or "")
+        described = (manifest or {}).get("contract")
+        weights = weight_notes(described.get("sources") or {}) if isinstance(described, dict) else ()
+        candidates.append(
+            CandidateResults(
+                name=one.name,
+                engine=one.engine,
+                network=one.network,
+                artifact=one.artifact,
+                sha256=one.sha256,
+                precision=one.precision,
+                manifest=manifest,
+                measurements=tuple(entry for entry in run.measurements if entry.candidate == one.name),
+                notes=tuple(dict.fromkeys((*weights, *one.notes))),
+            )
         )
-        for one in run.candidates
-    )
+    return tuple(candidates)
 
 
 def merged(scored: Sequence[CandidateResults], timed: Sequence[CandidateResults]) -> tuple[CandidateResults, ...]:
@@ -260,7 +265,7 @@ class ReportBuilder:
             names = [sample.name for sample in dataset.limited(options.limit).samples]
             self._collector = PredictionCollector(names, self.gallery, self.compares)
         found = evaluate(engine, dataset, options, progress, self._collector.next_candidate())
-        found = replace(found, notes=(*engine.notes, *notes, *found.notes))
+        found = replace(found, notes=tuple(dict.fromkeys((*engine.notes, *notes, *found.notes))))
         number = len(self.candidates)
         agreement = difference = None
         if number:

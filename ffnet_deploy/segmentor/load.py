@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ffnet_deploy.core.contract import Contract
+from ffnet_deploy.core.contract import Contract, weight_notes
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.segmentor.checkpoint import Checkpoint, read_checkpoint
@@ -14,9 +14,6 @@ from ffnet_deploy.segmentor.zoo import resolve_checkpoint
 
 if TYPE_CHECKING:
     from mmseg.models import EncoderDecoder
-
-RANDOM_WEIGHTS = "the weights are random: predictions mean nothing, and numerical error is judged in place of labels"
-"""What is said of a segmentor without a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Segmentor:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed of the config and left out of the checkpoint, in words."""
-        weights = self.report.notes() if self.report else [RANDOM_WEIGHTS]
+        weights = self.report.notes() if self.report else weight_notes(self.sources)
         read = self.checkpoint.notes if self.checkpoint else ()
         return (*self.config.assumptions, *read, *weights)
 

@@ -156,6 +156,28 @@ def test_lossy_label_maps_are_refused_whatever_their_name(suffix: str, tmp_path:
     assert read_image(tmp_path / "labels.png").shape == (40, 50, 3)
 
 
+def write_tiff(path: Path, compression: str | None, big: bool = False) -> None:
+    grey = Image.fromarray(np.arange(0, 200, 0.1).astype(np.uint8).reshape(40, 50))
+    grey.save(path, format="TIFF", compression=compression, big_tiff=big)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_tiff_label_maps_are_refused_where_they_are_compressed_with_loss(tmp_path: Path, big: bool) -> None:
+    for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        write_tiff(tmp_path / "labels.tif", compression, big)
+        assert np.array_equal(read_label_map(tmp_path / "labels.tif").ravel(), np.arange(0, 200, 0.1).astype(np.uint8))
+    write_tiff(tmp_path / "labels.tif", "jpeg", big)
+    with pytest.raises(DataError, match="compressed with loss"):
+        read_label_map(tmp_path / "labels.tif")
+
+
+def test_big_tiffs_have_the_limit_on_pixels_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiff(tmp_path / "labels.tif", "tiff_lzw", big=True)
+    monkeypatch.setenv("FFNET_MAX_PIXELS", "1999")
+    with pytest.raises(DataError, match="FFNET_MAX_PIXELS=2000"):
+        read_label_map(tmp_path / "labels.tif")
+
+
 def test_lossless_webp_label_maps_are_not_called_lossy(tmp_path: Path) -> None:
     content = cv2.imencode(".webp", picture(40, 50), [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
     (tmp_path / "labels.webp").write_bytes(content)

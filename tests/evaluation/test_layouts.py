@@ -11,7 +11,7 @@ from ffnet_deploy.core.label_sets import LabelSet
 from ffnet_deploy.evaluation.data_source import DataSource
 from ffnet_deploy.evaluation.data_summary import summarize, write_contact_sheet
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
-from ffnet_deploy.evaluation.label_readers import filled
+from ffnet_deploy.evaluation.label_readers import CocoImage, CocoObjects, filled
 from tests.evaluation import layout_examples as examples
 
 CLASSES = examples.CLASSES
@@ -188,3 +188,75 @@ def test_polygons_hold_the_pixels_whose_centres_lie_inside(seed: int) -> None:
         sides.append((x1 - x0) * (rows - y0) - (y1 - y0) * (columns - x0) > 0)
     inside = (sides[0] == sides[1]) & (sides[1] == sides[2])
     assert np.array_equal(filled(corners, 40, 40), inside)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "told"),
+    [
+        ([[0, 0, 1e12, 0, 1e12, 1e12]], "far outside"),
+        ([[0, 0, float("nan"), 0, 4, 4]], "far outside"),
+        ([[0, 0, 4, 4]], "three corners"),
+        ([[[0, 0], [4, 0], [4, 4]]], "three corners"),
+        ({"size": [64, 96], "counts": [0, 10**9]}, "do not add up"),
+        ({"size": [64, 96], "counts": [-5, 64 * 96 + 5]}, "do not add up"),
+        ({"size": [64, 96], "counts": "PPPPPPPPPP"}, "do not add up"),
+        ({"size": [64, 97], "counts": [64 * 96]}, "are of size"),
+    ],
+)
+def test_segmentations_that_do_not_fit_their_image_never_reach_c_code(
+    segmentation: Any, told: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("pycocotools", reason="COCO files need the extra coco")
+    reader = CocoObjects({"a": CocoImage((64, 96), ((1, segmentation),))}, 2)
+    with pytest.raises(DataError, match=told):
+        reader(tmp_path / "a.jpg", tmp_path / "a.json", "a", 3)
+
+
+def test_run_lengths_in_both_forms_are_drawn_as_pycocotools_draws_them(tmp_path: Path) -> None:
+    masks = pytest.importorskip("pycocotools.mask", reason="COCO files need the extra coco")
+    rng = np.random.default_rng(0)
+    for height, width in ((64, 96), (7, 5), (1, 300)):
+        mask = rng.random((height, width)) < rng.choice([0.01, 0.5, 0.99])
+        packed = masks.encode(np.asfortranarray(mask.astype(np.uint8)))
+        flat = mask.ravel(order="F").astype(int)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1]]])))
+        plain = np.diff(np.concatenate([[0], edges])).tolist()
+        for counts in (packed["counts"].decode(), plain):
+            one = CocoImage((height, width), ((1, {"size": [height, width], "counts": counts}),))
+            found = CocoObjects({"a": one}, 0)(tmp_path / "a.jpg", tmp_path / "a.json", "a", 2)
+            assert np.array_equal(found == 1, mask)
+
+
+def test_an_image_of_a_size_that_none_has_is_not_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools", reason="COCO files need the extra coco")
+    for size in ((10**9, 10**9), (0, 4), (-4, -4)):
+        with pytest.raises(DataError, match="which no image has"):
+            CocoObjects({"a": CocoImage(size, ())}, 0)(tmp_path / "a.jpg", tmp_path / "a.json", "a", 2)
+
+
+def test_data_descriptions_name_files_by_text(tmp_path: Path) -> None:
+    examples.yolo(tmp_path)
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(22)
+    )
+    for changed, told in (
+        (f"{bomb}names: [ground, box]\npath: *w\nval: images/val\n", "names of folders or files"),
+        (f"{bomb}names: *w\nval: images/val\n", "the name of every class"),
+        ("names: {0: a, b: c}\nval: images/val\n", "numbered 0..1"),
+        ("names: [2001-99-99]\nval: images/val\n", "cannot be read as YAML"),
+    ):
+        (tmp_path / "data.yaml").write_text(changed)
+        with pytest.raises(DataError, match=told):
+            open_dataset(tmp_path / "data.yaml", "custom")
+
+
+@pytest.mark.parametrize(
+    ("layout", "file"),
+    [("voc", "ImageSets/Segmentation/val.txt"), ("voc", "labelmap.txt"), ("roboflow", "valid/_classes.csv"),
+     ("yolo", "data.yaml"), ("coco", "annotations/instances_val2017.json"), ("folders", "classes.txt")],
+)  # fmt: skip
+def test_files_that_are_no_text_are_one_error(layout: str, file: str, tmp_path: Path) -> None:
+    given = source(tmp_path, layout)
+    (tmp_path / file).write_bytes(b"\xff\xfe" + (tmp_path / file).read_bytes())
+    with pytest.raises(DataError, match=Path(file).name):
+        open_dataset(given, "custom")

@@ -1,8 +1,10 @@
 """Every kind of file that comes from outside: one of it, and who reads it."""
 
+import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,12 @@ import numpy as np
 
 from ffnet_deploy.artifacts.manifest import manifest_path, read_manifest
 from ffnet_deploy.core.contract import Contract, OutputKind
+from ffnet_deploy.core.label_sets import read_label_set
 from ffnet_deploy.core.precision import Precision, PrecisionRecord
+from ffnet_deploy.engines.tensorrt.timing_cache import read_timing_cache, write_timing_cache
+from ffnet_deploy.evaluation.datasets import open_dataset
+from ffnet_deploy.evaluation.images import read_image, read_label_map
+from tests.evaluation import layout_examples
 from tests.hostile.mutations import BYTES, DOCUMENTS, Mutation
 from tests.toy import contract, label_map, picture, write_onnx
 
@@ -69,34 +76,27 @@ def manifest(folder: Path) -> Seeded:
     return Seeded(manifest_path(path), lambda: {k: v for k, v in read_manifest(path).items() if k != "digest"})
 
 
-def engine_manifest(folder: Path) -> Seeded:
+def _bundle(folder: Path, changed: Callable[[Path], Path], mutations: tuple[Mutation, ...]) -> Seeded:
+    """An engine with its manifest, of which the file `changed` is changed."""
     from ffnet_deploy.engines.bundle import open_bundle
-    from tests.engines.test_bundle import PLAN, content, write_bundle
+    from tests.engines.bundles import write_bundle
+    from tests.engines.test_bundle import PLAN, content
 
     path = folder / "toy.engine"
     write_bundle(path, PLAN, content())
-    return Seeded(manifest_path(path), lambda: open_bundle(path), covered=True)
+    return Seeded(changed(path), lambda: open_bundle(path), mutations, covered=True)
 
 
-def engine(folder: Path) -> Seeded:
-    from ffnet_deploy.engines.bundle import open_bundle
-    from tests.engines.test_bundle import PLAN, content, write_bundle
-
-    path = folder / "toy.engine"
-    write_bundle(path, PLAN, content())
-    return Seeded(path, lambda: open_bundle(path), BYTES, covered=True)
+def _text(folder: Path, text: str, read: Callable[[Path], Any], mutations: tuple[Mutation, ...] = BYTES) -> Seeded:
+    """A text file that `read` reads by its path."""
+    path = folder / "file.txt"
+    path.write_text(text)
+    return Seeded(path, lambda: read(path), mutations)
 
 
-def contract_text(folder: Path) -> Seeded:
-    path = folder / "contract.json"
-    path.write_text(contract().to_json())
-    return Seeded(path, lambda: Contract.from_json(path.read_text(encoding="utf-8", errors="surrogateescape")))
-
-
-def precision_record(folder: Path) -> Seeded:
-    path = folder / "precision.json"
-    path.write_text(PrecisionRecord(Precision.INT8, Precision.FP16, ("a", "b"), ("c",)).to_json())
-    return Seeded(path, lambda: PrecisionRecord.from_json(path.read_text(encoding="utf-8", errors="surrogateescape")))
+def _foreign_text(path: Path) -> str:
+    """The text of a document as an artefact may hold it: bytes that are no UTF-8 included."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def ranges(folder: Path) -> Seeded:
@@ -157,6 +157,17 @@ def checkpoint(folder: Path) -> Seeded:
     return Seeded(path, lambda: _weights(path), BYTES)
 
 
+def training_state(folder: Path) -> Seeded:
+    import torch
+
+    from ffnet_deploy.training.saving import iterations_of, load_state
+
+    path = folder / "iter_2.pth"
+    hub = {"runtime_info": {"max_iters": 4, "last_ckpt": "iter_2.pth"}, "log_scalars": {}, "resumed_keys": {}}
+    torch.save({"state_dict": {"w": torch.ones(3)}, "meta": {"iter": 2}, "message_hub": hub}, path)
+    return Seeded(path, lambda: (str(load_state(str(path))), iterations_of(path)), BYTES)
+
+
 def hostile_checkpoint(folder: Path) -> Seeded:
     import torch
 
@@ -187,86 +198,95 @@ def _weights(path: Path) -> Any:
     return {name: value.tolist() for name, value in found.tensors.items()}, str(found.meta)
 
 
-def png_labels(folder: Path) -> Seeded:
-    from ffnet_deploy.evaluation.images import read_label_map
-
-    path = folder / "labels.png"
-    cv2.imwrite(str(path), label_map(24, 32))
-    return Seeded(path, lambda: read_label_map(path).tolist(), BYTES)
-
-
-def sixteen_bit_labels(folder: Path) -> Seeded:
-    from ffnet_deploy.evaluation.images import read_label_map
-
-    path = folder / "labels.png"
-    cv2.imwrite(str(path), np.arange(768, dtype=np.uint16).reshape(24, 32))
-    return Seeded(path, lambda: read_label_map(path).tolist(), BYTES)
+def _image(folder: Path, name: str, pixels: np.ndarray, read: Callable[[Path], np.ndarray]) -> Seeded:
+    """The image `pixels`, in the format of its `name`."""
+    path = folder / name
+    cv2.imwrite(str(path), pixels)
+    return Seeded(path, lambda: read(path).tolist(), BYTES)
 
 
-def jpeg_labels(folder: Path) -> Seeded:
-    from ffnet_deploy.evaluation.images import read_label_map
+def _dataset(folder: Path, layout: Callable[[Path], None], changed: str, opened: str = "") -> Seeded:
+    """A data set of a published layout, of which the file `changed` is changed; `opened` is what a user names."""
+    layout(folder)
 
-    path = folder / "labels.jpg"
-    cv2.imwrite(str(path), label_map(24, 32))
-    return Seeded(path, lambda: read_label_map(path).tolist(), BYTES)
+    def read() -> Any:
+        dataset = open_dataset(folder / opened, "custom")
+        return dataset.label_set, [dataset.read(sample, 3)[1].tolist() for sample in dataset.samples[:2]]
 
-
-def jpeg_image(folder: Path) -> Seeded:
-    from ffnet_deploy.evaluation.images import read_image
-
-    path = folder / "image.jpg"
-    cv2.imwrite(str(path), picture(24, 32))
-    return Seeded(path, lambda: read_image(path).tolist(), BYTES)
+    return Seeded(folder / changed, read, DOCUMENTS if changed.endswith(".json") else BYTES)
 
 
-def webp_image(folder: Path) -> Seeded:
-    from ffnet_deploy.evaluation.images import read_image
-
-    path = folder / "image.webp"
-    cv2.imwrite(str(path), picture(24, 32))
-    return Seeded(path, lambda: read_image(path).tolist(), BYTES)
-
-
-def tiff_labels(folder: Path) -> Seeded:
-    from ffnet_deploy.evaluation.images import read_label_map
-
-    path = folder / "labels.tif"
-    cv2.imwrite(str(path), label_map(24, 32))
-    return Seeded(path, lambda: read_label_map(path).tolist(), BYTES)
+def timing_cache(folder: Path) -> Seeded:
+    path, machine = folder / "timing.cache", ("11.4.0", "NVIDIA H100")
+    write_timing_cache(path, bytes(range(256)), *machine)
+    # one that does not fit is not used, and nothing is said
+    return Seeded(path, lambda: read_timing_cache(path, *machine) or bytes(range(256)), BYTES, covered=True)
 
 
-def class_list(folder: Path) -> Seeded:
-    from ffnet_deploy.core.label_sets import read_label_set
+def calibration_list(folder: Path) -> Seeded:
+    from ffnet_deploy.calib.images import read_image_list
 
-    path = folder / "classes.txt"
-    path.write_text("road 128 64 128\ntraffic light 250 170 30\nsky 70 130 180\n")
-    return Seeded(path, lambda: read_label_set(path), BYTES)
+    return _text(folder, "street_* 20\n# at night\nnight/*.png\n", read_image_list)
+
+
+def layer_timings(folder: Path) -> Seeded:
+    from ffnet_deploy.calib.search import read_timings
+
+    layers = [{"name": "/b/Conv", "milliseconds": 1.5}, {"name": "/c/Conv", "milliseconds": 0.5}]
+    run = {
+        "format": 2,
+        "candidates": [{"name": name, "precision": name} for name in ("fp16", "int8")],
+        "measurements": [{"candidate": name, "profile": {"layers": layers}} for name in ("fp16", "int8")],
+    }
+    return _text(folder, json.dumps(run), lambda path: str(read_timings(path)), DOCUMENTS)
 
 
 KINDS: dict[str, Callable[[Path], Seeded]] = {
-    maker.__name__: maker
-    for maker in (
-        onnx_metadata,
-        onnx_file,
-        manifest,
-        engine_manifest,
-        engine,
-        contract_text,
-        precision_record,
-        ranges,
-        search_state,
-        evaluation_state,
-        bench_record,
-        checkpoint,
-        hostile_checkpoint,
-        bare_pickle,
-        safetensors,
-        png_labels,
-        sixteen_bit_labels,
-        jpeg_labels,
-        jpeg_image,
-        webp_image,
-        tiff_labels,
-        class_list,
-    )
+    "onnx_metadata": onnx_metadata,
+    "onnx_file": onnx_file,
+    "manifest": manifest,
+    "engine": partial(_bundle, changed=lambda path: path, mutations=BYTES),
+    "engine_manifest": partial(_bundle, changed=manifest_path, mutations=DOCUMENTS),
+    "timing_cache": timing_cache,
+    "contract_text": partial(
+        _text,
+        text=contract().to_json(),
+        read=lambda path: Contract.from_json(_foreign_text(path)),
+        mutations=DOCUMENTS,
+    ),
+    "precision_record": partial(
+        _text,
+        text=PrecisionRecord(Precision.INT8, Precision.FP16, ("a", "b"), ("c",)).to_json(),
+        read=lambda path: PrecisionRecord.from_json(_foreign_text(path)),
+        mutations=DOCUMENTS,
+    ),
+    "ranges": ranges,
+    "search_state": search_state,
+    "calibration_list": calibration_list,
+    "layer_timings": layer_timings,
+    "evaluation_state": evaluation_state,
+    "bench_record": bench_record,
+    "checkpoint": checkpoint,
+    "hostile_checkpoint": hostile_checkpoint,
+    "bare_pickle": bare_pickle,
+    "training_state": training_state,
+    "safetensors": safetensors,
+    "png_labels": partial(_image, name="labels.png", pixels=label_map(24, 32), read=read_label_map),
+    "sixteen_bit_labels": partial(
+        _image, name="labels.png", pixels=np.arange(768, dtype=np.uint16).reshape(24, 32), read=read_label_map
+    ),
+    "jpeg_labels": partial(_image, name="labels.jpg", pixels=label_map(24, 32), read=read_label_map),
+    "tiff_labels": partial(_image, name="labels.tif", pixels=label_map(24, 32), read=read_label_map),
+    "jpeg_image": partial(_image, name="image.jpg", pixels=picture(24, 32), read=read_image),
+    "webp_image": partial(_image, name="image.webp", pixels=picture(24, 32), read=read_image),
+    "class_list": partial(
+        _text, text="road 128 64 128\ntraffic light 250 170 30\nsky 70 130 180\n", read=read_label_set
+    ),
+    "yolo_data": partial(_dataset, layout=layout_examples.yolo, changed="data.yaml", opened="data.yaml"),
+    "yolo_masks": partial(_dataset, layout=layout_examples.yolo_masks, changed="data.yaml", opened="data.yaml"),
+    "yolo_polygons": partial(_dataset, layout=layout_examples.yolo, changed="labels/val/10.txt", opened="data.yaml"),
+    "coco_objects": partial(_dataset, layout=layout_examples.coco, changed="annotations/instances_val2017.json"),
+    "coco_panoptic": partial(_dataset, layout=layout_examples.coco_panoptic, changed="annotations/panoptic_val.json"),
+    "split_list": partial(_dataset, layout=layout_examples.voc, changed="ImageSets/Segmentation/val.txt"),
+    "roboflow_classes": partial(_dataset, layout=layout_examples.roboflow, changed="valid/_classes.csv"),
 }

@@ -1,19 +1,21 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from ffnet_deploy.artifacts.manifest import manifest_path, write_manifest
-from ffnet_deploy.core.contract import TestProtocol
+from ffnet_deploy.core.contract import RANDOM_WEIGHTS, TestProtocol
 from ffnet_deploy.core.errors import ArtifactError
+from ffnet_deploy.core.files import sha256
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
 from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.report.builder import ReportBuilder, merged, runtime, timed_candidates
-from ffnet_deploy.report.data import CandidateResults
+from ffnet_deploy.report.data import CandidateResults, ReportData
 from ffnet_deploy.report.gallery import GalleryOptions
 from ffnet_deploy.report.gate import GateOutcome, checks, verdict
+from ffnet_deploy.report.write import write_report
 from tests.report.examples import NAMES, example, run
 from tests.toy import CAMVID, ToyEngine, contract, weights, write_pairs
 
@@ -171,3 +173,19 @@ def test_what_was_not_measured_is_said_and_holds_nothing() -> None:
     unknown = GateOutcome.UNKNOWN
     assert found == {NAMES[1]: [unknown, unknown, GateOutcome.FAILS], NAMES[2]: [unknown]}
     assert verdict(()) is unknown
+
+
+def test_the_page_says_where_weights_are_random(dataset: Dataset, tmp_path: Path) -> None:
+    random = contract(sources={"config": "0" * 64})
+    path = artifact(tmp_path, "toy.onnx", contract=asdict(random))
+    network = engine()
+    network.contract = random
+    comparison = ReportBuilder()
+    comparison.score(engine("a trained one"), dataset, EvaluateOptions(), None)
+    scored = comparison.score(network, dataset, EvaluateOptions(), path)
+    assert RANDOM_WEIGHTS in scored.notes
+    timed = replace(run(), candidates=(replace(run().candidates[0], sha256=sha256(path), artifact="toy.onnx"),))
+    only_timed = ReportData("toy", timed.created, timed_candidates(timed, [path]), run=timed)
+    for data in (comparison.report(), only_timed):
+        assert RANDOM_WEIGHTS in write_report(tmp_path / "page.html", data)[0].read_text()
+    assert RANDOM_WEIGHTS not in comparison.report().candidates[0].accuracy.notes

@@ -20,7 +20,7 @@ def read_timing_cache(path: Path, version: str, gpu: str) -> bytes:
         head, _, content = path.read_bytes().partition(b"\n")
         fields = json.loads(head)
         expected = _head(content, version, gpu)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # damaged, in any form
         return b""
     return content if fields == expected else b""
 
