@@ -48,11 +48,12 @@ BATCHES = DimensionRange(1, 1, 8)
 OBSERVED = 4
 """Images that ranges are observed on, and that outputs are kept of."""
 WHEELS = (
-    *("onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation", "onnxslim", "cyclopts", "msgspec"),
-    *("addict", "yapf", "platformdirs", "termcolor", "ftfy", "wcwidth", "prettytable", "docstring-parser", "rich-rst"),
-    *("docutils", "colorama"),
+    *("onedl-mmengine", "onnxslim", "cyclopts", "msgspec", "addict", "yapf", "platformdirs", "termcolor", "ftfy"),
+    *("wcwidth", "prettytable", "docstring-parser", "rich-rst", "docutils", "colorama"),
 )
 """What PyTorch's stages need and a machine with PyTorch, onnx, ONNX Runtime, OpenCV and SciPy usually lacks."""
+SOURCES = ("onedl-mmcv", "onedl-mmsegmentation")
+"""The same, published as sources alone: pure Python, whose wheels are made here."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
@@ -235,12 +236,18 @@ def download_wheels(folder: Path, python: str = "3.12") -> None:
         for line in reversed((_CHECKOUT / "constraints.txt").read_text(encoding="utf-8").splitlines())
         if "==" in line and not line.startswith("#")
     }
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--python-version", python, "--implementation", "cp", "--dest", str(make_folder(folder))]
-    command += [word for platform in PLATFORMS for word in ("--platform", platform)]
-    done = subprocess.run([*command, *(pins.get(name, name) for name in WHEELS)], capture_output=True, text=True)
-    if done.returncode:
-        raise StorageError(f"pip cannot get the wheels: {done.stderr.strip()}\n  to do    check the network")
+    pip = [sys.executable, "-m", "pip"]
+    common = ["--quiet", "--no-deps"]
+    ready = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp"]
+    ready += ["--dest", str(make_folder(folder))]
+    ready += [word for platform in PLATFORMS for word in ("--platform", platform)]
+    for command, names in (
+        ([*pip, "download", *common, *ready], WHEELS),
+        ([*pip, "wheel", *common, "--wheel-dir", str(folder)], SOURCES),
+    ):
+        done = subprocess.run([*command, *(pins.get(name, name) for name in names)], capture_output=True, text=True)
+        if done.returncode:
+            raise StorageError(f"pip cannot get the wheels: {done.stderr.strip()}\n  to do    check the network")
 
 
 def write_parts(folder: Path, out: Path, size: int = 45) -> list[Path]:
