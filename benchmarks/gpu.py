@@ -116,7 +116,7 @@ STAGES = {
 
 def steps(site: Site) -> Iterator[Step]:
     """All steps for the networks in the site's folder, in their order."""
-    references = find_references(site.folder)
+    references = sorted(find_references(site.folder), key=lambda reference: not reference.is_trained)
     networks = json.loads((site.folder / PLAN).read_text(encoding="utf-8"))["networks"]
     yield Step("graphs", "", 240, 0, 4 << 30, [site.python, "-m", "benchmarks.gpu_weights", str(site.folder)])
     yield Step(
@@ -128,18 +128,12 @@ def steps(site: Site) -> Iterator[Step]:
     )
     for network in networks:
         yield _forms(site, "pytorch", network, 240, "published,reparameterized,channels-last,fp16,cuda-graph")
-    for reference in references:
-        for graph in reference.graphs:
-            yield Step(
-                *("tensorrt", graph.name, 420 if not reference.is_trained else 180, 8 << 30, 1 << 30),
-                [
-                    *(site.tensorrt, "-m", "benchmarks.gpu_engines", "build", str(reference.folder), graph.name),
-                    *("--engine", str(site.engine(graph)), "--out", str(site.results / f"engine.{graph.name}.json")),
-                    *("--samples", str(site.samples)),
-                ],
-            )
     for network in dict.fromkeys(reference.network for reference in references):
-        yield _layers(site, [reference for reference in references if reference.network == network])
+        own = [reference for reference in references if reference.network == network]
+        for reference in own:
+            for graph in reference.graphs:
+                yield _engine(site, reference, graph)
+        yield _layers(site, own)
     for reference in references:
         yield Step(
             *("onnxruntime", reference.name, 120, 4 << 30, 4 << 20),
@@ -160,17 +154,15 @@ def steps(site: Site) -> Iterator[Step]:
                         *("--data", str(site.folder / "data")),
                         *("--json", str(site.results / f"evaluate.{graph.name}.json")),
                     ],
-                    lambda engine=engine: None if engine.is_file() else f"{engine.name} is not built",
+                    _until_built([engine]),
                 )
     for reference in references:
         if reference.is_trained:
             yield Step(
                 *("tests", reference.name, 400, 4 << 30, 1 << 30),
                 [site.tensorrt, "-m", "pytest", "-q", "-rs", "tests/gpu", "-m", "gpu", "-p", "no:cacheprovider"],
-                environment={
-                    "FFNET_GPU_FOLDER": str(reference.folder),
-                    "FFNET_GPU_ENGINES": str(site.work / "engines"),
-                },
+                _until_built([site.engine(graph) for graph in reference.graphs]),
+                {"FFNET_GPU_FOLDER": str(reference.folder), "FFNET_GPU_ENGINES": str(site.work / "engines")},
             )
     for network in networks:
         yield _forms(site, "compiled", network, 500, "published,compiled,compiled-fp16")
@@ -188,21 +180,34 @@ def _forms(site: Site, stage: str, network: dict[str, Any], limit: int, forms: s
     )
 
 
+def _engine(site: Site, reference: Reference, graph: Path) -> Step:
+    return Step(
+        *("tensorrt", graph.name, 180 if reference.is_trained else 420, 8 << 30, 1 << 30),
+        [
+            *(site.tensorrt, "-m", "benchmarks.gpu_engines", "build", str(reference.folder), graph.name),
+            *("--engine", str(site.engine(graph)), "--out", str(site.results / f"engine.{graph.name}.json")),
+            *("--samples", str(site.samples)),
+        ],
+    )
+
+
 def _layers(site: Site, references: Sequence[Reference]) -> Step:
     engines = [site.engine(graph) for reference in references for graph in reference.graphs]
     network = references[0].network
-
-    def obstacle() -> str | None:
-        return None if any(engine.is_file() for engine in engines) else "none of its engines is built"
-
     return Step(
         *("layers", network, 300, 8 << 30, 16 << 20),
         [
             *(site.tensorrt, "-m", "benchmarks.gpu_engines", "time", str(references[0].folder), *map(str, engines)),
             *("--out", str(site.results / f"layers.{network}.json"), *site.timed),
         ],
-        obstacle,
+        _until_built(engines),
     )
+
+
+def _until_built(engines: Sequence[Path]) -> Callable[[], str | None]:
+    """What a step says that needs at least one of `engines`."""
+    names = ", ".join(engine.name for engine in engines)
+    return lambda: None if any(engine.is_file() for engine in engines) else f"not built: {names}"
 
 
 def _missing_provider() -> str | None:

@@ -70,6 +70,8 @@ def build(
     record = _about(reference, find_device(device))
     with progress_bar(f"building {path.name}") as progress:
         options = build_options(graph, variant, device)
+        if variant is Variant.TENSORRT:  # layers that a network's graphs share are timed once
+            options = replace(options, timing_cache=path.with_name("timing.cache"))
         made = build_engine(graph, path, options, progress=progress, notes=report_note)
     manifest = made.bundle.manifest
     record |= {"graph": graph.name, "engine": path.name}
