@@ -16,7 +16,8 @@ OF_OTHER_TOOLS = {
     "--no-python", "--nnodes", "--node-rank", "--nproc-per-node", "--quick", "--rm", "--table", "--graph", "--methods",
     "--editable", "--train", "--val", "--size", "--about-data", "--standalone", "--upgrade", "--master-addr",
     "--master-port", "--rdzv-endpoint", "--show",
-    "--trt", "--onnxrt", "--trt-outputs", "--onnx-outputs", "--fail-fast",
+    "--trt", "--onnxrt", "--trt-outputs", "--onnx-outputs", "--fail-fast", "--also", "--check", "--no-compile",
+    "--no-deps", "--no-index", "--quiet", "--work", "--engine",
 }  # fmt: skip
 """Options of pip, Docker, Triton, torchrun, jetson_clocks, Polygraphy, TensorBoard, MMSegmentation, benchmarks/ and
 scenes/."""
