@@ -28,7 +28,7 @@ from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.verify import NamedImage, VerifyOptions, usual_tolerance
 from ffnet_deploy.export import engine
-from ffnet_deploy.export.engine import EngineVerification, build_engine
+from ffnet_deploy.export.engine import EngineVerification, build_engine, export_layers
 from tests.core.test_files import largest_file
 from tests.engines.tensorrt.rtx import exported
 from tests.engines.tensorrt.typed import save
@@ -111,8 +111,10 @@ def test_the_inspectors_list_is_kept_beside_an_engine_refused_or_not(
     out = toy.with_name("toy.rtx.engine")
     inspected(monkeypatch, Precision.FP16 if reason == "precision" else Precision.FP32)
     if reason == "output of one built before":
-        build_engine(toy, out, OPTIONS)
+        bundle = build_engine(toy, out, OPTIONS).bundle
         assert json.loads(out.with_name("toy.rtx.engine.layers.json").read_text()) == LAYERS
+        assert export_layers(bundle, toy.with_name("wanted.json"))
+        assert json.loads(toy.with_name("wanted.json").read_text()) == LAYERS
     with pytest.raises(VerificationError, match="layer list" if reason == "precision" else "is not the network"):
         build_engine(toy, out, OPTIONS, verification(1))
     kept = toy.with_name("toy.rtx.rejected") / "toy.rtx.engine.layers.json"

@@ -276,6 +276,8 @@ def test_fp16_floats_at_the_boundary_are_verified_and_told(
             with pytest.raises(OptionError, match="takes float16 images"):
                 engine.run(np.zeros((1, 3, 64, 96), np.float32))
             assert predict(engine, packaged_images(1)[0].pixels).labels.dtype == np.uint8
+    with TorchEngine(tiny["tiny_seg"].model, done.contract) as reference:
+        assert reference.run(np.zeros((1, 3, 64, 96), np.float32)).dtype == np.float32, "PyTorch takes and gives FP32"
     assert read_manifest(done.path)["contract"]["io"] == "fp16"
 
 

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu_reference import Reference, verify_engine
-from ffnet_deploy.core.contract import Contract, OutputKind
+from ffnet_deploy.core.contract import Contract, IOType, OutputKind
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.engines.bundle import open_bundle
 from ffnet_deploy.engines.cuda import Cuda, DeviceArray
+from ffnet_deploy.engines.tensorrt.options import BuildOptions
 from ffnet_deploy.engines.tensorrt.runner import TensorRTEngine, TensorRTOptions, layer_times
-from ffnet_deploy.engines.tensorrt.variant import load
+from ffnet_deploy.engines.tensorrt.variant import feature, load
 from ffnet_deploy.evaluation.preprocessing import network_input
+from ffnet_deploy.export.engine import build_engine, refit_engine
+from tests.toy import contract, fixed, logits, weights, write_onnx
 
 Engines = list[tuple[Path, Reference]]
 _MIB = 1 << 20
@@ -204,3 +207,31 @@ def test_a_plan_cut_short_is_refused(engines: Engines, tmp_path: Path) -> None:
     shutil.copyfile(graph, tmp_path / graph.name)
     with pytest.raises(ArtifactError, match="cannot load"):
         TensorRTEngine(cut, TensorRTOptions(trust_engine=True))
+
+
+def test_an_engine_without_weights_gets_them_from_the_graph(tmp_path: Path, gpu: Cuda) -> None:
+    pytest.importorskip("onnx")
+    if feature(pytest.importorskip("tensorrt"), "BuilderFlag.STRIP_PLAN") is None:
+        pytest.skip("this TensorRT builds no engines without weights")
+    graph = write_onnx(tmp_path / "toy.onnx", contract(**fixed(64, 96)))
+    for name, bare in (("whole", False), ("bare", True)):
+        build_engine(graph, tmp_path / f"{name}.engine", BuildOptions(strip_weights=bare))
+    with pytest.raises(ArtifactError, match="--refit-engine"):
+        TensorRTEngine(tmp_path / "bare.engine")
+    refit_engine(tmp_path / "bare.engine", graph, tmp_path / "full.engine")
+    with TensorRTEngine(tmp_path / "whole.engine") as whole, TensorRTEngine(tmp_path / "full.engine") as full:
+        batch = inputs(whole.contract)
+        np.testing.assert_allclose(full.run(batch), whole.run(batch), rtol=1e-5, atol=1e-4)
+
+
+def test_fp16_at_the_boundary_is_fp16_in_the_engine(tmp_path: Path, gpu: Cuda) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("tensorrt")
+    graph = write_onnx(tmp_path / "toy.onnx", contract(io=IOType.FP16, **fixed(64, 96)))
+    build_engine(graph, tmp_path / "toy.engine", BuildOptions())
+    with TensorRTEngine(tmp_path / "toy.engine") as engine:
+        batch = inputs(engine.contract)
+        found = engine.run(batch)
+    assert batch.dtype == found.dtype == np.float16
+    expected = logits(batch.astype(np.float32), weights(11))
+    np.testing.assert_allclose(found, expected, atol=2e-2 * np.abs(expected).max())
