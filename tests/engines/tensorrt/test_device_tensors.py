@@ -101,10 +101,9 @@ def test_outputs_stay_on_the_gpu_where_pytorch_finds_it(
 
     torch.from_numpy = uploaded
     with start() as engine:
-        assert isinstance(engine, DeviceEngine)
         for available in (False, True):
             torch.cuda.is_available = lambda found=available: found
-            assert engine.keeps_output is available
+            assert isinstance(engine, DeviceEngine) and engine.keeps_output is available
         result = engine.run_on_device(IMAGES)
         assert isinstance(result, Tensor)
         np.testing.assert_array_equal(read(cuda, result), network(contract()).function(IMAGES))
