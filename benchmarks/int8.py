@@ -20,7 +20,7 @@ from ffnet_deploy.calib import CalibrationImages, CalibrationOptions, Method, ap
 from ffnet_deploy.calib.quantize import measure, observe
 from ffnet_deploy.calib.scoring import Recorded, simulated, sqnr
 from ffnet_deploy.cli.console import console, make_app, progress_bar, run_command
-from ffnet_deploy.cli.export import default_shape
+from ffnet_deploy.cli.export_options import default_shape
 from ffnet_deploy.cli.options import parse_shape
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import check_target, write_json

@@ -98,29 +98,21 @@ def build_engine(
     contract, record = read_description(graph)
     digest = _graph_digest(graph, notes)
     target = find_target(options)
-    origin = {
-        "variant": options.variant.value,
-        "version": str(load(options.variant).__version__),
-        "recipe": RECIPE,
-        "options": options.to_dict(),
-        "target": asdict(target),
-    }
+    origin = _origin(options, target)
     obstacle = _obstacle(options, target)
     with artifacts.staged(out, lambda: progress("waiting for another process that builds this engine")) as draft:
         found = reusable(out, digest, origin, lambda error: notes(f"building anew: {error}"))
-        violations: list[str] = []
-        files: list[str] = []
         if found is not None:
-            files = list(found.manifest["files"])
             verified = found.manifest["verification"].get("state") != NOT_RUN
             if verified or verification is None or obstacle is not None:
                 return BuildResult(found, reused=True)
-            plan, content = found.plan, dict(found.manifest)
+            content, files = dict(found.manifest), list(found.manifest["files"])
+            write_bytes(draft.path, found.plan)
             for name in files:
                 shutil.copyfile(out.with_name(name), draft.folder / name)
         else:
             built = build_plan(graph, contract, record, options, target, progress, notes)
-            plan, violations = built.plan, list(built.violations)
+            write_bytes(draft.path, built.plan)
             typing = "strongly typed" if built.precision_check.strongly_typed else "builder flags"
             content = {
                 **built.to_dict(),
@@ -133,14 +125,12 @@ def build_engine(
                 },
                 "rebuild": options.command(graph, out),
             }
-            if built.layers is not None:
-                layers = draft.path.with_name(f"{out.name}{LAYERS_SUFFIX}")
-                write_json(layers, built.layers)
-                files = [layers.name]
-        write_bytes(draft.path, plan)
-        if violations:
-            claim = f"the engine that TensorRT built is not the {record.precision.value} network that was asked for"
-            artifacts.publish(draft, KIND, content, Gate(violations, claim, _PRECISION_REMEDY), files)
+            files = [] if built.layers is None else [f"{out.name}{LAYERS_SUFFIX}"]
+            for name in files:
+                write_json(draft.folder / name, built.layers)
+            if built.violations:
+                claim = f"the engine that TensorRT built is not the {record.precision.value} network that was asked for"
+                artifacts.publish(draft, KIND, content, Gate(built.violations, claim, _PRECISION_REMEDY), files)
         failures: list[str] = []
         if verification is not None and obstacle is None:
             progress("verifying")
@@ -228,6 +218,17 @@ def export_layers(bundle: Bundle, path: Path) -> bool:
         return False
     write_bytes(path, listed.read_bytes())
     return True
+
+
+def _origin(options: BuildOptions, target: BuildTarget) -> dict[str, Any]:
+    """What decides the bytes of an engine beside its graph, for the manifest's section ``build``."""
+    return {
+        "variant": options.variant.value,
+        "version": str(load(options.variant).__version__),
+        "recipe": RECIPE,
+        "options": options.to_dict(),
+        "target": asdict(target),
+    }
 
 
 def _verify(

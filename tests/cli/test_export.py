@@ -12,7 +12,8 @@ import pytest
 
 from ffnet_deploy.artifacts.manifest import read_manifest
 from ffnet_deploy.cli.evaluate import app as evaluate_app
-from ffnet_deploy.cli.export import app, default_shape
+from ffnet_deploy.cli.export import app
+from ffnet_deploy.cli.export_options import default_shape
 from ffnet_deploy.cli.options import parse_batch, parse_shape
 from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.core.errors import OptionError
