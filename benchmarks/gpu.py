@@ -293,12 +293,13 @@ def run_plan(site: Site, limit: float, stages: Sequence[str] = ()) -> dict[str, 
         if stages and step.stage not in stages:
             continue
         if step.limit > left:
-            console.print(f"{step.name}: needs up to {step.limit} s, {left:.0f} s are left")
+            console.print(f"{step.name}: needs up to {step.limit} s, {left:.0f} s are left", soft_wrap=True)
             continue
         state[step.name] = run_step(step, site)
         write_json(site.results / STATE, state)
         found = state[step.name]
-        console.print(f"{step.name}: {found['state']} in {found['seconds']} s {found.get('reason', '')}".rstrip())
+        told = f"{step.name}: {found['state']} in {found['seconds']} s {found.get('reason', '')}"
+        console.print(told.rstrip(), soft_wrap=True)
     return state
 
 
@@ -323,8 +324,10 @@ def run(
     folder, results, work = (path.resolve() for path in (folder, results, work))
     site = Site(folder, results, work, sys.executable, tensorrt_python, device, seconds, samples)
     state = run_plan(site, limit, stage or ())
-    left = [step.name for step in steps(site) if state.get(step.name, {}).get("state") != "done"]
-    console.print(f"not done: {', '.join(left)}; see {results / STATE}" if left else "all steps are done")
+    names = {step.name: state.get(step.name, {}).get("state", "not run") for step in steps(site)}
+    left = [name for name, came in names.items() if came not in ("done", "skipped")]
+    told = f"left: {', '.join(left)}" if left else "all steps are done, or skipped with a reason"
+    console.print(f"{told}; see {results / STATE}", soft_wrap=True)
 
 
 @app.command
@@ -332,13 +335,14 @@ def status(folder: Path, /, *, results: Path = Path("results")) -> None:
     """Say what each step needs and what came of it."""
     state = read_state(results)
     for stage, purpose in STAGES.items():
-        console.print(f"{stage}: {purpose}")
+        console.print(f"{stage}: {purpose}", soft_wrap=True)
         for step in steps(Site(folder, results, Path("work"), sys.executable, sys.executable)):
             if step.stage == stage:
                 came = state.get(step.name, {}).get("state", "not run")
                 console.print(
                     f"  {step.subject:48} {came:12} at most {step.limit} s, {step.memory // MIB} MiB on the GPU, "
-                    f"{step.disk / MIB:.1f} MiB on disk"
+                    f"{step.disk / MIB:.1f} MiB on disk",
+                    soft_wrap=True,
                 )
 
 

@@ -313,9 +313,7 @@ def list_transfers(parts: Sequence[Path], also: Path | None, checkout: int) -> s
     commands = [f"after transfer {first}:", "", f"    {UNPACK}", f"    {INSTALL}", ""]
     if also is not None:
         commands += [f"after transfer {len(rows)}:", "", f"    {UNPACK_TENSORRT}", ""]
-    commands += [
-        "then, again until it says that all steps are done (PyTorch's steps can begin before TensorRT is there):"
-    ]
+    commands += ["then, until it says that all steps are done (PyTorch's steps can begin before TensorRT is there):"]
     commands += ["", f"    {RUN}", "", "and to take the results home:", "", "    tar -czf results.tar.gz results", ""]
     return "\n".join(["All files go into one folder; each command begins in it.", "", *lines, "", *commands])
 
