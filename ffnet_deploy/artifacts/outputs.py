@@ -47,6 +47,8 @@ class Kind(Enum):
     SEARCH = "the state of a search"
     TIMING_CACHE = "a timing cache"
     PICTURE = "a picture of ffnet-eval or ffnet-predict"
+    LABELS = "a label map of ffnet-eval or ffnet-predict"
+    PROBABILITIES = "class probabilities of ffnet-eval or ffnet-predict"
     TRITON = "a model of a Triton repository that ffnet-export wrote"
     DEEPSTREAM = "a DeepStream configuration that ffnet-export wrote"
     LAYERS = "a list of an engine's layers"
@@ -194,6 +196,12 @@ def _head(path: Path) -> bytes:
         return file.read(_HEAD)
 
 
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _HEAD, 0))
+        return file.read()
+
+
 def _is_artifact(path: Path) -> bool:
     if _head(path)[2 : 2 + len(_ONNX_PRODUCER)] == _ONNX_PRODUCER:
         return True
@@ -232,6 +240,8 @@ _RECOGNISE: Mapping[Kind, Callable[[Path], bool]] = {
     Kind.PICTURE: lambda path: _PNG_MARK in _head(path)[:256],
     Kind.DEEPSTREAM: _says_so,
     Kind.LAYERS: _has_keys("Layers"),
+    Kind.LABELS: lambda path: _PNG_MARK in _head(path)[:256],
+    Kind.PROBABILITIES: lambda path: _tail(path).endswith(WRITTEN_BY.encode()),
     Kind.TRITON: lambda path: _says_so(path) or b'parameters { key: "contract"' in path.read_bytes(),
     Kind.SAMPLE: _says_so,
     Kind.WEIGHTS: lambda path: _says_so(path.with_suffix(".md")),

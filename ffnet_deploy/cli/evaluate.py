@@ -24,6 +24,7 @@ from ffnet_deploy.cli.options import (
     PROTOCOL,
     ConfigOptions,
     DataFlags,
+    SaveFlags,
     check_at_most,
     check_numbers,
     choice,
@@ -42,6 +43,7 @@ from ffnet_deploy.engines.source import Source
 from ffnet_deploy.evaluation.datasets import Dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
 from ffnet_deploy.evaluation.parallel import EnginePool, PoolEngine, World, evaluate_in_world
+from ffnet_deploy.evaluation.prediction_files import SaveOptions
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE, PredictOptions
 from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.report.builder import ReportBuilder
@@ -50,9 +52,6 @@ from ffnet_deploy.report.format import NOTHING, percent, points, share
 from ffnet_deploy.report.gallery import GalleryOptions
 from ffnet_deploy.report.gate import limit_in_words, within
 from ffnet_deploy.report.write import write_report
-
-PICTURES = Path("predictions")
-"""Where pictures go when there are no labels to score by and no other folder is named."""
 
 app = make_app("ffnet-eval", "Score an exported network, or a config with its checkpoint, by the published protocol.")
 
@@ -142,14 +141,14 @@ class ProtocolFlags:
     def __post_init__(self) -> None:
         check_at_most([self.batch], MAX_BATCH, "--batch")
 
-    def options(self, own: TestProtocol, limit: int | None, pictures: Path | None) -> EvaluateOptions:
+    def options(self, own: TestProtocol, limit: int | None, save: SaveOptions) -> EvaluateOptions:
         """How to score a network whose own protocol is `own`.
 
         Raises:
             OptionError: windows are described for whole images, or sliding lacks a crop size.
         """
         protocol = chosen_protocol(own, self.mode, parse_size(self.crop, "--crop"), parse_size(self.stride, "--stride"))
-        return EvaluateOptions(protocol, self.augmentation(), limit, pictures)
+        return EvaluateOptions(protocol, self.augmentation(), limit, save)
 
     def augmentation(self) -> PredictOptions:
         """The scales and mirror images to average.
@@ -170,8 +169,6 @@ class ResultFlags:
     """Write the scores to this JSON file."""
     html: Annotated[Path | None, option(OUTPUT, "FILE")] = None
     """Write a report for the browser to this .html file."""
-    save_images: Annotated[Path | None, option(OUTPUT, "FOLDER")] = None
-    """Write a picture of each image to this folder. With --images by default predictions."""
     against: Annotated[tuple[Path, ...], option(OUTPUT, "FILE")] = ()
     """Another artefact to score on the same images and to compare. May be repeated."""
     max_drop: Annotated[float | None, option(OUTPUT, "POINTS")] = None
@@ -219,7 +216,7 @@ class ResultFlags:
             return MiouLimit(DEFAULT_LIMIT.points, self.tier)
         return None if self.max_drop is None else MiouLimit(self.max_drop)
 
-    def claim(self, outputs: Outputs, pictures: Path | None) -> None:
+    def claim(self, outputs: Outputs) -> None:
         """Check that all files may be written.
 
         Raises:
@@ -229,7 +226,6 @@ class ResultFlags:
         outputs.claim(self.json, Kind.SCORES)
         outputs.claim(self.resume, Kind.EVALUATION_STATE)
         claim_report(outputs, self.html, (self.json, self.bench))
-        outputs.claim_folder(pictures)
 
     def read_bench(self) -> BenchRun | None:
         """The run of the benchmark, where one is named.
@@ -247,6 +243,7 @@ def command(
     data: Annotated[DataFlags, FLAT] = DataFlags(),
     protocol: Annotated[ProtocolFlags, FLAT] = ProtocolFlags(),
     result: Annotated[ResultFlags, FLAT] = ResultFlags(),
+    save: Annotated[SaveFlags, FLAT] = SaveFlags(),
 ) -> int:
     """Score a network, and others against it; write what was found, then print it."""
     if network.zoo:
@@ -259,18 +256,20 @@ def command(
     if data.data is None and data.images is None:
         raise OptionError("give either --data ROOT (labelled images) or --images DIR (to predict only)")
     protocol.augmentation()
-    pictures = PICTURES if data.images is not None and result.save_images is None else result.save_images
+    saved = save.options(labelled=data.images is None)
     run = result.read_bench()
     outputs = Outputs(*source.files, *result.against, result.bench, data.data, data.images, data.classes)
-    result.claim(outputs, pictures)
+    result.claim(outputs)
+    for folder in saved.folders:
+        outputs.claim_folder(folder)
     outputs.claim_folder(network.engine_cache)
     scored: list[Scored] = []
     gallery = GalleryOptions(count=result.pictures if result.html is not None else 0)
     comparison = ReportBuilder(gallery, compares=bool(result.against))
 
     def chosen(contract: Contract) -> tuple[Dataset, EvaluateOptions]:
-        samples = chosen_samples(data, contract, pictures)
-        return samples, replace(protocol.options(contract.protocol, result.limit, pictures), state=result.resume)
+        samples = chosen_samples(data, contract, saved.folders)
+        return samples, replace(protocol.options(contract.protocol, result.limit, saved), state=result.resume)
 
     try:
         if result.processes > 1:
@@ -291,11 +290,11 @@ def command(
                 else:
                     evaluation = comparison.score(engine, samples, scoring, source.artifact, progress, notes)
                     scored.append(described(evaluation, engine, source, comparison, result.gate))
-        without_pictures = replace(scoring, save_images=None)
+        unsaved = replace(scoring, save=SaveOptions())
         for path in result.against:
             other = beside(source, path)
             with other.open() as engine, progress_bar() as progress:
-                evaluation = comparison.score(engine, samples, without_pictures, path, progress)
+                evaluation = comparison.score(engine, samples, unsaved, path, progress)
                 scored.append(described(evaluation, engine, other, comparison, result.gate))
     finally:  # what is scored is kept, whatever happens to the rest
         if scored:
@@ -304,7 +303,7 @@ def command(
     if not scored:  # another process of torchrun's tells what was found
         return ExitCode.DONE
     page = write_page(result, comparison, run, source)
-    show(scored, pictures)
+    show(scored, saved)
     if page is not None:
         console.print(page, soft_wrap=True)
     if result.gate is not None:
@@ -332,8 +331,8 @@ class Scored:
         return beside_published(self.about["network"], self.evaluation)
 
 
-def chosen_samples(data: DataFlags, contract: Contract, pictures: Path | None) -> Dataset:
-    """The labelled split, or the images but for those below `pictures`.
+def chosen_samples(data: DataFlags, contract: Contract, written: Sequence[Path]) -> Dataset:
+    """The labelled split, or the images but for those below the folders `written`.
 
     Raises:
         DataError: they cannot be used, or the classes of the data are not those of `contract`.
@@ -341,7 +340,7 @@ def chosen_samples(data: DataFlags, contract: Contract, pictures: Path | None) -
     labelled = data.labelled(contract.dataset, contract.classes)
     if labelled is None:
         assert data.images is not None  # one of the two is given
-        return open_images(data.images, leave_out=pictures)
+        return open_images(data.images, leave_out=written)
     for note in labelled.notes:
         report_note(note)
     return labelled
@@ -511,7 +510,7 @@ def about(engine: Engine | PoolEngine, source: Source) -> dict[str, Any]:
     }
 
 
-def show(scored: Sequence[Scored], pictures: Path | None) -> None:
+def show(scored: Sequence[Scored], saved: SaveOptions) -> None:
     """Print the scores of the first network, notes, speed, where the pictures are, and how the others compare."""
     first, *others = scored
     evaluation = first.evaluation
@@ -526,13 +525,20 @@ def show(scored: Sequence[Scored], pictures: Path | None) -> None:
     if first.published:
         console.print(first.published)
     console.print(f"{evaluation.images} images in {evaluation.seconds:.1f} s")
-    if pictures is not None:
-        console.print(f"pictures in {pictures}", soft_wrap=True)
+    show_saved(saved)
     for other in others:
         console.print(other.comparison, soft_wrap=True)
     if evaluation.skipped:
         listed = "".join(f"\n  {reason}" for reason in evaluation.skipped)
         report_note(f"{len(evaluation.skipped)} images could not be read and are left out:{listed}")
+
+
+def show_saved(saved: SaveOptions) -> None:
+    """Print where the predictions are."""
+    written = {"pictures": saved.images, "label maps": saved.labels, "probabilities": saved.scores}
+    for what, folder in written.items():
+        if folder is not None:
+            console.print(f"{what} in {folder}", soft_wrap=True)
 
 
 def score_table(evaluation: Evaluation) -> Table:

@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from inspect import signature
 from pathlib import Path
@@ -19,6 +19,7 @@ from ffnet_deploy.core.progress import Progress
 from ffnet_deploy.evaluation.data_source import DataSource
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.images import MAX_PIXELS_VARIABLE
+from ffnet_deploy.evaluation.prediction_files import LabelFormat, SaveOptions
 from ffnet_deploy.report.write import report_files
 from ffnet_deploy.segmentor.zoo import published_checkpoint
 
@@ -31,6 +32,8 @@ MAX_NUMBER = 1_000_000_000
 """Largest whole number that an option takes, unless it has a limit of its own."""
 MAX_THREADS = 1024
 """Most CPU threads within a call."""
+PICTURES = Path("predictions")
+"""Where predictions go when there are no labels to score by and no other place is named."""
 MAX_STREAMS = 256
 """Most calls in flight at a time."""
 
@@ -287,3 +290,26 @@ class DataFlags:
             return None
         source = DataSource(self.data, self.images_dir, self.masks_dir, self.mask_suffix, self.classes)
         return open_dataset(source, network, self.dataset, self.split, classes)
+
+
+@dataclass(frozen=True)
+class SaveFlags:
+    """What is written of each prediction."""
+
+    save_images: Annotated[Path | None, option(OUTPUT, "FOLDER")] = None
+    """Write a picture of each image to this folder. By default predictions, where nothing else is asked for."""
+    save_labels: Annotated[Path | None, option(OUTPUT, "FOLDER")] = None
+    """Write the label map of each image, at its own size, to this folder."""
+    save_scores: Annotated[Path | None, option(OUTPUT, "FOLDER")] = None
+    """Write the probabilities of all classes to this folder: float16, one .npz file an image."""
+    label_format: Annotated[LabelFormat, choice(LabelFormat, OUTPUT)] = LabelFormat.INDEXED
+    """How label maps are written: PNG with the palette, or as the Cityscapes or ADE20K test servers take them."""
+
+    def __post_init__(self) -> None:
+        if self.label_format is not LabelFormat.INDEXED and self.save_labels is None:
+            raise OptionError("--label-format goes with --save-labels FOLDER")
+
+    def options(self, labelled: bool) -> SaveOptions:
+        """What to write; pictures of unlabelled images in `PICTURES` where nothing else is asked for."""
+        save = SaveOptions(self.save_images, self.save_labels, self.save_scores, self.label_format)
+        return save if labelled or save.folders else replace(save, images=PICTURES)

@@ -5,6 +5,9 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 PNG_PALETTE = 3
@@ -82,6 +85,23 @@ def png_indices_as_grey(content: bytes) -> bytes:
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def palette_png(indices: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
+    """The file of a palette PNG.
+
+    Args:
+        indices: Index of each pixel, uint8 (height, width).
+        palette: RGB colour of each index, uint8 (colours, 3), 256 at most.
+
+    Source: W3C, PNG specification, sections 11.2 and 7.2: each row begins with its filter, here none.
+    """
+    height, width = indices.shape
+    rows = np.zeros((height, 1 + width), np.uint8)
+    rows[:, 1:] = indices
+    header = struct.pack(">IIBBBBB", width, height, 8, PNG_PALETTE, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")
+    return PNG_SIGNATURE + b"".join(_png_chunk(kind, body) for kind, body in chunks)
 
 
 def is_lossy(content: bytes) -> bool:

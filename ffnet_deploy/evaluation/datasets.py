@@ -214,12 +214,12 @@ def check_classes(found: Sequence[str], expected: Sequence[str], root: Path) -> 
     )
 
 
-def open_images(path: Path, leave_out: Path | None = None) -> Dataset:
+def open_images(path: Path, leave_out: Sequence[Path] = ()) -> Dataset:
     """The images below the folder `path`, or the one image file `path`, without labels.
 
     Args:
         path: folder or file.
-        leave_out: folder below `path` whose images do not count: where pictures are written.
+        leave_out: folders below `path` whose images do not count: where predictions are written.
 
     Raises:
         DataError: nothing is there, or the folder holds no image.
@@ -227,8 +227,9 @@ def open_images(path: Path, leave_out: Path | None = None) -> Dataset:
     if not path.exists():
         raise DataError(f"{path} does not exist.\n  to do    check the path given with --images")
     files = image_files(path) if path.is_dir() else [path]
-    if leave_out is not None and path.is_dir():
-        files = [file for file in files if leave_out.resolve() not in file.resolve().parents]
+    if path.is_dir():
+        written = {folder.resolve() for folder in leave_out}
+        files = [file for file in files if written.isdisjoint(file.resolve().parents)]
     if not files:
         raise DataError(f"no images below {path}.\n  to do    give a folder with .jpg, .png, .bmp, .tif or .webp files")
     base = path if path.is_dir() else path.parent

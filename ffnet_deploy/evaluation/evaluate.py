@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffnet_deploy.artifacts import Kind, Outputs
+from ffnet_deploy.artifacts import Outputs
 from ffnet_deploy.core.contract import Contract, TestProtocol, weight_notes
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.files import write_json
@@ -18,8 +18,8 @@ from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Dataset, Sample
 from ffnet_deploy.evaluation.image_scores import ImageScore, StateFile, total
-from ffnet_deploy.evaluation.overlays import write_overlay
 from ffnet_deploy.evaluation.pipeline import StageClock, predict_stream
+from ffnet_deploy.evaluation.prediction_files import SaveOptions
 from ffnet_deploy.evaluation.protocol import Prediction, PredictOptions, check_protocol
 from ffnet_deploy.evaluation.scores import Scores, confusion_matrix, scores
 
@@ -35,7 +35,7 @@ class EvaluateOptions:
         protocol: Resizing and windows; None takes the artefact's own.
         predict: Scales, mirroring and batch of windows.
         limit: Largest number of images, the first by name; None for all.
-        save_images: Folder for one picture per image (`overlays.write_overlay`); None for none.
+        save: What is written of each prediction.
         state: File that keeps the score of each image, and from which an interrupted run goes on; None for none.
         part: (number, parts): score only every so many images, beginning with that number; see `merge`.
     """
@@ -43,7 +43,7 @@ class EvaluateOptions:
     protocol: TestProtocol | None = None
     predict: PredictOptions = field(default_factory=PredictOptions)
     limit: int | None = None
-    save_images: Path | None = None
+    save: SaveOptions = field(default_factory=SaveOptions)
     state: Path | None = None
     part: tuple[int, int] = (0, 1)
 
@@ -123,14 +123,15 @@ def evaluate(
     options = options or EvaluateOptions()
     contract, classes = engine.contract, len(engine.contract.classes)
     protocol = options.protocol or contract.protocol
-    check_protocol(contract, protocol, options.predict)
     samples = dataset.limited(options.limit).samples[options.part[0] :: options.part[1]]
     labelled = any(sample.labels is not None for sample in dataset.samples)
-    if options.save_images is not None:
-        outputs = Outputs(*(path for sample in samples for path in (sample.image, sample.labels)))
-        outputs.claim_folder(options.save_images)
-        for sample in samples:
-            outputs.claim(options.save_images / f"{sample.name}.png", Kind.PICTURE)
+    if labelled and options.predict.thresholds is not None:
+        raise OptionError("thresholds leave pixels without a class: labelled images are scored without them")
+    predicting = replace(options.predict, scores=options.save.scores is not None)
+    check_protocol(contract, protocol, predicting)
+    if options.save.folders:
+        inputs = Outputs(*(path for sample in samples for path in (sample.image, sample.labels)))
+        options.save.claim(inputs, samples, contract)
     clock, skipped, begin = StageClock(), list[str](), time.perf_counter()
 
     def read(sample: Sample) -> tuple[NDArray[np.uint8], LabelMap | None]:
@@ -138,8 +139,7 @@ def evaluate(
 
     def handle(sample: Sample, image: NDArray[np.uint8], labels: LabelMap | None, prediction: Prediction) -> None:
         confusion = None if labels is None else confusion_matrix(prediction.labels, labels, classes)
-        if options.save_images is not None:
-            write_overlay(options.save_images / f"{sample.name}.png", image, prediction.labels, labels, contract)
+        options.save.write(sample, image, prediction, labels, contract)
         if watch is not None:
             watch(sample, image, prediction.labels, labels)
         # last: what is kept is wholly done
@@ -150,7 +150,7 @@ def evaluate(
     with StateFile(options.state, _key(engine, dataset, options), classes) as state:
         remaining = [sample for sample in samples if sample.name not in state.done]
         stream = predict_stream(
-            engine, remaining, read, handle, protocol, options.predict, clock, skip, lambda sample: str(sample.image)
+            engine, remaining, read, handle, protocol, predicting, clock, skip, lambda sample: str(sample.image)
         )
         for finished, _ in enumerate(stream, len(samples) - len(remaining) + 1):
             progress(f"scoring with {engine.name}", finished + len(skipped), len(samples))

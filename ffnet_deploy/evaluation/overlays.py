@@ -1,4 +1,4 @@
-"""Pictures to look at: image | prediction | ground truth | differences, with the classes named below."""
+"""Pictures to look at: the prediction, side by side with image, truth and differences where there is truth; legend."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,21 +38,22 @@ _BLEND = 0.6
 
 
 def overlay_picture(image: Picture, predicted: LabelMap, labels: LabelMap | None, contract: Contract) -> Picture:
-    """One picture with all panels side by side, captions above and the classes present below.
+    """The prediction over the image, with the classes present below; with ground truth, all panels side by side.
 
     Args:
         image: uint8 (height, width, 3), BGR.
         predicted: class of each pixel, (height, width).
-        labels: ground truth, (height, width), of the same type; None leaves out the last two panels.
+        labels: ground truth, (height, width), of the same type; None leaves all panels out but the prediction.
         contract: names and colours of the classes.
     """
     size = panel_size(image.shape[0], image.shape[1])
     share = "" if labels is None else right_share(predicted, labels)
     image, predicted = _fitted(image, size), nearest(predicted, size)
-    panels = [("image", image), ("prediction", blended(image, predicted, contract.palette))]
+    panels = [("prediction", blended(image, predicted, contract.palette))]
     present = set(np.unique(predicted).tolist())
     if labels is not None:
         labels = nearest(labels, size)
+        panels.insert(0, ("image", image))
         panels.append(("ground truth", blended(image, labels, contract.palette)))
         panels.append((f"differences ({share})", differences(image, predicted, labels)))
         present |= set(np.unique(labels).tolist())

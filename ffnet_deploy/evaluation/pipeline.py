@@ -110,7 +110,7 @@ def predict_stream(
             raise DataError(f"{name(item)}: {error}") from error
 
     def finish_one(one: _Read[Item, Extra], outputs: list[Output]) -> Result:
-        return handle(one.item, one.image, one.extra, finish_image(contract, one.prepared, outputs, options.scores))
+        return handle(one.item, one.image, one.extra, finish_image(contract, one.prepared, outputs, options))
 
     def finished(waiting: int) -> Iterator[Result]:
         while behind and (len(behind) > waiting or behind[0].done()):

@@ -1,6 +1,6 @@
 """A network with its preprocessing and protocol, for programs: from images to label maps."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import Contract, TestProtocol
 from ffnet_deploy.core.errors import DataError, OptionError
-from ffnet_deploy.core.label_maps import LabelMap, ignore_label
+from ffnet_deploy.core.label_maps import LabelMap
 from ffnet_deploy.engines.backend import Backend, Provider
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.source import Source
@@ -30,12 +30,10 @@ class Predictor:
     Args:
         engine: Runs the network; it is closed with the predictor.
         protocol: How to resize and cut; None takes the artefact's own.
-        options: Scales, mirroring and batch; None for one pass.
-        thresholds: Least probability of a label, for all classes or by class name. Where the best class stays below
-            its own, the pixel gets the ignore label (255, or 65535 above 255 classes).
+        options: Scales, mirroring, batch and thresholds; None for one pass.
 
     Raises:
-        OptionError: the artefact cannot run what is asked for, or a threshold is no probability or of no class.
+        OptionError: the artefact cannot run what is asked for.
     """
 
     def __init__(
@@ -43,13 +41,10 @@ class Predictor:
         engine: Engine,
         protocol: TestProtocol | None = None,
         options: PredictOptions | None = None,
-        thresholds: float | Mapping[str, float] | None = None,
     ) -> None:
         self._engine = engine
-        self._thresholds = None if thresholds is None else class_thresholds(engine.contract, thresholds)
         self.protocol = protocol or engine.contract.protocol
-        options = options or PredictOptions()
-        self.options = replace(options, scores=options.scores or thresholds is not None)
+        self.options = options or PredictOptions()
         check_protocol(engine.contract, self.protocol, self.options)
 
     @property
@@ -74,7 +69,7 @@ class Predictor:
             DataError: `image` is no image, or too narrow to be resized.
             ArtifactError: the network fails.
         """
-        return self._thresholded(predict(self._engine, _checked(image), self.protocol, self.options)).labels
+        return predict(self._engine, _checked(image), self.protocol, self.options).labels
 
     def predict_scores(self, image: Image) -> Prediction:
         """The labels of `image` with the probability of each class, float32 (classes, height, width).
@@ -84,7 +79,7 @@ class Predictor:
             DataError, ArtifactError: as `predict`.
         """
         options = replace(self.options, scores=True)
-        return self._thresholded(predict(self._engine, _checked(image), self.protocol, options))
+        return predict(self._engine, _checked(image), self.protocol, options)
 
     def predict_many(self, images: Iterable[Image]) -> Iterator[LabelMap]:
         """The label maps of `images`, in their order, with several images in flight.
@@ -99,14 +94,11 @@ class Predictor:
             self._engine,
             enumerate(images),
             lambda numbered: (_checked(numbered[1]), None),
-            lambda numbered, image, extra, prediction: self._thresholded(prediction).labels,
+            lambda numbered, image, extra, prediction: prediction.labels,
             self.protocol,
             self.options,
             name=lambda numbered: f"image {numbered[0]}",
         )
-
-    def _thresholded(self, prediction: Prediction) -> Prediction:
-        return prediction if self._thresholds is None else with_thresholds(prediction, self._thresholds)
 
     def run(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
         """The network's own output for `batch`, as `Engine.run`."""
@@ -136,7 +128,6 @@ def open_engine(
     trust_engine: bool = False,
     protocol: TestProtocol | None = None,
     options: PredictOptions | None = None,
-    thresholds: float | Mapping[str, float] | None = None,
 ) -> Predictor:
     """Open an exported graph, an engine, or a config with its checkpoint, ready for images.
 
@@ -155,8 +146,7 @@ def open_engine(
         threads: CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores.
         trust_engine: Run an engine that this toolkit did not build. Engines are executable code.
         protocol: How to resize and cut; None takes the artefact's own.
-        options: Scales, mirroring and batch; None for one pass.
-        thresholds: Least probability of a label, for all classes or by class name; see `Predictor`.
+        options: Scales, mirroring, batch and thresholds; None for one pass.
 
     Raises:
         OptionError: the arguments do not go together.
@@ -176,7 +166,7 @@ def open_engine(
     )
     engine = source.open()
     try:
-        return Predictor(engine, protocol, options, thresholds)
+        return Predictor(engine, protocol, options)
     except BaseException:
         engine.close()
         raise
@@ -187,31 +177,6 @@ def _member(kind: type[Choice], value: str | Choice | None) -> Choice | None:
         return None if value is None else kind(value)
     except ValueError as error:
         raise OptionError(f"{error}; expected one of {', '.join(one.value for one in kind)}") from error
-
-
-def class_thresholds(contract: Contract, thresholds: float | Mapping[str, float]) -> NDArray[np.float32]:
-    """The least probability of each class, float32 (classes,): one for all, or by name and 0 for the others.
-
-    Raises:
-        OptionError: a value is no probability, or a class is not the network's.
-    """
-    by_name = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(contract.classes, thresholds)
-    unknown = [name for name in by_name if name not in contract.classes]
-    if unknown:
-        raise OptionError(f"a threshold for {unknown[0]!r}: the network's classes are {', '.join(contract.classes)}")
-    for name, value in by_name.items():
-        if not 0 <= value <= 1:
-            raise OptionError(f"a threshold is a probability, 0 to 1: got {value} for {name!r}")
-    return np.array([by_name.get(name, 0.0) for name in contract.classes], np.float32)
-
-
-def with_thresholds(prediction: Prediction, thresholds: NDArray[np.float32]) -> Prediction:
-    """`prediction` with the ignore label where the probability of the label is below that of `thresholds`, by class."""
-    assert prediction.scores is not None  # `PredictOptions.scores` was asked for
-    labels = prediction.labels
-    best = np.take_along_axis(prediction.scores, labels[None].astype(np.intp), axis=0)[0]
-    kept: LabelMap = np.where(best < thresholds[labels], labels.dtype.type(ignore_label(labels)), labels)
-    return replace(prediction, labels=kept)
 
 
 def _checked(image: Image) -> Image:

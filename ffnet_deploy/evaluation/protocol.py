@@ -1,6 +1,6 @@
 """From an image to its label map on any engine: whole or in windows, at one scale or several, as the papers score."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, OutputKind, TestProtocol, check_multiples
 from ffnet_deploy.core.errors import ArtifactError, OptionError
-from ffnet_deploy.core.label_maps import LabelMap, label_type
+from ffnet_deploy.core.label_maps import LabelMap, ignore_label, label_type
 from ffnet_deploy.engines.engine import DeviceEngine, Engine
 from ffnet_deploy.evaluation.finishing import class_probabilities, finish
 from ffnet_deploy.evaluation.preprocessing import network_input, resize_for_test, resize_image, scaled_protocol_size
@@ -35,18 +35,26 @@ class PredictOptions:
         flip: Whether the mirrored image is run too, and softmax averaged.
         batch: Largest number of windows run together; fewer or more where the artefact's batch sizes demand it.
         scores: Whether the probability of each class at each pixel is given too.
+        thresholds: Least probability of a label, for all classes or by class name. Where the best class stays below
+            its own, the pixel gets the ignore label (255, or 65535 above 255 classes). None keeps every label.
     """
 
     ratios: tuple[float, ...] = (1.0,)
     flip: bool = False
     batch: int = 4
     scores: bool = False
+    thresholds: float | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.ratios or min(self.ratios) <= 0:
             raise OptionError(f"scale ratios must be positive, and at least one: got {self.ratios}")
         if self.batch < 1:
             raise OptionError(f"at least one window runs at a time: got a batch of {self.batch}")
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the probabilities of all classes are computed."""
+        return self.scores or self.thresholds is not None
 
     @property
     def passes(self) -> int:
@@ -104,7 +112,7 @@ def predict(
     check_protocol(engine.contract, protocol, options)
     prepared = prepare(engine.contract, image, protocol, options)
     (outputs,) = run_network(engine, [prepared], options.batch)
-    return finish_image(engine.contract, prepared, outputs, options.scores)
+    return finish_image(engine.contract, prepared, outputs, options)
 
 
 def check_protocol(contract: Contract, protocol: TestProtocol, options: PredictOptions) -> None:
@@ -114,9 +122,12 @@ def check_protocol(contract: Contract, protocol: TestProtocol, options: PredictO
             "multi-scale and flip average scores, and this artefact gives labels only.\n"
             "  to do    export it with --output logits, or score it without --multi-scale and --flip"
         )
-    if contract.output is OutputKind.LABELS and options.scores:
+    if options.thresholds is not None:
+        class_thresholds(contract, options.thresholds)
+    if contract.output is OutputKind.LABELS and options.needs_scores:
         raise OptionError(
-            "this artefact gives labels only, and scores are asked for.\n  to do    export it with --output logits"
+            "this artefact gives labels only, and scores or thresholds are asked for.\n"
+            "  to do    export it with --output logits"
         )
     if protocol.mode == "whole" and len(options.ratios) > 1 and contract.height.is_fixed and contract.width.is_fixed:
         raise OptionError(
@@ -232,14 +243,14 @@ def run_network(engine: Engine, images: Sequence[Prepared], batch: int) -> list[
     return [[next(remaining) for view in image.views for _ in view.crops] for image in images]
 
 
-def finish_image(contract: Contract, image: Prepared, outputs: Sequence[Output], scores: bool = False) -> Prediction:
-    """The label map of an image from the network's output for each of its windows, on request with `scores`.
+def finish_image(contract: Contract, image: Prepared, outputs: Sequence[Output], options: PredictOptions) -> Prediction:
+    """The label map of an image from the network's output for each of its windows, and what else `options` ask for.
 
     Raises:
         ArtifactError: the network's output is not what the artefact's description says.
     """
     notes = _Notes(dict.fromkeys(image.notes))
-    if scores:  # probabilities of all classes are made on the host, whatever ran the network
+    if options.needs_scores:  # probabilities of all classes are made on the host, whatever ran the network
         outputs = [output if isinstance(output, np.ndarray) else output.cpu().numpy() for output in outputs]
     if contract.output is OutputKind.LABELS:
         return Prediction(_own_labels(contract, outputs[0], image.size, notes), tuple(notes.texts))
@@ -256,8 +267,30 @@ def finish_image(contract: Contract, image: Prepared, outputs: Sequence[Output],
     ]
     logits = contract.output is OutputKind.LOGITS
     labels = finish(maps, image.size, softmax=logits and len(maps) > 1)
-    probabilities = class_probabilities(maps, image.size, softmax=logits) if scores else None
-    return Prediction(labels, tuple(notes.texts), probabilities)
+    if not options.needs_scores:
+        return Prediction(labels, tuple(notes.texts))
+    probabilities = class_probabilities(maps, image.size, softmax=logits)
+    if options.thresholds is not None:
+        best = np.take_along_axis(probabilities, labels[None].astype(np.intp), axis=0)[0]
+        refused = best < class_thresholds(contract, options.thresholds)[labels]
+        labels = np.where(refused, labels.dtype.type(ignore_label(labels)), labels)
+    return Prediction(labels, tuple(notes.texts), probabilities if options.scores else None)
+
+
+def class_thresholds(contract: Contract, thresholds: float | Mapping[str, float]) -> NDArray[np.float32]:
+    """The least probability of each class, float32 (classes,): one for all, or by name and 0 for the others.
+
+    Raises:
+        OptionError: a value is no probability, or a class is not the network's.
+    """
+    by_name = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(contract.classes, thresholds)
+    unknown = [name for name in by_name if name not in contract.classes]
+    if unknown:
+        raise OptionError(f"a threshold for {unknown[0]!r}: the network's classes are {', '.join(contract.classes)}")
+    for name, value in by_name.items():
+        if not 0 <= value <= 1:
+            raise OptionError(f"a threshold is a probability, 0 to 1: got {value} for {name!r}")
+    return np.array([by_name.get(name, 0.0) for name in contract.classes], np.float32)
 
 
 def _shown_image(

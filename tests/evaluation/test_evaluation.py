@@ -10,6 +10,7 @@ from ffnet_deploy.core.contract import TestProtocol
 from ffnet_deploy.core.errors import DataError, OptionError, StorageError
 from ffnet_deploy.evaluation.datasets import open_dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate, write_evaluation
+from ffnet_deploy.evaluation.prediction_files import SaveOptions
 from ffnet_deploy.evaluation.protocol import PredictOptions, predict
 from ffnet_deploy.evaluation.scores import confusion_matrix, scores
 from tests.toy import CAMVID, ToyEngine, contract, fixed, write_pairs
@@ -66,7 +67,9 @@ def test_the_json_holds_the_published_keys(tmp_path: Path) -> None:
 
 def test_images_without_labels_are_predicted_and_drawn(tmp_path: Path) -> None:
     root = write_pairs(tmp_path / "data", 2)
-    found = evaluate(ToyEngine(contract()), open_images(root / "images"), EvaluateOptions(save_images=tmp_path / "out"))
+    found = evaluate(
+        ToyEngine(contract()), open_images(root / "images"), EvaluateOptions(save=SaveOptions(images=tmp_path / "out"))
+    )
     assert found.scores is None and "mIoU" not in found.to_dict()
     assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")) == [
         "val/scene_0.png",
@@ -93,7 +96,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     dataset = open_dataset(write_pairs(tmp_path / "data", 1), "camvid")
     monkeypatch.setattr(Path, "write_bytes", lambda path, content: os.write(os.open("/dev/full", os.O_WRONLY), content))
     with pytest.raises(StorageError, match="no room left"):
-        evaluate(ToyEngine(contract()), dataset, EvaluateOptions(save_images=tmp_path / "out"))
+        evaluate(ToyEngine(contract()), dataset, EvaluateOptions(save=SaveOptions(images=tmp_path / "out")))
     assert list((tmp_path / "out").iterdir()) == []
     found = evaluate(ToyEngine(contract()), dataset)
     with pytest.raises(StorageError, match="no room left"):
@@ -106,7 +109,7 @@ def test_an_unwritable_folder_is_an_error_before_the_first_image(tmp_path: Path)
     engine = ToyEngine(contract())
     with pytest.raises(StorageError, match="cannot write"):
         dataset = open_dataset(write_pairs(tmp_path / "data"), "camvid")
-        evaluate(engine, dataset, EvaluateOptions(save_images=tmp_path / "file" / "out"))
+        evaluate(engine, dataset, EvaluateOptions(save=SaveOptions(images=tmp_path / "file" / "out")))
     assert engine.shapes == []
 
 
@@ -117,12 +120,12 @@ def test_pictures_never_replace_what_they_show_or_other_files(tmp_path: Path) ->
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     samples = open_images(tmp_path)
     with pytest.raises(OptionError, match=r"a\.png is an input of this command"):
-        evaluate(ToyEngine(contract()), samples, EvaluateOptions(save_images=tmp_path))
+        evaluate(ToyEngine(contract()), samples, EvaluateOptions(save=SaveOptions(images=tmp_path)))
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "b.png").write_bytes(before["a.png"])
     with pytest.raises(OptionError, match=r"b\.png is there already"):
-        evaluate(ToyEngine(contract()), samples, EvaluateOptions(save_images=tmp_path / "own"))
+        evaluate(ToyEngine(contract()), samples, EvaluateOptions(save=SaveOptions(images=tmp_path / "own")))
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["b.png"]  # refused before the first picture
     for _ in range(2):  # its own pictures may be replaced
-        evaluate(ToyEngine(contract()), samples, EvaluateOptions(save_images=tmp_path / "new"))
+        evaluate(ToyEngine(contract()), samples, EvaluateOptions(save=SaveOptions(images=tmp_path / "new")))
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == before

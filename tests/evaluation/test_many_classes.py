@@ -11,6 +11,7 @@ from ffnet_deploy.core.contract import InputKind, OutputKind
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
+from ffnet_deploy.evaluation.prediction_files import SaveOptions
 from ffnet_deploy.evaluation.protocol import predict
 from tests.toy import ToyEngine, many_classes, picture, write_onnx
 
@@ -34,7 +35,9 @@ def constant(best: int) -> Any:
 @pytest.mark.parametrize(("predicted", "expected"), [(260, 100.0), (4, 0.0), (255, 0.0)])
 def test_class_260_is_not_scored_as_class_4(predicted: int, expected: float, tmp_path: Path) -> None:
     root = write_data(tmp_path, np.full((64, 96), 260, np.uint16))
-    found = evaluate(constant(predicted), open_dataset(root, "custom"), EvaluateOptions(save_images=tmp_path / "drawn"))
+    found = evaluate(
+        constant(predicted), open_dataset(root, "custom"), EvaluateOptions(save=SaveOptions(images=tmp_path / "drawn"))
+    )
     assert found.scores is not None and found.scores.pixel_accuracy == expected
     assert cv2.imread(str(tmp_path / "drawn" / "a.png")) is not None
 

@@ -85,24 +85,26 @@ def test_pixels_below_the_threshold_of_their_class_are_ignored() -> None:
     assert plain.scores is not None
     best = plain.scores.max(axis=0)
     middle = float(np.median(best))
-    labels = Predictor(toy, thresholds=middle).predict(image)
+    labels = Predictor(toy, options=PredictOptions(thresholds=middle)).predict(image)
     assert ((labels == 255) == (best < np.float32(middle))).all()
     assert (labels[labels != 255] == plain.labels[labels != 255]).all()
     commonest = int(np.bincount(plain.labels.ravel()).argmax())
-    (some,) = Predictor(toy, thresholds={toy.contract.classes[commonest]: 1.0}).predict_many([image])
+    (some,) = Predictor(toy, options=PredictOptions(thresholds={toy.contract.classes[commonest]: 1.0})).predict_many(
+        [image]
+    )
     assert ((some == 255) == ((plain.labels == commonest) & (best < 1))).all()
 
 
 def test_more_than_255_classes_ignore_65535() -> None:
-    labels = Predictor(ToyEngine(many_classes(300)), thresholds=1.0).predict(picture(64, 96))
+    labels = Predictor(ToyEngine(many_classes(300)), options=PredictOptions(thresholds=1.0)).predict(picture(64, 96))
     assert labels.dtype == np.uint16 and (labels == 65535).any()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"thresholds": {"unicorn": 0.5}}, "the network's classes are"),
-        ({"thresholds": 1.5}, "a probability, 0 to 1"),
+        ({"options": PredictOptions(thresholds={"unicorn": 0.5})}, "the network's classes are"),
+        ({"options": PredictOptions(thresholds=1.5)}, "a probability, 0 to 1"),
         ({"backend": "tensorflow"}, "expected one of torch, onnxruntime"),
         ({"backend": "torch"}, "--backend torch needs --config"),
         ({"checkpoint": "x.pth"}, "--checkpoint goes with --config"),
