@@ -71,7 +71,7 @@ def make_folder(path: Path) -> Path:
     """Create the folder `path` with its parents, and check that it can be written."""
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK | os.X_OK):
+        if not os.access(path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise PermissionError(errno.EACCES, "permission denied", str(path))
     return path
 

@@ -6,6 +6,7 @@ Configs are Python files, so reading one runs it.
 import difflib
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffnet_deploy.core.contract import STRIDE, Normalization, TestProtocol
-from ffnet_deploy.core.errors import ConfigError, OptionError
+from ffnet_deploy.core.errors import ConfigError, OptionError, StorageError
+from ffnet_deploy.core.files import full_disk_errors
 from ffnet_deploy.core.label_sets import LabelSet, label_set, label_set_names, spread_palette
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
@@ -170,7 +172,10 @@ def _read(path: Path) -> tuple[Any, list[str]]:
     """The merged config and what was assumed about base files that are missing."""
     mmengine = optional("mmengine", extra="convert", purpose="reading a config")
     try:
-        return mmengine.Config.fromfile(path), []
+        with full_disk_errors(Path(tempfile.gettempdir())):  # mmengine reads a copy
+            return mmengine.Config.fromfile(path), []
+    except StorageError:
+        raise
     except (FileNotFoundError, RecursionError):  # a base file is missing, or is its own base
         return read_with_stand_ins(path, CONFIG_FOLDER)
     except (Exception, SystemExit) as error:  # a config is code: whatever it raises is the config's fault

@@ -18,6 +18,7 @@ from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.training.options import TrainOptions
 from tests.commands import Result, invoke
+from tests.disks import read_only
 from tests.toy import contract, fixed, write_onnx, write_pairs
 
 pytest.importorskip("onnx")
@@ -303,7 +304,7 @@ def test_results_are_in_their_file_when_standard_output_is_gone(
     else:
         with Path("/dev/full").open("w") as full:
             done = run(name, *arguments, stdout=full)
-    assert done.returncode != 0
+    assert done.returncode == (1 if output == "full" else ExitCode.OUTPUT_CLOSED)
     errors = [line for line in done.stderr.splitlines() if "..." not in line and not line.startswith("note:")]
     assert len(errors) <= 1 and "Traceback" not in done.stderr, done.stderr
     assert json.loads((tmp_path / f"{name}.json").read_text())
@@ -322,13 +323,25 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(artifact: Path, data: Path, 
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 @pytest.mark.parametrize("name", ["evaluate", "bench"])
 def test_a_folder_that_cannot_be_written_is_one_line(artifact: Path, data: Path, tmp_path: Path, name: str) -> None:
-    (tmp_path / "out").mkdir(mode=0o500)
-    done = run(name, *commands(artifact, data, tmp_path / "out")[name], stdout=subprocess.DEVNULL)
-    assert done.returncode == 1 and done.stderr.count("error:") == 1, done.stderr
-    assert "cannot write" in done.stderr
+    apps = {"evaluate": evaluate.app, "bench": bench.app}
+    with read_only(tmp_path / "out"):
+        result = invoke(apps[name], *commands(artifact, data, tmp_path / "out")[name])
+    assert result.exit_code == 1 and result.stderr.count("error:") == 1, result.stderr
+    assert "cannot write" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["export", "evaluate", "predict", "bench", "train"])
+@pytest.mark.parametrize("output", ["closed", "pipe"])
+def test_the_help_into_a_closed_output_ends_with_its_code_and_one_line(name: str, output: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    how = {"preexec_fn": lambda: os.close(1)} if output == "closed" else {"stdout": writing}
+    done = run(name, "--help", **how)
+    os.close(writing)
+    assert done.returncode == ExitCode.OUTPUT_CLOSED == 141
+    assert done.stderr == "error: standard output is closed; what files were asked for are written\n"
 
 
 def test_what_is_scored_is_kept_when_the_next_artefact_cannot_be(artifact: Path, data: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ffnet_deploy.training import saving
 from ffnet_deploy.training.hooks import TrainingError
 from ffnet_deploy.training.options import AmpType, ClassWeights
 from ffnet_deploy.training.train import dry_run, silent_log_errors, train
+from tests.disks import largest_file, read_only
 from tests.training.tiny import tiny_options
 
 
@@ -168,6 +169,26 @@ def test_a_full_disk_leaves_older_checkpoints_intact(
     with pytest.raises(StorageError, match="no room left"):
         train(tiny_options(data, tmp_path), Console(quiet=True))
     assert saving.newest_intact(tmp_path)[0] == written[0]
+
+
+@pytest.mark.parametrize("room", [100, 30_000])
+def test_a_full_disk_is_told_with_what_to_do_and_the_checkpoint_before_stays_whole(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], room: int
+) -> None:
+    train(tiny_options(data, tmp_path, iterations=2), Console(quiet=True))
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.pth")}
+    assert before and min(map(len, before.values())) > room
+    with largest_file(room), pytest.raises(StorageError, match=r"no room left to write /[\s\S]*to do "):
+        train(tiny_options(data, tmp_path, iterations=4, resume=True), Console(quiet=True))
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.pth")} == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_work_folder_that_cannot_be_written_is_told(data: Path, tmp_path: Path) -> None:
+    with read_only(tmp_path / "run"), pytest.raises(StorageError, match=r"cannot write [\s\S]*to do "):
+        train(tiny_options(data, tmp_path / "run"), Console(quiet=True))
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_dry_run_takes_one_step_and_keeps_nothing(data: Path, tmp_path: Path) -> None:
