@@ -156,11 +156,11 @@ def scratch_folder() -> Iterator[Path]:
     """A staging folder in the system's folder of temporary files, where what killed processes left is swept first.
 
     Raises:
-        StorageError: that folder cannot be written.
+        StorageError: that folder cannot be written, or the disk is full.
     """
     place = Path(tempfile.gettempdir()) / "ffnet-deploy"
     sweep(place.parent)
-    with staging_folder(place) as folder:
+    with staging_folder(place) as folder, full_disk_errors(place):
         yield folder
 
 

@@ -332,13 +332,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(artifact: Path, data: Path,
     assert "cannot write" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["export", "evaluate", "predict", "bench", "train"])
-@pytest.mark.parametrize("output", ["closed", "pipe"])
-def test_the_help_into_a_closed_output_ends_with_its_code_and_one_line(name: str, output: str) -> None:
+@pytest.mark.parametrize("name", ["export", "evaluate", "bench", "train"])
+def test_the_help_into_a_closed_pipe_ends_with_its_code_and_one_line(name: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    how = {"preexec_fn": lambda: os.close(1)} if output == "closed" else {"stdout": writing}
-    done = run(name, "--help", **how)
+    done = run(name, "--help", stdout=writing)
     os.close(writing)
     assert done.returncode == ExitCode.OUTPUT_CLOSED == 141
     assert done.stderr == "error: standard output is closed; what files were asked for are written\n"
