@@ -69,3 +69,10 @@ def test_every_config_of_the_readme_exists() -> None:
     named = set(re.findall(r"^\| `((?:upernet_)?ffnet_[a-z0-9_]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert len(named) >= 5
     assert named <= set(config_names())
+
+
+def test_the_extra_of_a_jetson_leaves_tensorrt_and_cuda_to_its_jetpack() -> None:
+    (line,) = re.findall(r"^jetson = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert "tensorrt" not in line and "cuda-bindings>=12,<13" in line
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all("aarch64" in pin for pin in pins if pin.startswith(("cuda-bindings", "tensorrt==")))
