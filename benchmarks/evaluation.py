@@ -184,7 +184,7 @@ def whole_run(artifact: Path, data: Path, rounds: int, threads: int) -> dict[str
     return {
         "images": len(dataset.samples),
         "threads": threads,
-        "mIoU": {engine.name: scored[-1].scores.mean_iou, "MMSegmentation, Runner.test": metrics[-1]["mIoU"]},
+        "mIoU": {engine.name: scored[-1].scores.mean_iou, "MMSegmentation, Runner.test": float(metrics[-1]["mIoU"])},
         "images per second": per_second(times, len(dataset.samples)),
         "network, share of the wall time": [round(one.clock.network / one.seconds, 4) for one in scored[1:]],
         "stages": scored[-1].clock.to_dict(),
@@ -194,6 +194,8 @@ def whole_run(artifact: Path, data: Path, rounds: int, threads: int) -> dict[str
 
 def mmseg_runner(data: Path, folder: Path, threads: int) -> Any:
     """MMSegmentation's own Runner, data set, pipeline and metric for the bundled CamVid network."""
+    # read when PyTorch is loaded: threads that spin while they wait slow it down several times on a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
     from mmengine.runner import Runner
 
