@@ -4,9 +4,9 @@
     python -m benchmarks.gpu status FOLDER --results RESULTS
 
 FOLDER comes from benchmarks/prepare_gpu.py. Each step is a process of its own, so that a crash or a hang costs that
-step only; it begins when the time that it may take is left. RESULTS holds small files alone; its ``state.json`` is
-written after each step and says what came of it. ``--tensorrt-python`` names the Python that has TensorRT where that is
-another one than this (TensorRT 8.5.3 needs Python 3.10).
+step only; a run ends at the first that may take longer than is left. RESULTS holds small files alone; its
+``state.json`` is written after each step and says what came of it. ``--tensorrt-python`` names the Python that has
+TensorRT where that is another one than this (TensorRT 8.5.3 needs Python 3.10).
 """
 
 import json
@@ -270,7 +270,7 @@ def run_plan(site: Site, limit: float, stages: Sequence[str] = ()) -> dict[str, 
 
     Args:
         site: where.
-        limit: seconds for all together: a step begins when the time that it may take is left.
+        limit: seconds for all together: the run ends at the first step that may take longer than is left.
         stages: names of the stages to run; none: all.
 
     Returns:
@@ -288,13 +288,11 @@ def run_plan(site: Site, limit: float, stages: Sequence[str] = ()) -> dict[str, 
     begin = time.monotonic()
     waiting = [step for step in steps(site) if state.get(step.name, {}).get("state") != "done"]
     waiting.sort(key=lambda step: step.name in state)
-    for step in waiting:
+    for step in (step for step in waiting if not stages or step.stage in stages):
         left = limit - (time.monotonic() - begin)
-        if stages and step.stage not in stages:
-            continue
-        if step.limit > left:
+        if step.limit > left:  # no later one before it: it may need what this one makes
             console.print(f"{step.name}: needs up to {step.limit} s, {left:.0f} s are left", soft_wrap=True)
-            continue
+            break
         state[step.name] = run_step(step, site)
         write_json(site.results / STATE, state)
         found = state[step.name]

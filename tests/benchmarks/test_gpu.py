@@ -103,14 +103,18 @@ def test_a_step_that_hangs_or_cannot_start_costs_itself_only(site: Site, monkeyp
     assert json.loads((site.results / gpu.STATE).read_text()) == state
 
 
-def test_a_step_begins_only_in_time_and_failed_ones_come_last(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ends_where_a_step_does_not_fit_and_failed_ones_come_last(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mark = site.folder.with_name("mark")
-    long = step("long", f"open(r'{mark}', 'a').write('long ')", limit=300)
-    short = step("short", f"open(r'{mark}', 'a').write('short '); raise SystemExit(1)", limit=20)
-    planned(monkeypatch, short, long)
+    write = f"open(r'{mark}', 'a').write"
+    long = step("long", f"{write}('long ')", limit=300)
+    short = step("short", f"{write}('short '); raise SystemExit(1)", limit=20)
+    after = step("after", f"{write}('after ')", limit=10)
+    planned(monkeypatch, short, long, after)
     assert list(run_plan(site, 100)) == ["graphs short"]
     run_plan(site, 600)
-    assert mark.read_text() == "short long short "
+    assert mark.read_text() == "short long after short "
 
 
 @pytest.fixture
