@@ -133,7 +133,11 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
     for name in header.files:
         check_further_file(artifact.with_name(name))
     for name, expected in {**header.files, artifact.name: header.sha256}.items():
-        _check_hash(artifact.with_name(name), expected, remedy)
+        file = artifact.with_name(name)
+        if not file.is_file():
+            raise ArtifactError(f"{file} is missing although its manifest names it.\n  to do    {remedy}")
+        if sha256(file) != expected:
+            raise ArtifactError(f"{file} has changed since its manifest was written.\n  to do    {remedy}")
     return upgraded(content)
 
 
@@ -173,10 +177,3 @@ def check_further_file(path: Path) -> None:
             f"{path} is {what}: the further files of an artefact are plain files beside it.\n"
             "  to do    put the file itself there, or export the artefact again with ffnet-export"
         )
-
-
-def _check_hash(path: Path, expected: str, remedy: str) -> None:
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing although its manifest names it.\n  to do    {remedy}")
-    if sha256(path) != expected:
-        raise ArtifactError(f"{path} has changed since its manifest was written.\n  to do    {remedy}")

@@ -54,18 +54,13 @@ def read_state() -> DeviceState:
 
 def environment() -> dict[str, str]:
     """Operating system, Python, and the variables that steer threads and devices, where they are set."""
+    driver = re.search(r"Kernel Module\D*([\d.]+)", _text(Path("/proc/driver/nvidia/version")))
     return {
         "system": platform.platform(),
         "python": platform.python_version(),
-        **_kernel_driver(),
+        **({"nvidia driver": driver.group(1)} if driver else {}),
         **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
-
-
-def _kernel_driver() -> dict[str, str]:
-    """Version of NVIDIA's driver as the kernel tells it, where there is one."""
-    found = re.search(r"Kernel Module\D*([\d.]+)", _text(Path("/proc/driver/nvidia/version")))
-    return {"nvidia driver": found.group(1)} if found else {}
 
 
 def package_versions() -> dict[str, str]:
@@ -82,21 +77,15 @@ def package_versions() -> dict[str, str]:
 def _cpu() -> CpuState:
     lines = _text(Path("/proc/cpuinfo")).splitlines()
     clocks = [float(value) for value in _values(lines, "cpu MHz")]
+    one, five, fifteen = os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
     return CpuState(
         model=next(_values(lines, "model name"), platform.processor() or platform.machine()),
         cores=os.cpu_count() or 1,
         affinity=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
         governor=_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")).strip() or None,
         megahertz=round(sum(clocks) / len(clocks), 1) if clocks else None,
-        load=_load(),
+        load=(round(one, 2), round(five, 2), round(fifteen, 2)),
     )
-
-
-def _load() -> tuple[float, float, float]:
-    if not hasattr(os, "getloadavg"):
-        return (0.0, 0.0, 0.0)
-    one, five, fifteen = os.getloadavg()
-    return round(one, 2), round(five, 2), round(fifteen, 2)
 
 
 def _text(path: Path) -> str:

@@ -132,7 +132,7 @@ def mean_errors(
         thresholds: of the tensors that the plan quantises.
         options: how the network is quantised.
         images: network inputs.
-        progress: told of the images done.
+        progress: called with the images done.
     """
     readers: dict[str, list[Conv]] = {}
     for conv in plan.convs:

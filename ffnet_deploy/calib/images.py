@@ -250,7 +250,7 @@ def _usable(
         dataset: that they are of.
         candidates: in the order in which they are taken.
         count: how many are wanted.
-        look: raises `DataError` for one that cannot be used; told how many were taken before.
+        look: raises `DataError` for one that cannot be used; called with the number taken before.
 
     Raises:
         DataError: more than a tenth of those looked at cannot be used, or none can.

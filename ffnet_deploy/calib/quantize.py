@@ -51,7 +51,7 @@ def quantize_graph(
         model: as ffnet-export writes it; left alone.
         images: network inputs to calibrate on.
         options: how; None for the defaults.
-        progress: told of the images done in each step.
+        progress: called with the images done in each step.
         ranges: what an earlier calibration of this graph measured; None to measure now.
 
     Raises:

@@ -140,7 +140,7 @@ def sensitivities(
         options: how it is quantised; what `keep` names is never quantised and left out.
         dataset: images to compare logits on, and mIoU where they are labelled; the first `JUDGED_ON` are taken.
         known: blocks to leave out.
-        progress: told of blocks done.
+        progress: called with blocks done.
     """
     blocks, judged = blocks_of(model), dataset.limited(JUDGED_ON)
     open_blocks = {name: convs for name, convs in blocks.items() if _is_open(convs, options) and name not in known}
@@ -308,7 +308,7 @@ def search_mixed(
         options: how it is quantised; what `keep` names stays unquantised whatever is found.
         dataset: images to rank blocks on and to hold the accuracy on, labelled or not.
         search: limits.
-        progress: told of blocks and trials done.
+        progress: called with blocks and trials done.
 
     Raises:
         VerificationError: no set that was tried holds.

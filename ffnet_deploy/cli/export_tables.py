@@ -68,10 +68,10 @@ def verification_table(exported: "Exported") -> Table:
 def show_layer_comparison(found: "LayerComparison", path: Path) -> None:
     """Print the first layer that differs, and the largest difference."""
     first, worst = found.first, found.worst
-    told = f"no layer of {len(found.layers)} differs from its FP32 graph by more than {found.tolerance:g}"
+    finding = f"no layer of {len(found.layers)} differs from its FP32 graph by more than {found.tolerance:g}"
     if first is not None:
-        told = f"first layer that differs: {first.node} ({first.operator}), relative difference {first.relative:.1e}"
-    console.print(f"{told}; largest: {worst.node} ({worst.operator}), {worst.relative:.1e}", soft_wrap=True)
+        finding = f"first layer that differs: {first.node} ({first.operator}), relative difference {first.relative:.1e}"
+    console.print(f"{finding}; largest: {worst.node} ({worst.operator}), {worst.relative:.1e}", soft_wrap=True)
     if found.record.precision.is_quantized:
         report_note("equalisation scales channels between the layers of a quantised graph: those may differ on purpose")
     console.print(

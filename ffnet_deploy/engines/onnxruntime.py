@@ -166,13 +166,13 @@ def create_session(graph: Path | bytes, failure: str, settings: SessionSettings 
     if settings.profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(settings.profile)
-    told: dict[str, Any] = {"providers": list(settings.providers)}
+    arguments: dict[str, Any] = {"providers": list(settings.providers)}
     if settings.provider_options is not None:
-        told["provider_options"] = [dict(one) for one in settings.provider_options]
+        arguments["provider_options"] = [dict(one) for one in settings.provider_options]
     try:
         # without the fallback, which would run what failed on the CPU and mention it in passing
         return onnxruntime.InferenceSession(
-            str(graph) if isinstance(graph, Path) else graph, options, enable_fallback=0, **told
+            str(graph) if isinstance(graph, Path) else graph, options, enable_fallback=0, **arguments
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         if "NOT_IMPLEMENTED" in str(error):
@@ -193,10 +193,10 @@ def quantized_settings(record: PrecisionRecord) -> dict[str, str]:
 
 
 def _open_session(path: Path, options: OnnxRuntimeOptions, record: PrecisionRecord) -> Any:
-    provider, told = options.providers[0], None
+    provider, chosen = options.providers[0], None
     if provider != CPU:
         described = read_description(path)
-        told = provider_options(options.providers, options.gpu, path, described, options.engine_cache)
+        chosen = provider_options(options.providers, options.gpu, path, described, options.engine_cache)
         if hasattr(_load(), "preload_dlls"):
             with quiet():  # CUDA's libraries are found where pip or PyTorch installed them
                 _load().preload_dlls()
@@ -204,7 +204,7 @@ def _open_session(path: Path, options: OnnxRuntimeOptions, record: PrecisionReco
         path,
         f"{path} cannot be loaded as an ONNX graph{'' if provider == CPU else f' by {provider}'}",
         SessionSettings(
-            options.optimize is not False, options.threads, options.providers, told, quantized_settings(record)
+            options.optimize is not False, options.threads, options.providers, chosen, quantized_settings(record)
         ),
         "\n  to do    export it again with ffnet-export; keep external data (.data) files beside it"
         f"{how_to_install(provider)}",

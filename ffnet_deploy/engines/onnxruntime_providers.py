@@ -45,7 +45,7 @@ def how_to_install(provider: str) -> str:
 def provider_options(
     providers: Sequence[str], gpu: int, path: Path, described: tuple[Contract, PrecisionRecord], cache: Path | None
 ) -> list[dict[str, Any]]:
-    """What each of `providers` is told for the graph in `path`, in their order.
+    """The options of each of `providers` for the graph in `path`, in their order.
 
     Args:
         providers: by ONNX Runtime's names.
@@ -58,14 +58,14 @@ def provider_options(
         StorageError: the cache cannot be written.
     """
     contract, record = described
-    told: dict[str, dict[str, Any]] = {
+    chosen: dict[str, dict[str, Any]] = {
         # TF32 would round what the graph says is float32
         CUDA: {"device_id": str(gpu), "use_tf32": "0"},
         TENSORRT: {"device_id": str(gpu), **_builder_flags(record), **_profile(contract)},
     }
     if cache is not None and TENSORRT in providers:
-        told[TENSORRT] |= _cache(path, contract, cache)
-    return [told.get(provider, {}) for provider in providers]
+        chosen[TENSORRT] |= _cache(path, contract, cache)
+    return [chosen.get(provider, {}) for provider in providers]
 
 
 def _builder_flags(record: PrecisionRecord) -> dict[str, str]:

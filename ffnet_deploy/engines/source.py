@@ -102,7 +102,7 @@ class Source:
         """The engine of this source.
 
         Args:
-            progress: told of the bytes of a checkpoint's download.
+            progress: called with the bytes of a checkpoint's download.
 
         Raises:
             FFNetDeployError: it cannot be opened.

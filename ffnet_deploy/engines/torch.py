@@ -155,7 +155,7 @@ class TorchEngine:
             config: name or file.
             checkpoint: file, ``"published"``, ``"bundled"`` or ``"random"``; None for the bundled one.
             device: PyTorch device.
-            progress: told of the bytes of a download.
+            progress: called with the bytes of a download.
             cfg_options: ``KEY=VALUE`` that change the config.
             refresh: download a published checkpoint anew.
 

@@ -84,8 +84,8 @@ def drawn_split(source: DataSource, names: Sequence[str], split: tuple[str, ...]
     random.Random(source.split_seed).shuffle(shuffled)
     count = min(max(round(source.val_share * len(shuffled)), 1), len(shuffled) - 1)
     chosen = shuffled[:count] if "val" in split else shuffled[count:]
-    told = f"no splits found: {count} of {len(shuffled)} images validate, drawn by lot with seed {source.split_seed}"
-    return set(chosen), told
+    note = f"no splits found: {count} of {len(shuffled)} images validate, drawn by lot with seed {source.split_seed}"
+    return set(chosen), note
 
 
 def own_classes(source: DataSource, folder: Path | None = None) -> LabelSet | None:

@@ -112,7 +112,7 @@ def evaluate(
         engine: runs the network.
         dataset: images, labelled or not.
         options: how to score; None for the artefact's own protocol.
-        progress: told of the images done.
+        progress: called with the images done.
         watch: shown every prediction, in another thread than the caller's.
 
     Raises:

@@ -127,12 +127,12 @@ def _find_folders(source: DataSource, images_dir: str, masks_dir: str, split: tu
     found = _by_name(images, "")
     labels, notes = _masks_of(masks, source.mask_suffix, found)
     if images == root / images_dir:
-        keep, told = _drawn_or_listed(source, sorted(found.keys() & labels.keys()), split)
+        keep, note = _drawn_or_listed(source, sorted(found.keys() & labels.keys()), split)
         if keep is not None:
             lonely = (found.keys() ^ labels.keys()) if not _split_list(root, split) else set()
             found = {one: path for one, path in found.items() if one in keep or one in lonely}
             labels = {one: path for one, path in labels.items() if one in keep or one in lonely}
-            notes.append(told)
+            notes.append(note)
     return Layout(name, found, labels, (images, masks), classes=own_classes(source), notes=tuple(notes))
 
 
@@ -224,11 +224,11 @@ def _find_side_by_side(source: DataSource, folder: Path, split: tuple[str, ...])
     name = f"images with masks NAME{ending}{masks[0].suffix} beside them"
     notes: tuple[str, ...] = ()
     if folder == source.root:
-        keep, told = _drawn_or_listed(source, sorted(images.keys() & labels.keys()), split)
+        keep, note = _drawn_or_listed(source, sorted(images.keys() & labels.keys()), split)
         lonely = images.keys() ^ labels.keys()
         images = {one: path for one, path in images.items() if keep is None or one in keep or one in lonely}
         labels = {one: path for one, path in labels.items() if keep is None or one in keep or one in lonely}
-        notes = (told,)
+        notes = (note,)
     return Layout(name, images, labels, (folder, folder), classes=own_classes(source, folder), notes=notes)
 
 

@@ -199,12 +199,12 @@ def find_coco(source: DataSource, path: Path, split: tuple[str, ...]) -> Layout:
         layout = Layout(f"COCO polygons, {path.name}", images, labels, (folder, path), reader, classes, (note,))
     if not drawn:
         return layout
-    keep, told = drawn_split(source, sorted(images), split)
+    keep, note = drawn_split(source, sorted(images), split)
     return replace(
         layout,
         images={name: file for name, file in layout.images.items() if name in keep},
         labels={name: file for name, file in layout.labels.items() if name in keep},
-        notes=(*layout.notes, told),
+        notes=(*layout.notes, note),
     )
 
 

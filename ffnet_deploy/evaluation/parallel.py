@@ -69,7 +69,7 @@ def evaluate_in_world(
 
 @dataclass(frozen=True)
 class PoolEngine:
-    """What the engines of a pool are, told by one of them: this process opens none.
+    """What the engines of a pool are, as one of them describes it: this process opens none.
 
     Attributes:
         contract: What they take and give.
@@ -104,7 +104,7 @@ class EnginePool:
             raise
 
     def evaluate(self, dataset: Dataset, options: EvaluateOptions, progress: Progress = no_progress) -> Evaluation:
-        """Score `dataset`; `progress` is told of the images done.
+        """Score `dataset`; `progress` is called with the images done.
 
         Raises:
             Whatever `evaluate` raises in one of the processes.

@@ -246,7 +246,7 @@ def verify(
         reference: the network as it should be.
         candidate: what is made of it.
         options: images, labelled data and the gate.
-        progress: told of the labelled images scored, for each engine.
+        progress: called with the labelled images scored, for each engine.
 
     Raises:
         DataError: a labelled image cannot be used.

@@ -84,8 +84,8 @@ def build_engine(
         out: the engine's file.
         options: how to build.
         verification: what to verify it on; None: it is not verified.
-        progress: told of steps, of how far the build is, and of the images scored.
-        notes: told what the user should know.
+        progress: called with steps, of how far the build is, and of the images scored.
+        notes: called with what the user should know.
 
     Raises:
         NoDeviceError: there is no GPU to build on, and none was named.
@@ -162,8 +162,8 @@ def refit_engine(
         out: the file of the refitted engine.
         device: number of the CUDA device to refit on.
         verification: what to verify it on; None: it is not verified.
-        progress: told of steps.
-        notes: told what the user should know.
+        progress: called with steps.
+        notes: called with what the user should know.
 
     Raises:
         NoDeviceError: there is no GPU.

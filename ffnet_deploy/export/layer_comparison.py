@@ -75,7 +75,7 @@ def compare_layers(
         reference: the FP32 graph.
         candidate: what was made of it.
         image: shown to both.
-        progress: told of the graphs.
+        progress: called with the graphs.
 
     Raises:
         ArtifactError: a file is missing, damaged or no exported graph.

@@ -129,7 +129,7 @@ def export_onnx(
         options: boundary and form of the graph.
         out: file ending in ``.onnx``, or folder.
         verification: images and tolerance.
-        progress: told of steps, and of the images scored.
+        progress: called with steps, and of the images scored.
 
     Raises:
         OptionError: the options do not fit the segmentor.

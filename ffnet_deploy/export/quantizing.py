@@ -144,7 +144,7 @@ def quantized(
         labelled: for MIXED, where the calibration's images have no labels: data whose mIoU must hold; None: the noise
             of the logits decides.
         gate: for MIXED: by how much the mIoU may fall.
-        progress: told of steps and images.
+        progress: called with steps and images.
 
     Raises:
         DataError: the images cannot be used.

@@ -152,7 +152,7 @@ def reduce_precision(
         options: precision and gate.
         verification: images, and labelled data where there are any; its tolerance was for FP32 and is not used.
         reference: the network as it should be, with the graph's contract: PyTorch's as published, or `fp32` itself.
-        progress: told of steps, and of the images done.
+        progress: called with steps, and of the images done.
 
     Raises:
         VerificationError: the graph costs more than the gate allows; it is kept as evidence.

@@ -108,7 +108,7 @@ def assign_types(
         model: an FP32 graph, or one with Q/DQ nodes over FP32; it is left as it is.
         options: the format and its limits.
         images: network inputs (batch, ...) to observe ranges on, at least one.
-        progress: told of the images observed.
+        progress: called with the images observed.
         io: Type of the float inputs and outputs; its contract says so.
 
     Raises:

@@ -26,11 +26,11 @@ _SOUND = ("largest", "smallest", "power")
 
 _AVERAGING = frozenset({"ReduceMean", "GlobalAveragePool", "AveragePool"})
 _SUMMING = LINEAR | _AVERAGING | {"ReduceSum"}
-_ROOT = "ffnet_deploy_probe"
+_ROOT = "ffnet_deploy_statistic"
 
 
 @dataclass(frozen=True)
-class Probe:
+class Statistic:
     """One scalar of the measuring graph.
 
     Attributes:
@@ -62,10 +62,10 @@ class Instrumentation:
         self._constants: list[onnx.TensorProto] = []
         self._rounded: dict[str, str] = {}
         self._count = 0
-        self.probes: dict[str, Probe] = {}
+        self.statistics: dict[str, Statistic] = {}
 
     def build(self) -> onnx.ModelProto:
-        """The measuring graph; its outputs are the keys of `probes`."""
+        """The measuring graph; its outputs are the keys of `statistics`."""
         for proto in self._index.model.graph.node:
             self._nodes.append(proto)
             node = self._index.typed_nodes.get(proto.name)
@@ -88,31 +88,31 @@ class Instrumentation:
         self._observe_rounding(node)
         if node.op in _SUMMING:
             positive = [self._add("Abs", [name]) if node.takes(name) else name for name in node.proto.input]
-            self._probe("magnitudes", node.name, self._largest(self._copied(node.proto, positive)))
+            self._record("magnitudes", node.name, self._largest(self._copied(node.proto, positive)))
 
     def _observe_tensor(self, name: str) -> None:
-        self._probe("largest", name, self._largest(self._add("Abs", [name])))
-        self._probe("smallest", name, self._add("ReduceMin", [name], keepdims=0))
-        self._probe("size", name, self._add("Size", [name]))
+        self._record("largest", name, self._largest(self._add("Abs", [name])))
+        self._record("smallest", name, self._add("ReduceMin", [name], keepdims=0))
+        self._record("size", name, self._add("Size", [name]))
 
     def _observe_labels(self, node: TypedNode, scores: str, decide: onnx.NodeProto) -> None:
         """How many labels differ between `scores` and `scores` rounded, `decide` being their ArgMax."""
         exact, rounded = (self._copied(decide, [name]) for name in (scores, self._round(scores)))
         same = self._add("Cast", [self._add("Equal", [exact, rounded])], to=TensorProto.FLOAT)
-        self._probe("flips", node.name, self._add("Sub", [self._constant(1.0), self._mean(same)]))
+        self._record("flips", node.name, self._add("Sub", [self._constant(1.0), self._mean(same)]))
 
     def _observe_rounding(self, node: TypedNode) -> None:
         inputs = [self._round(name) if node.takes(name) else name for name in node.proto.input]
         name = node.outputs[0]
         error = self._add("Sub", [name, self._round(self._copied(node.proto, inputs))])
-        self._probe("error", node.name, self._add("ReduceSumSquare", [error], keepdims=0))
-        self._probe("power", node.name, self._add("ReduceSumSquare", [name], keepdims=0))
+        self._record("error", node.name, self._add("ReduceSumSquare", [error], keepdims=0))
+        self._record("power", node.name, self._add("ReduceSumSquare", [name], keepdims=0))
         if node.name in self._relative:
             limit = self._constant(self._limit)
             allowed = self._add("Mul", [self._position_power(name), limit])
             beyond = self._add("Greater", [self._position_power(error, like=name), allowed])
             counted = self._add("Cast", [beyond], to=TensorProto.FLOAT)
-            self._probe("share", node.name, self._mean(counted))
+            self._record("share", node.name, self._mean(counted))
 
     def _position_power(self, name: str, like: str | None = None) -> str:
         """Squares of a tensor, summed over the channels of (batch, channels, height, width)."""
@@ -164,16 +164,16 @@ class Instrumentation:
             self._constants.append(helper.make_tensor(name, TensorProto.INT64, [1], [1]))
         return name
 
-    def _probe(self, quantity: str, of: str, tensor: str) -> None:
-        self.probes[tensor] = Probe(quantity, of)
+    def _record(self, quantity: str, of: str, tensor: str) -> None:
+        self.statistics[tensor] = Statistic(quantity, of)
 
     def _model(self) -> onnx.ModelProto:
         source = self._index.model
         outputs = [
             helper.make_tensor_value_info(
-                name, TensorProto.INT64 if probe.quantity == "size" else TensorProto.FLOAT, []
+                name, TensorProto.INT64 if statistic.quantity == "size" else TensorProto.FLOAT, []
             )
-            for name, probe in self.probes.items()
+            for name, statistic in self.statistics.items()
         ]
         graph = helper.make_graph(
             self._nodes, _ROOT, source.graph.input, outputs, [*source.graph.initializer, *self._constants]
@@ -245,7 +245,7 @@ def measure(
         relative: names of nodes whose error counts at each position.
         amplification: of `TypingOptions`.
         images: at least one.
-        progress: told of the images done.
+        progress: called with the images done.
 
     Raises:
         DataError: there are no images, or activations are not finite.
@@ -259,33 +259,37 @@ def measure(
         instrumented.build().SerializeToString(), "the graph cannot be observed", SessionSettings(optimize=False)
     )
     feed = session.get_inputs()[0].name
-    names = list(instrumented.probes)
+    names = list(instrumented.statistics)
     found = Observations()
     for done, image in enumerate(images, 1):
         values = session.run(names, {feed: np.ascontiguousarray(image)})
         _update(
-            found, {instrumented.probes[name]: float(value) for name, value in zip(names, values, strict=True)}, index
+            found,
+            {instrumented.statistics[name]: float(value) for name, value in zip(names, values, strict=True)},
+            index,
         )
         progress("observing ranges", done, len(images))
     return found
 
 
-def _update(found: Observations, values: dict[Probe, float], index: GraphIndex) -> None:
+def _update(found: Observations, values: dict[Statistic, float], index: GraphIndex) -> None:
     found.images += 1
-    for probe, value in values.items():
+    for statistic, value in values.items():
         # ONNX Runtime's maximum passes over NaN, its sum of squares does not
-        if probe.quantity in _SOUND and (math.isnan(value) or (probe.quantity == "largest" and math.isinf(value))):
-            raise DataError(_not_finite(probe, found.images, index))
-        if probe.quantity in ("largest", "smallest", "size"):
-            _widen(found.tensors.setdefault(probe.of, TensorRange()), probe.quantity, value)
-    for name in {probe.of for probe in values if probe.quantity in ("error", "flips")}:
+        if statistic.quantity in _SOUND and (
+            math.isnan(value) or (statistic.quantity == "largest" and math.isinf(value))
+        ):
+            raise DataError(_not_finite(statistic, found.images, index))
+        if statistic.quantity in ("largest", "smallest", "size"):
+            _widen(found.tensors.setdefault(statistic.of, TensorRange()), statistic.quantity, value)
+    for name in {statistic.of for statistic in values if statistic.quantity in ("error", "flips")}:
         node = found.nodes.setdefault(name, NodeError())
-        error, power = values.get(Probe("error", name), 0.0), values.get(Probe("power", name), 0.0)
+        error, power = values.get(Statistic("error", name), 0.0), values.get(Statistic("power", name), 0.0)
         relative = math.sqrt(error / power) if power > 0 else 0.0
         node.error = max(node.error, relative if math.isfinite(relative) else math.inf)
-        node.share = max(node.share, values.get(Probe("share", name), 0.0))
-        node.flips = max(node.flips, values.get(Probe("flips", name), 0.0))
-        node.magnitudes = max(node.magnitudes, values.get(Probe("magnitudes", name), 0.0))
+        node.share = max(node.share, values.get(Statistic("share", name), 0.0))
+        node.flips = max(node.flips, values.get(Statistic("flips", name), 0.0))
+        node.magnitudes = max(node.magnitudes, values.get(Statistic("magnitudes", name), 0.0))
 
 
 def _widen(tensor: TensorRange, quantity: str, value: float) -> None:
@@ -297,9 +301,13 @@ def _widen(tensor: TensorRange, quantity: str, value: float) -> None:
         tensor.size = max(tensor.size, int(value))
 
 
-def _not_finite(probe: Probe, image: int, index: GraphIndex) -> str:
-    name = probe.of if probe.of in index.typed_nodes else getattr(index.typed_producers.get(probe.of), "name", None)
-    place = f"output of node {name}" if name else f"input {probe.of}"
+def _not_finite(statistic: Statistic, image: int, index: GraphIndex) -> str:
+    name = (
+        statistic.of
+        if statistic.of in index.typed_nodes
+        else getattr(index.typed_producers.get(statistic.of), "name", None)
+    )
+    place = f"output of node {name}" if name else f"input {statistic.of}"
     return (
         f"values that are not finite in float32 already: {place} on image {image}.\n"
         "  to do    check the checkpoint (ffnet-eval scores it in PyTorch) and the images"

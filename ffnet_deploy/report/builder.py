@@ -295,7 +295,7 @@ class ReportBuilder:
             limit: how far mIoU may fall for the gate to accept it.
         """
         timed = timed_candidates(run, artifacts) if run is not None else ()
-        # files of the same name are told apart by their folders
+        # files of the same name are distinguished by their folders
         short = short_names([path for path in self._paths if path is not None])
         scored = [
             replace(one, artifact=short[path]) if path is not None else one

@@ -273,7 +273,11 @@ def roofline(blocks: Sequence[RooflineBlock], roof: Roof, index: int, width: int
         left_axis(ys, _LEFT, width - _RIGHT, "Gop/s", 6),
         bottom_axis(xs, _TOP, height - _BOTTOM, "operations per byte of memory traffic", 5 if width < 600 else 9),
     ]
-    circles = [_circle(one, index, xs, ys) for one in sorted(blocks, key=lambda one: -one.share)]
+    circles = []
+    for one in sorted(blocks, key=lambda one: -one.share):  # small circles lie on large ones
+        x, y, radius = xs(one.intensity), ys(one.speed / 1e9), 8.0 + 1.6 * max(one.share, 0.0) ** 0.5
+        title = element("title", one.name)
+        circles.append(element("circle", title, cx=x, cy=y, r=radius, class_=f"bubble {colour(index)}"))
     numbers = [write(str(one.number), xs(one.intensity), ys(one.speed / 1e9) + 4, "number", "middle") for one in blocks]
     return Drawing(height, [axes, _roof(roof, xs, ys), circles, numbers])
 
@@ -294,13 +298,6 @@ def _roof(roof: Roof, xs: Scale, ys: Scale) -> list[Markup]:
         out.append(line(xs(foot), ys(foot * roof.bytes / 1e9), xs(bend), ys(top), "roof"))
     out.append(write("limit of the device", xs.stop, ys(top) - 7, "soft", "end"))
     return out
-
-
-def _circle(one: RooflineBlock, index: int, xs: Scale, ys: Scale) -> Markup:
-    radius = 8.0 + 1.6 * max(one.share, 0.0) ** 0.5
-    title = element("title", one.name)
-    x, y = xs(one.intensity), ys(one.speed / 1e9)
-    return element("circle", title, cx=x, cy=y, r=radius, class_=f"bubble {colour(index)}")
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with quiet(), torch.serialization.safe_globals(_allowed_types()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise nearly anything; what they raise is told in the message
+    except Exception as error:  # damaged pickles raise nearly anything; it is part of the message
         raise _unsafe_or_damaged(path, error) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}, not a dict with tensors")
@@ -223,8 +223,8 @@ def _reason(path: Path, error: Exception) -> str:
         return "it is a web page, perhaps from a download that failed"
     if all(byte in _TEXT for byte in head):
         return "it is a text file"
-    told = (str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__).splitlines()[0]
-    return told.partition(". ")[0][:160]
+    message = (str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__).splitlines()[0]
+    return message.partition(". ")[0][:160]
 
 
 def _check_kinds(tensors: Mapping[str, "Tensor"], path: Path) -> None:

@@ -136,9 +136,9 @@ def build_segmentor(config: SegmentorConfig) -> "EncoderDecoder":
     try:
         with quiet(), DefaultScope.overwrite_default_scope("mmseg"):
             return MODELS.build(config.cfg.model)
-    except Exception as error:  # wrong options raise nearly anything; what they raise is told in the message
-        told = str(error.args[0]) if error.args else ""
-        reason = told.splitlines()[0] if told else type(error).__name__
+    except Exception as error:  # wrong options raise nearly anything; it is part of the message
+        message = str(error.args[0]) if error.args else ""
+        reason = message.splitlines()[0] if message else type(error).__name__
         raise ConfigError(f"the model of config {config.path} cannot be built: {reason}") from error
 
 

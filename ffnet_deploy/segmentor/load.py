@@ -70,7 +70,7 @@ def open_segmentor(
     Args:
         config: name, file, or a config already read.
         checkpoint: file, ``"published"``, ``"bundled"``, or None for random weights.
-        progress: told of the bytes of a download.
+        progress: called with the bytes of a download.
         refresh: download a published checkpoint anew, whatever the cache holds.
 
     Raises:

@@ -138,7 +138,7 @@ def fetch(name: str, folder: Path | None = None, progress: Progress = no_progres
     Args:
         name: of the file.
         folder: cache; None: `cache_folder`.
-        progress: told of the bytes downloaded.
+        progress: called with the bytes downloaded.
         refresh: download it anew, whatever the cache holds.
 
     Raises:

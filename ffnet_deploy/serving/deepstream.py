@@ -12,7 +12,7 @@ from ffnet_deploy.artifacts.outputs import WRITTEN_BY, Kind, is_own
 from ffnet_deploy.core.contract import Contract, InputKind, IOType, OutputKind
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import make_folder, storage_errors, write_bytes
-from ffnet_deploy.core.precision import Precision, PrecisionRecord
+from ffnet_deploy.core.precision import Precision
 from ffnet_deploy.serving.artifact import ServedArtifact, read_served
 
 CONFIG_FILE = "config_infer.txt"
@@ -53,6 +53,8 @@ def write_deepstream(artifact: Path, folder: Path) -> Path:
 def nvinfer_properties(source: ServedArtifact, file: str) -> dict[str, str]:
     """The keys of the group ``[property]`` for an artefact that lies as `file` beside the configuration."""
     contract = source.contract
+    # the element's number of a precision, which it uses where it builds the engine by itself
+    precision = "1" if source.record.precision.is_quantized else "2" if source.record.base is Precision.FP16 else "0"
     model = {"model-engine-file": file} if source.backend == "tensorrt" else {"onnx-file": file}
     return {
         "gpu-id": "0",
@@ -60,7 +62,7 @@ def nvinfer_properties(source: ServedArtifact, file: str) -> dict[str, str]:
         "labelfile-path": LABELS_FILE,
         "batch-size": str(contract.batch.max),
         "infer-dims": f"3;{contract.height.opt};{contract.width.opt}",
-        "network-mode": _network_mode(source.record),
+        "network-mode": precision,
         "network-type": "2",  # segmentation
         "num-detected-classes": str(len(contract.classes)),
         "output-blob-names": contract.output.value,
@@ -85,13 +87,6 @@ def scale_factor(contract: Contract) -> float:
 def scale_error(contract: Contract) -> float:
     """Largest relative error of a channel's scale that comes with `scale_factor`."""
     return max(abs(scale_factor(contract) * deviation - 1) for deviation in contract.normalization.std)
-
-
-def _network_mode(record: PrecisionRecord) -> str:
-    """The element's number of a precision, which it uses where it builds the engine by itself."""
-    if record.precision.is_quantized:
-        return "1"
-    return "2" if record.base is Precision.FP16 else "0"
 
 
 def _check_contract(contract: Contract) -> None:

@@ -169,14 +169,14 @@ def check_data(cfg: Any) -> dict[str, DataSummary]:
         DataError: folders or files are missing, or labels are wrong; the first such file is named.
         ConfigError: the config's own data set cannot be opened.
     """
-    classes = tuple(cfg.metainfo["classes"])
-    return {split: _check_split(cfg[f"{split}_dataloader"].dataset, split, classes) for split in ("train", "val")}
-
-
-def _check_split(settings: Any, split: str, classes: tuple[str, ...]) -> DataSummary:
-    if settings.type == "FolderDataset":
-        return summarize(open_split(settings), classes, LABELS_READ)
-    return _summarize_foreign(settings, split, classes)
+    classes, summaries = tuple(cfg.metainfo["classes"]), {}
+    for split in ("train", "val"):
+        settings = cfg[f"{split}_dataloader"].dataset
+        if settings.type == "FolderDataset":
+            summaries[split] = summarize(open_split(settings), classes, LABELS_READ)
+        else:
+            summaries[split] = _summarize_foreign(settings, split, classes)
+    return summaries
 
 
 def _summarize_foreign(settings: Any, split: str, classes: tuple[str, ...]) -> DataSummary:

@@ -152,7 +152,7 @@ def _percent(value: float | None) -> str:
 
 
 def score(config: str, checkpoint: Path, data: Path, split: str, progress: Progress = no_progress) -> Any:
-    """The `Evaluation` of `checkpoint` on the images of `data`; `progress` is told of the images done."""
+    """The `Evaluation` of `checkpoint` on the images of `data`; `progress` is called with the images done."""
     from ffnet_deploy.engines.torch import TorchEngine
     from ffnet_deploy.evaluation.datasets import open_dataset
     from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate

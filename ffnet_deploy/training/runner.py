@@ -66,7 +66,7 @@ class TrainRunner(Runner):  # type: ignore[misc]
                 super().resume(filename, **options)
         except CheckpointError:
             raise
-        except Exception as error:  # parts of the wrong kind raise nearly anything; what they raise is told
+        except Exception as error:  # parts of the wrong kind raise nearly anything; it is part of the message
             reason = (str(error).splitlines() or [""])[0][:200]
             raise CheckpointError(
                 f"checkpoint {filename} does not fit this run: {type(error).__name__}: {reason}.\n"

@@ -107,8 +107,8 @@ def load_state(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 def iterations_of(path: Path) -> int | None:
     """Iterations that the run which wrote the checkpoint `path` has in all; None where it does not say."""
-    told = load_state(str(path)).get("message_hub", {}).get("runtime_info", {}).get("max_iters")
-    return told if isinstance(told, int) and told > 0 else None
+    found = load_state(str(path)).get("message_hub", {}).get("runtime_info", {}).get("max_iters")
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def _history(stored: Any) -> Any:

@@ -185,8 +185,8 @@ def tell_length(options: TrainOptions, cfg: Any, data: Mapping[str, DataSummary]
 def tell_weights(weights: Sequence[float], data: DataSummary, console: Console) -> None:
     """Say what each class weighs in the loss."""
     pairs = zip(data.classes, weights, strict=True)
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in pairs)
-    console.print(f"class weights: {told}", soft_wrap=True, markup=False)
+    listed = ", ".join(f"{name} {weight:.2f}" for name, weight in pairs)
+    console.print(f"class weights: {listed}", soft_wrap=True, markup=False)
 
 
 def tell_resume(work_dir: Path, console: Console) -> None:

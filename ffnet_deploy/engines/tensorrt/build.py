@@ -271,7 +271,7 @@ def fit_profiles(
         contract: of the graph.
         options: with the ranges that are asked for.
         memory: bytes of the GPU; None when it is not at hand.
-        notes: told when a default profile was reduced.
+        notes: called where a default profile was reduced.
 
     Raises:
         OptionError: a profile that was asked for does not fit; the message names sizes that do.
@@ -484,8 +484,8 @@ def build_plan(
         record: the precision that it asks for.
         options: how to build.
         target: the GPUs to build for; without one at hand the engine itself is not inspected.
-        progress: told of steps, and of how far the build is.
-        notes: told what the user should know.
+        progress: called with steps, and of how far the build is.
+        notes: called with what the user should know.
 
     Raises:
         ArtifactError: TensorRT does not take the graph, or cannot build it.

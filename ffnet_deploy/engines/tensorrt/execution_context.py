@@ -25,8 +25,8 @@ class CudaGraphs:
 
     A key's first launch runs plainly, because TensorRT finishes what a new shape needs in the first run and that work
     must stay out of the graph; its second one is captured. When something cannot be captured, everything runs plainly
-    from then on and `on_failure` is told why. A graph holds addresses and shapes as they were: `clear` on a change.
-    One that still runs ends afterwards.
+    from then on and `on_failure` is called with the reason. A graph holds addresses and shapes as they were: `clear` on
+    a change. One that still runs ends afterwards.
 
     Args:
         cuda: the device.
@@ -145,7 +145,7 @@ class ExecutionContext:
         context: TensorRT's execution context; owned by this object.
         tensors: input and output of its engine.
         capture: whether to use CUDA graphs.
-        log: told if graphs cannot be used, and asked for TensorRT's reasons.
+        log: called if CUDA graphs cannot be used, and asked for TensorRT's reasons.
     """
 
     def __init__(self, cuda: Cuda, context: Any, tensors: EngineTensors, capture: bool, log: LogCapture) -> None:

@@ -3,7 +3,7 @@
 The list needs an engine built with detailed profiling, and a GPU that takes it. Up to TensorRT 10 types stand in the
 "Format/Datatype" of each tensor, in words that changed over the versions ("Row major linear FP16 format", "Half", ...);
 TensorRT 11 and TensorRT for RTX write "Datatype" beside "Format". Those of dynamic shapes are there only once a context
-has been told a shape.
+has been given a shape.
 """
 
 import json

@@ -87,15 +87,13 @@ def parse_onnx(variant: Variant, path: Path, device: int | None = None, strongly
 
 def _failures(parser: Any, path: Path, messages: list[LogMessage]) -> list[tuple[str, str]]:
     """(node, reason) of each thing that the parser did not accept."""
-    failures = [_failure(parser.get_error(index), path) for index in range(parser.num_errors)]
+    failures = []
+    for error in (parser.get_error(index) for index in range(parser.num_errors)):
+        named = has(error, "node_name") and has(error, "node_operator") and error.node_name()
+        node = f"{error.node_name()} ({error.node_operator()})" if named else node_at(path, error.node())
+        failures.append((node, error.desc()))
     logged = [("the graph", message.text) for message in messages if message.is_error]
     return failures or logged or [("the graph", "it holds no nodes")]
-
-
-def _failure(error: Any, path: Path) -> tuple[str, str]:
-    if has(error, "node_name") and has(error, "node_operator") and error.node_name():
-        return f"{error.node_name()} ({error.node_operator()})", error.desc()
-    return node_at(path, error.node()), error.desc()
 
 
 _METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")

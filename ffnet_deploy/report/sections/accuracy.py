@@ -163,12 +163,12 @@ def confusion(data: ReportData) -> Section | None:
     pairs = [(row, column) for value, row, column in wrong[:_MOST_CONFUSED] if value > 0]
     blocks: list[Block] = []
     if len(names) <= _MOST_IN_GRID:
-        told = "; ".join(f"{shares[r][c]:.1f} % of {names[r]} predicted as {names[c]}" for r, c in pairs[:5])
+        alt_text = "; ".join(f"{shares[r][c]:.1f} % of {names[r]} predicted as {names[c]}" for r, c in pairs[:5])
         blocks.append(
             Chart(
                 "chart-confusion",
                 f"Confusion matrix of {one.name}",
-                told or "no class is taken for another",
+                alt_text or "no class is taken for another",
                 lambda width: confusion_grid(shares, names, width),
                 "Rows are true classes, columns predicted ones; darker is a larger share of the row.",
             )

@@ -113,9 +113,11 @@ def _candidates_table(data: ReportData, found: tuple[Check, ...]) -> Table:
 
 
 def _fields(data: ReportData) -> list[_Field]:
+    drops = {one.name: miou_drop(data.first, one) for one in data.candidates if one is not data.first}
+    changes = {name: points(-drop) for name, drop in drops.items() if drop is not None}
     return [
         _Field("mIoU, %", lambda one: percent(one.scores.mean_iou) if one.scores else ""),
-        _Field("change, points", lambda one: _change(data, one)),
+        _Field("change, points", lambda one: changes.get(one.name, "")),
         _Field("95 % interval", _change_interval),
         _Field("same labels", lambda one: share(_agreement(one)) if _agreement(one) is not None else ""),
         _Field("median", lambda one: _time(one, "median")),
@@ -125,11 +127,6 @@ def _fields(data: ReportData) -> list[_Field]:
         _Field("precision", lambda one: one.precision.upper(), False),
         _Field("engine", lambda one: one.engine, False),
     ]
-
-
-def _change(data: ReportData, one: CandidateResults) -> str:
-    drop = miou_drop(data.first, one)
-    return "" if drop is None or one is data.first else points(-drop)
 
 
 def _change_interval(one: CandidateResults) -> str:

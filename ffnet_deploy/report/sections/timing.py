@@ -6,7 +6,6 @@ from itertools import chain
 
 from ffnet_deploy.benchmark.record import (
     BenchRun,
-    GpuState,
     LayerProfile,
     Peaks,
     ProfileRow,
@@ -181,7 +180,7 @@ def _sweep_chart(data: ReportData) -> Chart:
         ]
         if found:
             rows.append(Curve(index, one.name, tuple(sorted(found, key=lambda point: point.x))))
-    told = "; ".join(
+    alt_text = "; ".join(
         f"{point.label}: {significant(point.y)} images/s at {milliseconds(point.x)}"
         for row in rows
         for point in row.points
@@ -189,7 +188,7 @@ def _sweep_chart(data: ReportData) -> Chart:
     return Chart(
         "chart-sweep",
         "Throughput against latency",
-        told,
+        alt_text,
         lambda width: curves(rows, "95th percentile of a call, ms", "images/s", width),
         "One point for each setting; up and left is better.",
     )
@@ -227,17 +226,13 @@ def _states(run: BenchRun) -> dict[str, str]:
         if state.jetson is not None:
             facts[f"power mode {name}"] = state.jetson.power_mode or ""
         for gpu in state.gpus:
-            facts[f"GPU {gpu.index} {name}"] = ", ".join(
-                [gpu.name, *(f"{value:g} {unit}" for value, unit in _gpu(gpu)), *gpu.throttle]
-            )
+            heat = (gpu.celsius, "\N{DEGREE SIGN}C")
+            known = ((gpu.sm_megahertz, "MHz"), (gpu.watts, "W"), heat, (gpu.processes, "others"))
+            values = (f"{value:g} {unit}" for value, unit in known if value is not None)
+            facts[f"GPU {gpu.index} {name}"] = ", ".join([gpu.name, *values, *gpu.throttle])
     notes = dict.fromkeys((*run.before.notes, *run.after.notes))
     facts["not known"] = "; ".join(notes)
     return {name: value for name, value in facts.items() if value}
-
-
-def _gpu(gpu: GpuState) -> list[tuple[float, str]]:
-    known = [(gpu.sm_megahertz, "MHz"), (gpu.watts, "W"), (gpu.celsius, "\N{DEGREE SIGN}C"), (gpu.processes, "others")]
-    return [(value, unit) for value, unit in known if value is not None]
 
 
 _NOTHING = Cell("\N{EN DASH}")
