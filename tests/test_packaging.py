@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
-from ffnet_deploy.cli import bench, evaluate, export, train
+from ffnet_deploy.cli import bench, evaluate, export, predict, train
 from ffnet_deploy.segmentor.config import config_names
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "ffnet-export": export.app,
     "ffnet-eval": evaluate.app,
+    "ffnet-predict": predict.app,
     "ffnet-bench": bench.app,
     "ffnet-train": train.app,
 }

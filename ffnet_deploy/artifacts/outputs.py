@@ -47,6 +47,8 @@ class Kind(Enum):
     SEARCH = "the state of a search"
     TIMING_CACHE = "a timing cache"
     PICTURE = "a picture of ffnet-eval or ffnet-predict"
+    VIDEO = "a video of ffnet-predict"
+    SHARES = "class shares of ffnet-predict"
     LABELS = "a label map of ffnet-eval or ffnet-predict"
     PROBABILITIES = "class probabilities of ffnet-eval or ffnet-predict"
     TRITON = "a model of a Triton repository that ffnet-export wrote"
@@ -240,6 +242,8 @@ _RECOGNISE: Mapping[Kind, Callable[[Path], bool]] = {
     Kind.PICTURE: lambda path: _PNG_MARK in _head(path)[:256],
     Kind.DEEPSTREAM: _says_so,
     Kind.LAYERS: _has_keys("Layers"),
+    Kind.VIDEO: lambda path: WRITTEN_BY.encode() in _tail(path),
+    Kind.SHARES: lambda path: _head(path).startswith(b"image,no class,"),
     Kind.LABELS: lambda path: _PNG_MARK in _head(path)[:256],
     Kind.PROBABILITIES: lambda path: _tail(path).endswith(WRITTEN_BY.encode()),
     Kind.TRITON: lambda path: _says_so(path) or b'parameters { key: "contract"' in path.read_bytes(),

@@ -64,13 +64,9 @@ class Mode(str, Enum):
 
 
 @dataclass(frozen=True)
-class NetworkFlags:
-    """The network to score, and where it runs."""
+class RunFlags:
+    """The weights of a network, and where it runs."""
 
-    artifact: Annotated[Path | None, option(EVERYDAY, "FILE")] = None
-    """Exported ONNX graph or engine to score."""
-    config: Annotated[str | None, option(EVERYDAY, "NAME")] = None
-    """Config name, or a config file (a Python file: it is run), to score the PyTorch network."""
     checkpoint: Annotated[str | None, option(EVERYDAY, "FILE")] = None
     """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
     backend: Annotated[Backend | None, choice(Backend, EVERYDAY)] = None
@@ -90,14 +86,11 @@ class NetworkFlags:
     engine_cache: Annotated[Path | None, option(ENGINE, "FOLDER")] = None
     """Folder of the engines that --provider tensorrt builds. By default engines/onnxruntime."""
 
-    zoo: Annotated[bool, option(EVERYDAY)] = False
-    """List the published and bundled networks with their mIoU and which of them are here, and stop."""
-
     def __post_init__(self) -> None:
         check_at_most([self.threads], MAX_THREADS, "--threads")
 
-    def source(self) -> Source:
-        """The network to score.
+    def source_of(self, artifact: Path | None, config: str | None) -> Source:
+        """The network of an artefact, or of a config.
 
         Raises:
             OptionError: the options do not go together.
@@ -108,8 +101,8 @@ class NetworkFlags:
             report_note(f"--device {self.device} is now written --device {device} --provider tensorrt")
         return Source(
             backend=self.backend,
-            artifact=self.artifact,
-            config=self.config,
+            artifact=artifact,
+            config=config,
             checkpoint=self.checkpoint,
             cfg_options=self.cfg_options,
             refresh=self.refresh,
@@ -119,6 +112,26 @@ class NetworkFlags:
             trust_engine=self.trust_engine,
             engine_cache=self.engine_cache,
         )
+
+
+@dataclass(frozen=True)
+class NetworkFlags(RunFlags):
+    """The network to score, and where it runs."""
+
+    artifact: Annotated[Path | None, option(EVERYDAY, "FILE")] = None
+    """Exported ONNX graph or engine to score."""
+    config: Annotated[str | None, option(EVERYDAY, "NAME")] = None
+    """Config name, or a config file (a Python file: it is run), to score the PyTorch network."""
+    zoo: Annotated[bool, option(EVERYDAY)] = False
+    """List the published and bundled networks with their mIoU and which of them are here, and stop."""
+
+    def source(self) -> Source:
+        """The network to score.
+
+        Raises:
+            OptionError: the options do not go together.
+        """
+        return self.source_of(self.artifact, self.config)
 
 
 @dataclass(frozen=True)
@@ -528,6 +541,11 @@ def show(scored: Sequence[Scored], saved: SaveOptions) -> None:
     show_saved(saved)
     for other in others:
         console.print(other.comparison, soft_wrap=True)
+    show_skipped(evaluation)
+
+
+def show_skipped(evaluation: Evaluation) -> None:
+    """List the images that could not be read."""
     if evaluation.skipped:
         listed = "".join(f"\n  {reason}" for reason in evaluation.skipped)
         report_note(f"{len(evaluation.skipped)} images could not be read and are left out:{listed}")

@@ -9,10 +9,10 @@ from typing import Any
 
 from cyclopts import App
 
-from ffnet_deploy.cli import bench, evaluate, export, train
+from ffnet_deploy.cli import bench, evaluate, export, predict, train
 from ffnet_deploy.cli.console import ExitCode
 
-COMMANDS = (export.app, evaluate.app, bench.app, train.app)
+COMMANDS = (export.app, evaluate.app, predict.app, bench.app, train.app)
 
 
 def reference() -> str:

@@ -1,5 +1,6 @@
 """Folders of labelled images: where the pairs are, and what the label values mean."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -215,24 +216,25 @@ def check_classes(found: Sequence[str], expected: Sequence[str], root: Path) -> 
 
 
 def open_images(path: Path, leave_out: Sequence[Path] = ()) -> Dataset:
-    """The images below the folder `path`, or the one image file `path`, without labels.
+    """The images below the folder `path`, the one image file `path`, or those that the pattern `path` matches.
 
     Args:
-        path: folder or file.
+        path: folder, file, or pattern (``photos/*.jpg``, ``**`` for any depth).
         leave_out: folders below `path` whose images do not count: where predictions are written.
 
     Raises:
         DataError: nothing is there, or the folder holds no image.
     """
-    if not path.exists():
+    matches = [] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    if not path.exists() and not matches:
         raise DataError(f"{path} does not exist.\n  to do    check the path given with --images")
-    files = image_files(path) if path.is_dir() else [path]
+    files = image_files(path) if path.is_dir() else matches or [path]
     if path.is_dir():
         written = {folder.resolve() for folder in leave_out}
         files = [file for file in files if written.isdisjoint(file.resolve().parents)]
     if not files:
         raise DataError(f"no images below {path}.\n  to do    give a folder with .jpg, .png, .bmp, .tif or .webp files")
-    base = path if path.is_dir() else path.parent
+    base = path if path.is_dir() else Path(os.path.commonpath([file.parent for file in files]))
     relative = [file.relative_to(base) for file in files]
     count = Counter(path.with_suffix("") for path in relative)  # two files may differ by their suffix alone
     names = [(path.with_suffix("") if count[path.with_suffix("")] == 1 else path).as_posix() for path in relative]

@@ -59,7 +59,7 @@ def overlay_picture(image: Picture, predicted: LabelMap, labels: LabelMap | None
         present |= set(np.unique(labels).tolist())
     row = _captioned_row(panels)
     ignored = ignore_label(predicted)
-    legend = _legend(sorted(present - {ignored}), contract, row.shape[1], unscored=ignored in present)
+    legend = legend_picture(sorted(present - {ignored}), contract, row.shape[1], unscored=ignored in present)
     return np.concatenate([row, legend])
 
 
@@ -81,7 +81,7 @@ def contact_sheet(samples: Sequence[tuple[str, Picture, LabelMap]], classes: Lab
     cells = list(zip(captions, tiles, strict=True))
     rows = [_captioned_row(cells[at : at + columns]) for at in range(0, len(cells), columns)]
     ignored = ignore_label(samples[0][2])
-    legend = _legend(sorted(present - {ignored}), classes, rows[0].shape[1], unscored=ignored in present)
+    legend = legend_picture(sorted(present - {ignored}), classes, rows[0].shape[1], unscored=ignored in present)
     return np.concatenate([*rows, legend])
 
 
@@ -149,7 +149,7 @@ def _captioned_row(panels: list[tuple[str, Picture]]) -> Picture:
     return canvas
 
 
-def _legend(present: list[int], named: Contract | LabelSet, width: int, unscored: bool) -> Picture:
+def legend_picture(present: list[int], named: Contract | LabelSet, width: int, unscored: bool) -> Picture:
     """Swatch and name of each class in `present`, in as many columns as fit."""
     entries = [(named.classes[label], named.palette[label][::-1], _TEXT) for label in present]
     if unscored:

@@ -1,0 +1,154 @@
+"""``ffnet-predict``: label maps and pictures of images, folders, videos and cameras."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffnet_deploy.artifacts import Kind, Outputs
+from ffnet_deploy.cli.console import FLAT, ExitCode, console, make_app, progress_bar, report_note, run_command
+from ffnet_deploy.cli.evaluate import ProtocolFlags, RunFlags, show_saved, show_skipped
+from ffnet_deploy.cli.options import DATA, EVERYDAY, OUTPUT, PICTURES, PROTOCOL, SaveFlags, option
+from ffnet_deploy.core.errors import OptionError
+from ffnet_deploy.core.files import write_bytes
+from ffnet_deploy.core.label_maps import LabelMap, ignore_label
+from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.evaluation.datasets import Sample, open_images
+from ffnet_deploy.evaluation.evaluate import evaluate
+from ffnet_deploy.evaluation.protocol import PredictOptions
+from ffnet_deploy.evaluation.video import is_video, predict_video
+
+_NETWORK = "Exported graph or engine, or the name or file of a config."
+_SOURCE = "Image, folder, pattern (in quotes), video, number of a camera, or address (rtsp://...)."
+
+app = make_app(
+    "ffnet-predict",
+    "Label the pixels of images, folders, videos or cameras with an exported network, or a config with its checkpoint.",
+    "NETWORK SOURCE",
+)
+
+
+@dataclass(frozen=True)
+class PredictFlags:
+    """Which labels count, how many images are predicted, and what is written besides label maps."""
+
+    threshold: Annotated[tuple[str, ...], option(PROTOCOL, "[CLASS=]SHARE")] = ()
+    """Least probability of a label, 0 to 1, for all classes or CLASS=SHARE for one. May be repeated."""
+    limit: Annotated[int | None, option(DATA, "N")] = None
+    """Predict the first N images or frames only."""
+    csv: Annotated[Path | None, option(OUTPUT, "FILE")] = None
+    """Write the share of each class in each image to this CSV file."""
+    save_video: Annotated[Path | None, option(OUTPUT, "FILE")] = None
+    """Write the video with the prediction over it to this .mp4 file. By default predictions/NAME.mp4."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise OptionError(f"--limit takes a number from 1: got {self.limit}")
+        if self.save_video is not None and self.save_video.suffix.lower() != ".mp4":
+            raise OptionError(f"--save-video takes a file that ends in .mp4: got {self.save_video}")
+
+    def predicting(self, options: PredictOptions, classes: Sequence[str]) -> PredictOptions:
+        """`options` with the thresholds; those of single classes replace the one of all.
+
+        Raises:
+            OptionError: a threshold is no number.
+        """
+        if not self.threshold:
+            return options
+        of_all: dict[str, float] = {}
+        of_one: dict[str, float] = {}
+        for text in self.threshold:
+            name, _, value = text.rpartition("=")
+            try:
+                (of_one if name else of_all).update(dict.fromkeys([name] if name else classes, float(value)))
+            except ValueError as error:
+                raise OptionError(f"--threshold takes SHARE or CLASS=SHARE, 0 to 1: got {text!r}") from error
+        return replace(options, thresholds=of_all | of_one)
+
+
+@app.default
+def command(
+    network: Annotated[str, option(EVERYDAY, help=_NETWORK)],
+    source: Annotated[str, option(EVERYDAY, help=_SOURCE)],
+    *,
+    run: Annotated[RunFlags, FLAT] = RunFlags(),
+    protocol: Annotated[ProtocolFlags, FLAT] = ProtocolFlags(),
+    save: Annotated[SaveFlags, FLAT] = SaveFlags(),
+    flags: Annotated[PredictFlags, FLAT] = PredictFlags(),
+) -> int:
+    """Predict what is named and write what is asked for, then say where it is."""
+    is_config = Path(network).suffix in ("", ".py")
+    opened = run.source_of(None if is_config else Path(network), network if is_config else None)
+    outputs = Outputs(*opened.files, Path(source))
+    outputs.claim_folder(run.engine_cache)
+    if is_video(source):
+        if flags.csv is not None or save.options(labelled=True).folders:
+            raise OptionError(
+                "a video becomes a video: --csv, --save-images, --save-labels and --save-scores are of images"
+            )
+        out = flags.save_video or PICTURES / f"{'camera' if source.isdecimal() else Path(source).stem}.mp4"
+        outputs.claim(out, Kind.VIDEO)
+        with progress_bar() as progress, opened.open(progress) as engine:
+            how = protocol.options(engine.contract.protocol, None, save.options(labelled=True))
+            options = flags.predicting(how.predict, engine.contract.classes)
+            made = predict_video(engine, source, out, how.protocol, options, flags.limit, progress)
+        console.print(f"{made.frames} frames in {made.seconds:.1f} s ({made.rate:.1f} frames a second)")
+        console.print(f"video in {out}", soft_wrap=True)
+        return ExitCode.DONE
+    if flags.save_video is not None:
+        raise OptionError(f"--save-video is of videos and cameras; {source} is read as images")
+    saved = save.options(labelled=flags.csv is not None)
+    for folder in saved.folders:
+        outputs.claim_folder(folder)
+    outputs.claim(flags.csv, Kind.SHARES)
+    with progress_bar() as progress, opened.open(progress) as engine:
+        samples = open_images(Path(source), leave_out=saved.folders)
+        scoring = protocol.options(engine.contract.protocol, flags.limit, saved)
+        scoring = replace(scoring, predict=flags.predicting(scoring.predict, engine.contract.classes))
+        shares = ClassShares(engine)
+        found = evaluate(engine, samples, scoring, progress, shares.add)
+    if flags.csv is not None:
+        write_bytes(flags.csv, shares.table())
+    for note in (*engine.notes, *found.notes):
+        report_note(note)
+    console.print(f"{found.images} images in {found.seconds:.1f} s")
+    show_saved(saved)
+    if flags.csv is not None:
+        console.print(f"class shares in {flags.csv}", soft_wrap=True)
+    show_skipped(found)
+    return ExitCode.SKIPPED if found.skipped else ExitCode.DONE
+
+
+class ClassShares:
+    """The share of each class in each image, in the order in which they were predicted."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._classes = engine.contract.classes
+        self._rows: list[tuple[str, list[float]]] = []
+
+    def add(self, sample: Sample, image: NDArray[np.uint8], labels: LabelMap, truth: LabelMap | None) -> None:
+        """Count the classes of one label map (see `evaluate.Watch`)."""
+        counts = np.bincount(labels.ravel(), minlength=ignore_label(labels) + 1) / labels.size
+        self._rows.append((sample.name, [counts[-1], *counts[: len(self._classes)]]))
+
+    def table(self) -> bytes:
+        """The CSV file: a row an image, a column a class, shares of 1."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["image", "no class", *self._classes])
+        writer.writerows([name, *(f"{share:.6f}" for share in shares)] for name, shares in self._rows)
+        return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def main() -> None:
+    """Entry point of ``ffnet-predict``."""
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

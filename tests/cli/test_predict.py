@@ -1,0 +1,109 @@
+"""ffnet-predict: images, folders, patterns and videos; what is written, what is skipped, what is refused."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import ffnet_deploy
+from ffnet_deploy.cli.predict import app
+from ffnet_deploy.evaluation.images import read_label_map
+from tests.commands import Result, invoke
+from tests.toy import contract, picture, write_onnx
+
+
+def run(*arguments: object) -> Result:
+    return invoke(app, *arguments, env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    return write_onnx(tmp_path / "toy.onnx", contract())
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "b.png", "more/c.png")):
+        cv2.imwrite(str(folder / name), picture(60, 90, seed=number))
+    return folder
+
+
+def write_video(path: Path, frames: int = 12) -> Path:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(64, 96, seed=number), format="bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_label_maps_and_class_shares_of_a_folder(artifact: Path, photos: Path, tmp_path: Path) -> None:
+    done = run(artifact, photos, "--save-labels", tmp_path / "labels", "--csv", tmp_path / "shares.csv")
+    assert done.exit_code == 0, done.output
+    rows = list(csv.reader((tmp_path / "shares.csv").open()))
+    assert rows[0] == ["image", "no class", *contract().classes]
+    with ffnet_deploy.open_engine(artifact) as engine:
+        for name, *shares in rows[1:]:
+            labels = engine.predict(cv2.imread(str(photos / f"{name}.png")))
+            assert (read_label_map(tmp_path / "labels" / f"{name}.png") == labels).all()
+            expected = np.bincount(labels.ravel(), minlength=11) / labels.size
+            assert np.abs(np.array(shares[1:], float) - expected).max() < 1e-6
+    assert [row[0] for row in rows[1:]] == ["a", "b", "more/c"]
+
+
+def test_pictures_are_written_where_nothing_else_is_asked_for(
+    artifact: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(artifact, photos / "*.png").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["a.png", "b.png"]
+
+
+def test_what_cannot_be_read_is_listed_and_the_exit_code_says_so(artifact: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no picture")
+    done = run(artifact, photos, "--save-labels", tmp_path / "labels")
+    assert done.exit_code == 5 and "broken.png" in done.stderr
+    assert len(list((tmp_path / "labels").rglob("*.png"))) == 3
+
+
+def test_thresholds_leave_pixels_without_a_class(artifact: Path, photos: Path, tmp_path: Path) -> None:
+    options = "--threshold", "0.2", "--threshold", "road=1"
+    assert run(artifact, photos / "a.png", "--save-labels", tmp_path / "labels", *options).exit_code == 0
+    assert (read_label_map(tmp_path / "labels" / "a.png") == 255).any()
+
+
+def test_a_video_keeps_its_frames_and_their_times(artifact: Path, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    film = write_video(tmp_path / "film.mp4")
+    for _ in range(2):  # its own video is replaced
+        done = run(artifact, film, "--save-video", tmp_path / "out.mp4")
+        assert done.exit_code == 0, done.output
+    assert "12 frames" in done.stdout
+    times = []
+    for path in (film, tmp_path / "out.mp4"):
+        with av.open(str(path)) as container:
+            times.append([float(frame.pts * frame.time_base) for frame in container.decode(video=0)])
+            rate = float(container.streams.video[0].average_rate)
+    assert np.allclose(times[0], times[1], atol=1e-3) and rate == 10
+
+
+def test_what_does_not_go_together_is_refused(artifact: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    film = write_video(tmp_path / "film.mp4", frames=2)
+    before = film.read_bytes()
+    assert "is an input" in run(artifact, film, "--save-video", film).stderr
+    assert film.read_bytes() == before
+    assert "are of images" in run(artifact, film, "--csv", tmp_path / "x.csv").stderr
+    assert "read as images" in run(artifact, photos, "--save-video", tmp_path / "x.mp4").stderr
+    assert "CLASS=SHARE" in run(artifact, photos, "--threshold", "often").stderr
+    assert "does not exist" in run(artifact, tmp_path / "nothing").stderr
+    (tmp_path / "no.mp4").write_bytes(b"no film")
+    assert "cannot open the video" in run(artifact, tmp_path / "no.mp4", "--save-video", tmp_path / "y.mp4").stderr
+    assert not (tmp_path / "y.mp4").exists()
