@@ -6,6 +6,7 @@ Configs are Python files, so reading one runs it.
 import difflib
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def _described(path: Path, cfg: Any, assumptions: list[str]) -> SegmentorConfig:
         dataset=dataset,
         labels=labels,
         normalization=_normalization(cfg, path),
-        protocol=_protocol(cfg, path),
+        protocol=_protocol(cfg, path, assumptions),
         assumptions=tuple(assumptions),
         sha256=hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode()).hexdigest(),
     )
@@ -252,17 +253,22 @@ def _test_pipeline(cfg: Any) -> list[Any]:
     return list(cfg.get("test_pipeline") or loader.get("dataset", {}).get("pipeline") or [])
 
 
-def _protocol(cfg: Any, path: Path) -> TestProtocol:
+def _protocol(cfg: Any, path: Path, assumptions: list[str]) -> TestProtocol:
     steps = {step.get("type"): step for step in _test_pipeline(cfg)}
     resize = steps.get("Resize", {})
     test_cfg = cfg.model.get("test_cfg") or {}
     scale = resize.get("scale", (2048, 512))
+    mode = test_cfg.get("mode", "whole")
+    divisor = steps.get("ResizeToMultiple", {}).get("size_divisor", 1 if resize else STRIDE)
+    if mode == "whole" and isinstance(divisor, int) and divisor % STRIDE:
+        assumptions.append(f"the network is shown whole images of any size; they are enlarged to multiples of {STRIDE}")
+        divisor = math.lcm(divisor, STRIDE)
     try:
         return TestProtocol(
             scale=(max(scale), min(scale)) if resize.get("keep_ratio", True) else tuple(scale),
             keep_ratio=resize.get("keep_ratio", True),
-            divisor=steps.get("ResizeToMultiple", {}).get("size_divisor", 1 if resize else STRIDE),
-            mode=test_cfg.get("mode", "whole"),
+            divisor=divisor,
+            mode=mode,
             crop=_pair(test_cfg.get("crop_size")),
             stride=_pair(test_cfg.get("stride")),
         )

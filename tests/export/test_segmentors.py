@@ -17,8 +17,10 @@ from ffnet_deploy.cli.evaluate import app as evaluate_app  # noqa: E402
 from ffnet_deploy.cli.export import app  # noqa: E402
 from ffnet_deploy.core.contract import DimensionRange, InputKind, Normalization, OutputKind  # noqa: E402
 from ffnet_deploy.core.errors import ConfigError, OptionError  # noqa: E402
+from ffnet_deploy.core.precision import Precision  # noqa: E402
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine  # noqa: E402
 from ffnet_deploy.engines.torch import TorchEngine  # noqa: E402
+from ffnet_deploy.export.engine import build_engine  # noqa: E402
 from ffnet_deploy.export.equivalence import compare_blocks  # noqa: E402
 from ffnet_deploy.export.network import DeployedNetwork  # noqa: E402
 from ffnet_deploy.export.onnx import build_graph  # noqa: E402
@@ -30,6 +32,8 @@ from ffnet_deploy.segmentor.load import Segmentor, open_segmentor  # noqa: E402
 from scenes import SceneOptions  # noqa: E402
 from scenes.dataset import write_scenes  # noqa: E402
 from tests.commands import invoke  # noqa: E402
+from tests.engines.tensorrt.rtx import OPTIONS, exported, in_precision  # noqa: E402
+from tests.engines.tensorrt.typed import save  # noqa: E402
 from tests.export.test_onnx import DYNAMIC, REWRITES, STATIC, UNEVEN, worst_error  # noqa: E402
 from tests.tiny import ANY_SIZE, OTHERS, write_checkpoint  # noqa: E402
 
@@ -202,3 +206,15 @@ def test_export_in_all_precisions_is_verified_and_scored(
     assert read_manifest(tmp_path / f"{name}.fp16.onnx")["verification"]["agreement"] > 99
     scored = invoke(evaluate_app, "--artifact", tmp_path / f"{name}.int8.onnx", *data)
     assert scored.exit_code == 0 and "mIoU" in scored.output, scored.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", ANY_SIZE)
+def test_engines_of_tensorrt_for_rtx_build(name: str, dynamic: bool, precision: Precision, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    graph = save(in_precision(exported(name, dynamic), precision), tmp_path / "x.onnx")
+    check = build_engine(graph, tmp_path / "x.rtx.engine", OPTIONS).bundle.manifest["precision_check"]
+    assert check["network"]["violations"] == []
+    assert check["network"]["convolutions"][precision.value] > 1

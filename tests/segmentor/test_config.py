@@ -218,3 +218,10 @@ def test_a_config_that_exits_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_what_a_config_leaves_open_is_said(tmp_path: Path) -> None:
     assert any("normalisation" in line for line in load_config(write_config(tmp_path, "tiny_upernet")).assumptions)
+
+
+def test_whole_images_of_any_size_become_multiples_of_32(tmp_path: Path) -> None:
+    """MMSegmentation's own configs resize by the ratio alone; artefacts and their calibration take multiples of 32."""
+    config = load_config(write_config(tmp_path, "tiny_pspnet"))
+    assert config.protocol.divisor == 32
+    assert any("enlarged to multiples of 32" in line for line in config.assumptions)
