@@ -35,6 +35,7 @@ from ffnet_deploy.core.contract import STRIDE, InputKind, IOType, OutputKind, Te
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.precision import Hardware, Precision, Target
+from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility, ProfileShapes, TacticSource
 from ffnet_deploy.engines.tensorrt.variant import Variant
@@ -105,8 +106,9 @@ class GraphFlags:
 
     def options(self, settings: "SegmentorConfig", backend: Backend) -> "ExportOptions":
         """The boundary and form of the graph of the config `settings`, rewritten for `backend`; says how."""
-        from ffnet_deploy.export.onnx import ExportOptions
-        from ffnet_deploy.export.rewrites.choice import Use, choose
+        with quiet():  # the first to import the MMSegmentation stack
+            from ffnet_deploy.export.onnx import ExportOptions
+            from ffnet_deploy.export.rewrites.choice import Use, choose
 
         height, width = parse_shape(self.shape or default_shape(settings.protocol), self.dynamic)
         batch = parse_batch(self.batch or "1", self.dynamic)
