@@ -9,18 +9,22 @@ from itertools import pairwise
 from typing import TypeVar
 
 import torch
-from mmcv.cnn import ConvModule
-from mmcv.cnn.bricks import DropPath
-from mmcv.cnn.bricks.wrappers import Conv2d
-from mmseg.models.backbones import HRNet, ResNet
-from mmseg.models.backbones.mit import EfficientMultiheadAttention
-from mmseg.models.backbones.resnet import BasicBlock, Bottleneck
-from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 
-from ffnet_deploy.export.attention import FoldedAttention
-from ffnet_deploy.models.blocks import ChannelMixer, ConvBN, FFBlock, RepDW, Residual, TokenMixer
-from ffnet_deploy.models.ffnet import ResidualPointwise
+from ffnet_deploy.core.quiet import quiet
+
+with quiet():  # mmcv-lite warns of compiled operators that no network here needs
+    from mmcv.cnn import ConvModule
+    from mmcv.cnn.bricks import DropPath
+    from mmcv.cnn.bricks.wrappers import Conv2d
+    from mmseg.models.backbones import HRNet, ResNet
+    from mmseg.models.backbones.mit import EfficientMultiheadAttention
+    from mmseg.models.backbones.resnet import BasicBlock, Bottleneck
+    from mmseg.models.utils import Upsample
+
+    from ffnet_deploy.export.attention import FoldedAttention
+    from ffnet_deploy.models.blocks import ChannelMixer, ConvBN, FFBlock, RepDW, Residual, TokenMixer
+    from ffnet_deploy.models.ffnet import ResidualPointwise
 
 Model = TypeVar("Model", bound=nn.Module)
 _NUMBERED = (BasicBlock, Bottleneck, ResNet, HRNet)
