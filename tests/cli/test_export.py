@@ -115,10 +115,12 @@ def test_console_script_writes_a_graph(files: tuple[Path, Path], tmp_path: Path)
     command = [script, "--config", files[0], "--checkpoint", files[1], "--shape", "64", "--out", tmp_path / "own.onnx"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
     assert "verified within" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.onnx", "own.onnx.json"]
     assert "Warning" not in done.stderr
+    named = [script, "--config", "ffnet_seg_nano_scenes", "--batch", "99999999"]
+    refused = subprocess.run(list(map(str, named)), capture_output=True, text=True, check=False)
+    assert refused.stderr.startswith("error: --batch takes at most"), refused.stderr
 
 
 @pytest.mark.parametrize(
