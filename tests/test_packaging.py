@@ -53,7 +53,8 @@ def options_of(app: App) -> set[str]:
 @pytest.mark.parametrize(
     ("page", "command"),
     [
-        *(("README.md", command) for command in COMMANDS),
+        *(("README.md", command) for command in COMMANDS if command != "ffnet-predict"),
+        ("docs/predict.md", "ffnet-predict"),
         *(("Makefile", command) for command in ("ffnet-export", "ffnet-eval", "ffnet-bench")),
     ],
 )

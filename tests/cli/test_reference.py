@@ -11,6 +11,8 @@ from ffnet_deploy.cli.reference import COMMANDS, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_OTHER_TOOLS = {
+    "--memory",
+    "--whole-run",
     "--aug-test", "--constraint", "--eval", "--force-reinstall", "--gpus", "--logdir", "--model-repository",
     "--again", "--results", "--stage", "--system-site-packages", "--tensorrt-python",
     "--no-python", "--nnodes", "--node-rank", "--nproc-per-node", "--quick", "--rm", "--table", "--graph", "--methods",
