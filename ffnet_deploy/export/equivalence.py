@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmcv.cnn import ConvModule
-from mmseg.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
-from ffnet_deploy.models.blocks import FFBlock
-from ffnet_deploy.models.ffnet import DownSample
-from ffnet_deploy.models.ffnet_head import HeadBlock
-from ffnet_deploy.models.ffnet_seg import SegDownSample
+from ffnet_deploy.core.quiet import quiet
+
+with quiet():  # mmcv-lite warns of compiled operators that no network here needs
+    from mmcv.cnn import ConvModule
+    from mmseg.models.backbones.resnet import BasicBlock, Bottleneck
+
+    from ffnet_deploy.models.blocks import FFBlock
+    from ffnet_deploy.models.ffnet import DownSample
+    from ffnet_deploy.models.ffnet_head import HeadBlock
+    from ffnet_deploy.models.ffnet_seg import SegDownSample
 
 _BLOCKS = (FFBlock, HeadBlock, DownSample, SegDownSample, ConvModule, BasicBlock, Bottleneck)
 _PARTS = ("backbone.patch_embed", "decode_head.squeeze", "decode_head.align")
