@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := demo
 MODEL := ffnet_seg_nano_scenes
 
-.PHONY: help demo test slow lint format docs clean
+.PHONY: help demo examples test slow lint format docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -22,6 +22,10 @@ demo: $(STAMP)  ## generate scenes, export, time and score the small network, wr
 	$(BIN)/ffnet-bench $(DEMO)/$(MODEL).onnx --config $(MODEL) --checkpoint bundled --seconds 2 --samples 20 --rounds 10 --profile --json $(DEMO)/bench.json
 	$(BIN)/ffnet-eval --config $(MODEL) --checkpoint bundled --against $(DEMO)/$(MODEL).onnx --data $(DEMO)/data --bench $(DEMO)/bench.json --json $(DEMO)/scores.json --html $(DEMO)/report.html
 	@echo "open $(DEMO)/report.html in a browser"
+
+examples: $(STAMP)  ## run every example in build/examples
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[examples]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/run.sh build/examples
 
 test: $(STAMP)  ## run the suite
 	$(BIN)/python -m pytest
