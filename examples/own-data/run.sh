@@ -8,10 +8,10 @@ runs=$work/own-data
 rm -rf "$runs"
 
 # what is understood of the data: layout, classes, shares of pixels, and a picture of eight samples with their labels
-ffnet-train --config ffnet_seg_nano_camvid --data "$data" --load bundled --name mine --work-dir "$runs/mine" --dry-run
+ffnet-train --config ffnet_seg_nano_scenes --data "$data" --load bundled --name mine --work-dir "$runs/mine" --dry-run
 
 # train; no --iterations: as many as suit the number of images
-ffnet-train --config ffnet_seg_nano_camvid --data "$data" --load bundled --name mine --work-dir "$runs/mine" --iterations 60
+ffnet-train --config ffnet_seg_nano_scenes --data "$data" --load bundled --name mine --work-dir "$runs/mine" --iterations 20
 best=$(ls "$runs"/mine/best_*.pth)
 
 # export, each step compared with PyTorch on images of the data
