@@ -3,6 +3,9 @@
 import contextlib
 import io
 import random
+import signal
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,14 @@ from mmengine.runner import Runner
 
 from ffnet_deploy.core.errors import CheckpointError
 from ffnet_deploy.training.network import InitialWeights, recompute_activations, synchronise_batch_norm
+
+
+def start_worker(initialise: Callable[[int], None] | None, number: int) -> None:
+    """Begin a loader's worker process: it leaves Ctrl-C and SIGTERM to the training process, which still needs it."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    if initialise is not None:
+        initialise(number)
 
 
 class TrainRunner(Runner):  # type: ignore[misc]
@@ -33,6 +44,13 @@ class TrainRunner(Runner):  # type: ignore[misc]
         if self.cfg.get("torch_compile"):
             built.backbone.compile()
         return built
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> Any:
+        """The loader of a config, whose worker processes outlive a stop signal to the whole process group."""
+        loader = Runner.build_dataloader(*args, **kwargs)
+        loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
+        return loader
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
         """Mmengine's logger without its lines on the terminal."""

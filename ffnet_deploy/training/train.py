@@ -125,7 +125,7 @@ def train(options: TrainOptions, console: Console) -> Training:
             runner.register_hook(hook, priority=hook.priority)
         try:
             with request.listening():
-                run_to_end(runner, request)
+                run_to_end(runner)
         finally:
             live.close()
     notes: tuple[str, ...] = ()
@@ -247,7 +247,7 @@ def initial_weights(options: TrainOptions, runner: TrainRunner, console: Console
     return weights
 
 
-def run_to_end(runner: TrainRunner, request: StopRequest) -> None:
+def run_to_end(runner: TrainRunner) -> None:
     """Train, and turn what can go wrong on the way into errors that say what to do."""
     begin = runner.iter
     try:
@@ -265,12 +265,9 @@ def run_to_end(runner: TrainRunner, request: StopRequest) -> None:
     except FFNetDeployError:
         raise
     except RuntimeError as error:
-        if request.signal is not None:  # the loaders' processes got the signal as well
-            save_now(runner, runner.iter)
-        elif "memory" in str(error) and "alloc" in str(error):
+        if "memory" in str(error) and "alloc" in str(error):
             raise _out_of_memory() from error
-        else:
-            raise
+        raise
     except (KeyError, TypeError, AttributeError, AssertionError) as error:
         if runner.iter > begin:
             raise
@@ -321,7 +318,7 @@ def dry_run(options: TrainOptions, console: Console) -> DryRun:
         runner, step = build_runner(cfg), _OneStep()
         runner.initial = initial_weights(options, runner, console)
         runner.register_hook(step, priority="VERY_LOW")
-        run_to_end(runner, StopRequest())
+        run_to_end(runner)
     parameters = sum(parameter.numel() for parameter in runner.model.parameters())
     groups = parameter_groups(runner.optim_wrapper)
     pairs = {split: summary.pairs for split, summary in data.items()}
