@@ -202,7 +202,7 @@ def merge(parts: Sequence[Evaluation], contract: Contract) -> Evaluation:
     in_order = [part.per_image[row] for row in range(longest) for part in parts if row < len(part.per_image)]
     return _evaluation(
         contract=contract,
-        labelled=any(one.cells for one in in_order) or any(part.scores is not None for part in parts),
+        labelled=any(one.cells.size for one in in_order) or any(part.scores is not None for part in parts),
         per_image=tuple(in_order),
         seconds=max(part.seconds for part in parts),
         protocol=first.protocol,

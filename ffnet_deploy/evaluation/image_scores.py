@@ -3,12 +3,12 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ffnet_deploy.core.decoding import converted, decode
 from ffnet_deploy.core.errors import ArtifactError, OptionError
@@ -21,20 +21,29 @@ MAX_PIXELS = 1 << 40
 _LINE = 16 << 20
 
 
-@dataclass(frozen=True)
+Counts = NDArray[np.unsignedinteger[Any]]
+"""Whole numbers in the smallest type that holds them all: a few kilobytes an image, whose set may have thousands."""
+
+
+def _smallest(numbers: ArrayLike) -> Counts:
+    wide: Counts = np.asarray(numbers, np.uint64)
+    return wide.astype(np.min_scalar_type(wide.max(initial=0)))
+
+
+@dataclass(frozen=True, eq=False)
 class ImageScore:
     """The confusion matrix of one image, only its entries that are not 0.
 
     Attributes:
         image: Name of the image.
-        cells: Index of each entry, label * classes + prediction, rising.
-        counts: Pixels of each entry.
+        cells: Index of each entry, label * classes + prediction, rising: (entries,).
+        counts: Pixels of each entry: (entries,).
         notes: How the evaluation of this image differed from the protocol.
     """
 
     image: str
-    cells: tuple[int, ...] = ()
-    counts: tuple[int, ...] = ()
+    cells: Counts = field(default_factory=lambda: _smallest(()))
+    counts: Counts = field(default_factory=lambda: _smallest(()))
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -44,13 +53,21 @@ class ImageScore:
             return cls(image, notes=notes)
         flat = confusion.reshape(-1)
         cells = np.flatnonzero(flat)
-        return cls(image, tuple(cells.tolist()), tuple(flat[cells].tolist()), notes)
+        return cls(image, _smallest(cells), _smallest(flat[cells]), notes)
 
     def confusion(self, classes: int) -> NDArray[np.int64]:
         """The confusion matrix, int64 (classes, classes)."""
         flat = np.zeros(classes * classes, np.int64)
-        flat[list(self.cells)] = self.counts
+        flat[self.cells] = self.counts
         return flat.reshape(classes, classes)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ImageScore)
+            and (self.image, self.notes) == (other.image, other.notes)
+            and np.array_equal(self.cells, other.cells)
+            and np.array_equal(self.counts, other.counts)
+        )
 
 
 def total(parts: Iterable[ImageScore], classes: int) -> NDArray[np.int64]:
@@ -59,6 +76,16 @@ def total(parts: Iterable[ImageScore], classes: int) -> NDArray[np.int64]:
     for one in parts:
         summed += one.confusion(classes)
     return summed
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An `ImageScore` as a line of a `StateFile` has it."""
+
+    image: str
+    cells: tuple[int, ...]
+    counts: tuple[int, ...]
+    notes: tuple[str, ...]
 
 
 class StateFile:
@@ -105,12 +132,12 @@ class StateFile:
             if lines and not isinstance(found.get("key"), dict):
                 raise ArtifactError("it does not say what was scored")
             for line in lines[1:]:
-                one = converted(decode(line, dict[str, Any], _LINE), ImageScore)
+                one = converted(decode(line, dict[str, Any], _LINE), _Entry)
                 if len(one.cells) != len(one.counts) or not all(0 <= cell < classes**2 for cell in one.cells):
                     raise ArtifactError(f"its entry of {one.image} does not fit {classes} classes")
                 if not all(0 < count <= MAX_PIXELS for count in one.counts):
                     raise ArtifactError(f"its entry of {one.image} counts what no image has")
-                self.done[one.image] = one
+                self.done[one.image] = ImageScore(one.image, _smallest(one.cells), _smallest(one.counts), one.notes)
         except ArtifactError as error:
             raise ArtifactError(f"{path} is no state of an evaluation: {error}.\n  {remedy}") from error
         if lines and found["key"] != header["key"]:
@@ -129,7 +156,7 @@ class StateFile:
             StorageError: there is no room.
         """
         self.done[score.image] = score
-        self._write(vars(score))
+        self._write({**vars(score), "cells": score.cells.tolist(), "counts": score.counts.tolist()})
 
     def _write(self, document: Mapping[str, Any]) -> None:
         if self._file is not None:

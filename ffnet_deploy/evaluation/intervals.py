@@ -126,8 +126,6 @@ def paired_difference(
 
 def _right(score: ImageScore, classes: int) -> float:
     """Share of the labelled pixels that are right, percent."""
-    pixels = sum(score.counts)
-    right = sum(
-        count for cell, count in zip(score.cells, score.counts, strict=True) if cell // classes == cell % classes
-    )
-    return 100.0 * right / pixels if pixels else 0.0
+    confusion = score.confusion(classes)
+    pixels = confusion.sum()
+    return float(100.0 * confusion.trace() / pixels) if pixels else 0.0

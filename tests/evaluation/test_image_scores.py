@@ -37,6 +37,27 @@ def test_a_confusion_matrix_survives() -> None:
     assert not ImageScore.of("one", None).confusion(11).any()
 
 
+def test_the_score_of_an_image_with_150_classes_takes_a_few_bytes_an_entry(tmp_path: Path) -> None:
+    confusion = np.random.default_rng(0).poisson(0.05, (150, 150)).astype(np.int64) * 70_000
+    kept = ImageScore.of("one", confusion)
+    assert kept.cells.nbytes + kept.counts.nbytes == 6 * np.count_nonzero(confusion)
+    with StateFile(tmp_path / "state", {}, 150) as state:
+        state.add(kept)
+    with StateFile(tmp_path / "state", {}, 150) as state:
+        again = state.done["one"]
+    assert again == kept and (again.cells.dtype, again.counts.dtype) == (kept.cells.dtype, kept.counts.dtype)
+    assert again != ImageScore.of("one", confusion + np.eye(150, dtype=np.int64))
+
+
+def test_a_state_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    entry = {"image": "a", "cells": [0, 5], "counts": [3, 5_000_000_000], "notes": ["stretched"]}
+    lines = {"kind": KIND, "format": 1, "key": {}}, entry
+    (tmp_path / "state").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with StateFile(tmp_path / "state", {}, 3) as state:
+        kept = state.done["a"]
+    assert kept.confusion(3).tolist() == [[3, 0, 0], [0, 0, 5_000_000_000], [0, 0, 0]] and kept.notes == ("stretched",)
+
+
 def test_an_interrupted_evaluation_goes_on_with_the_same_result(dataset: Dataset, tmp_path: Path) -> None:
     expected = evaluate(ToyEngine(contract()), dataset)
     options = EvaluateOptions(state=tmp_path / "state.jsonl", predict=PredictOptions(batch=1))
