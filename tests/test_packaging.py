@@ -53,7 +53,7 @@ def options_of(app: App) -> set[str]:
 @pytest.mark.parametrize(
     ("page", "command"),
     [
-        *(("README.md", command) for command in COMMANDS if command != "ffnet-predict"),
+        *(("README.md", command) for command in COMMANDS),
         ("docs/predict.md", "ffnet-predict"),
         *(("Makefile", command) for command in ("ffnet-export", "ffnet-eval", "ffnet-bench")),
     ],
