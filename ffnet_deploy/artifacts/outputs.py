@@ -48,6 +48,7 @@ class Kind(Enum):
     TIMING_CACHE = "a timing cache"
     PICTURE = "a picture of ffnet-eval or ffnet-predict"
     VIDEO = "a video of ffnet-predict"
+    RASTER = "a raster of ffnet-predict"
     SHARES = "class shares of ffnet-predict"
     LABELS = "a label map of ffnet-eval or ffnet-predict"
     PROBABILITIES = "class probabilities of ffnet-eval or ffnet-predict"
@@ -243,6 +244,7 @@ _RECOGNISE: Mapping[Kind, Callable[[Path], bool]] = {
     Kind.DEEPSTREAM: _says_so,
     Kind.LAYERS: _has_keys("Layers"),
     Kind.VIDEO: lambda path: WRITTEN_BY.encode() in _tail(path),
+    Kind.RASTER: lambda path: WRITTEN_BY.encode() in _head(path) + _tail(path),
     Kind.SHARES: lambda path: _head(path).startswith(b"image,no class,"),
     Kind.LABELS: lambda path: _PNG_MARK in _head(path)[:256],
     Kind.PROBABILITIES: lambda path: _tail(path).endswith(WRITTEN_BY.encode()),

@@ -133,6 +133,18 @@ def parse_choices(text: str, kind: type[Choice], option: str) -> tuple[Choice, .
         raise OptionError(f"{option} takes {values}, with commas between them: got {text!r}") from error
 
 
+def parse_memory(text: str, option: str) -> int:
+    """Bytes from ``"1500MiB"`` or ``"2GiB"``; M, MB, G and GB mean the same.
+
+    Raises:
+        OptionError: the text is something else.
+    """
+    match = re.fullmatch(r"(\d+)\s*([MG])(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None or not _whole(match[1]):
+        raise OptionError(f"{option} takes memory as 1500MiB or 2GiB: got {text!r:.60}")
+    return _whole(match[1]) << (20 if match[2] in "mM" else 30)
+
+
 def parse_sizes(text: str, option: str) -> tuple[tuple[int, int], ...]:
     """(height, width) of each size in ``"512x512,512x1024"``, each once.
 

@@ -1,4 +1,4 @@
-"""``ffnet-predict``: label maps and pictures of images, folders, videos and cameras."""
+"""``ffnet-predict``: label maps and pictures of images, folders, videos, cameras and rasters."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.cli.console import FLAT, ExitCode, console, make_app, progress_bar, report_note, run_command
 from ffnet_deploy.cli.evaluate import ProtocolFlags, RunFlags, show_saved, show_skipped
-from ffnet_deploy.cli.options import DATA, EVERYDAY, OUTPUT, PICTURES, PROTOCOL, SaveFlags, option
+from ffnet_deploy.cli.options import DATA, EVERYDAY, OUTPUT, PICTURES, PROTOCOL, SaveFlags, option, parse_memory
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.core.label_maps import LabelMap, ignore_label
@@ -21,14 +21,15 @@ from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.evaluation.datasets import Sample, open_images
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.protocol import PredictOptions
+from ffnet_deploy.evaluation.rasters import predict_raster
 from ffnet_deploy.evaluation.video import is_video, predict_video
 
 _NETWORK = "Exported graph or engine, or the name or file of a config."
-_SOURCE = "Image, folder, pattern (in quotes), video, number of a camera, or address (rtsp://...)."
+_SOURCE = "Image, folder, pattern (in quotes), video, number of a camera, address (rtsp://...), or raster."
 
 app = make_app(
     "ffnet-predict",
-    "Label the pixels of images, folders, videos or cameras with an exported network, or a config with its checkpoint.",
+    "Label the pixels of images, videos, cameras or rasters with an exported network, or a config with its checkpoint.",
     "NETWORK SOURCE",
 )
 
@@ -45,12 +46,20 @@ class PredictFlags:
     """Write the share of each class in each image to this CSV file."""
     save_video: Annotated[Path | None, option(OUTPUT, "FILE")] = None
     """Write the video with the prediction over it to this .mp4 file. By default predictions/NAME.mp4."""
+    save_raster: Annotated[Path | None, option(OUTPUT, "FILE")] = None
+    """Label a raster of any size in windows of its own resolution, and write the classes to this GeoTIFF."""
+    memory: Annotated[str, option(OUTPUT, "SIZE")] = "2GiB"
+    """Memory within which --save-raster works, for instance 1500MiB."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"--limit takes a number from 1: got {self.limit}")
         if self.save_video is not None and self.save_video.suffix.lower() != ".mp4":
             raise OptionError(f"--save-video takes a file that ends in .mp4: got {self.save_video}")
+
+        if self.save_raster is not None and self.save_raster.suffix.lower() not in (".tif", ".tiff"):
+            raise OptionError(f"--save-raster takes a file that ends in .tif: got {self.save_raster}")
+        parse_memory(self.memory, "--memory")
 
     def predicting(self, options: PredictOptions, classes: Sequence[str]) -> PredictOptions:
         """`options` with the thresholds; those of single classes replace the one of all.
@@ -86,6 +95,21 @@ def command(
     opened = run.source_of(None if is_config else Path(network), network if is_config else None)
     outputs = Outputs(*opened.files, Path(source))
     outputs.claim_folder(run.engine_cache)
+    if flags.save_raster is not None:
+        if flags.save_video is not None or flags.csv is not None or save.options(labelled=True).folders or flags.limit:
+            raise OptionError("a raster becomes a raster: --limit and what else is written are of images and videos")
+        outputs.claim(flags.save_raster, Kind.RASTER)
+        with progress_bar() as progress, opened.open(progress) as engine:
+            how = protocol.options(engine.contract.protocol, None, save.options(labelled=True))
+            options = flags.predicting(how.predict, engine.contract.classes)
+            memory = parse_memory(flags.memory, "--memory")
+            raster = predict_raster(engine, Path(source), flags.save_raster, how.protocol, options, memory, progress)
+        for note in (*engine.notes, *raster.notes):
+            report_note(note)
+        console.print(f"{raster.size[1]}x{raster.size[0]} pixels by {raster.windows} windows in {raster.seconds:.1f} s")
+        console.print(f"seam error: neighbouring windows differ on {raster.seam_error:.2%} of the pixels they share")
+        console.print(f"classes in {flags.save_raster}", soft_wrap=True)
+        return ExitCode.DONE
     if is_video(source):
         if flags.csv is not None or save.options(labelled=True).folders:
             raise OptionError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ffnet_deploy.core.label_maps import LabelMap, label_type
 from ffnet_deploy.evaluation.resampling import bilinear_taps
-from ffnet_deploy.evaluation.windows import ScoreMap
+from ffnet_deploy.evaluation.windows import ScoreMap, border_weights
 
 BAND_VALUES = 500_000
 """Scores held at once while label maps are made: 2 MB of float32, which stay in a processor's cache."""
@@ -137,6 +137,10 @@ class AxisTaps(NamedTuple):
     cell: NDArray[np.intp]
     corners: NDArray[np.intp]
 
+    def part(self, pixels: slice) -> "AxisTaps":
+        """The taps of some of the target pixels."""
+        return AxisTaps(self.positions[pixels], self.weights[pixels], self.cell[pixels], self.corners)
+
     def matrix(self, sources: int) -> NDArray[np.float32]:
         """The same as a matrix, float32 (target, sources), by which scores along the axis are multiplied."""
         matrix = np.zeros((len(self.positions), sources), np.float32)
@@ -146,7 +150,13 @@ class AxisTaps(NamedTuple):
 
 @lru_cache(maxsize=256)
 def axis_taps(
-    starts: tuple[int, ...], side: int, source: int, shown: int, target: int, mirrored: bool = False
+    starts: tuple[int, ...],
+    side: int,
+    source: int,
+    shown: int,
+    target: int,
+    mirrored: bool = False,
+    feathered: bool = False,
 ) -> AxisTaps:
     """The taps of what `ScoreMap.resized_rows` does along one axis, in one step.
 
@@ -157,12 +167,14 @@ def axis_taps(
         shown: Pixels shown to the network.
         target: Pixels of the image.
         mirrored: Whether the image was shown mirrored along this axis.
+        feathered: Whether windows weigh less towards their borders.
     """
     matrix = np.zeros((shown, len(starts) * source))
     one, pixels = bilinear_taps(source, side), np.arange(side)
+    weight_of = border_weights(side) if feathered else np.ones(side, np.float32)
     for number, start in enumerate(starts):
-        np.add.at(matrix, (start + pixels, number * source + one.below), 1.0 - one.weight)
-        np.add.at(matrix, (start + pixels, number * source + one.above), one.weight)
+        np.add.at(matrix, (start + pixels, number * source + one.below), weight_of * (1.0 - one.weight))
+        np.add.at(matrix, (start + pixels, number * source + one.above), weight_of * one.weight)
     matrix /= matrix.sum(axis=1, keepdims=True)  # overlapping windows are averaged
     if mirrored:
         matrix = matrix[::-1]
@@ -199,14 +211,22 @@ def score_grid(scored: ScoreMap, size: tuple[int, int]) -> tuple[Any, AxisTaps, 
     for window in scored.windows:
         top, left = tops.index(window.box.top) * height, lefts.index(window.box.left) * width
         grid[:, top : top + height, left : left + width] = window.scores
-    rows = axis_taps(tops, first.box.height, height, scored.size[0], size[0])
-    columns = axis_taps(lefts, first.box.width, width, scored.size[1], size[1], scored.mirrored)
+    rows = axis_taps(tops, first.box.height, height, scored.size[0], size[0], feathered=scored.feathered)
+    columns = axis_taps(lefts, first.box.width, width, scored.size[1], size[1], scored.mirrored, scored.feathered)
     return grid, rows, columns
 
 
-def pruned_label_map(scored: ScoreMap, size: tuple[int, int]) -> LabelMap:
-    """What `finish` gives for one map, computing scores only where and of which classes it matters."""
+def pruned_label_map(scored: ScoreMap, size: tuple[int, int], part: tuple[slice, slice] | None = None) -> LabelMap:
+    """What `finish` gives for one map, computing scores only where and of which classes it matters.
+
+    Args:
+        scored: Scores of the image, arrays.
+        size: (height, width) of the image.
+        part: Rows and columns of the image that are labelled, with both ends; None for all.
+    """
     scores, rows, columns = score_grid(scored, size)
+    down, across = part or (slice(0, size[0]), slice(0, size[1]))
+    rows, columns = rows.part(down), columns.part(across)
     best = _best_at_source(scores)
     # where all the source positions of a pixel agree, their class is the pixel's
     beside = best[:, columns.positions[:, 0]]
@@ -214,24 +234,25 @@ def pruned_label_map(scored: ScoreMap, size: tuple[int, int]) -> LabelMap:
     for position in columns.positions.T[1:]:
         agree &= best[:, position] == beside
     labels: LabelMap = beside[rows.positions[:, 0]]
-    step = max(BAND_VALUES // size[1], 1)
+    step = max(BAND_VALUES // labels.shape[1], 1)
     open_cost = OPEN_PIXEL + OPEN_TAP * rows.weights.shape[1] * columns.weights.shape[1]
 
     def fill(start: int) -> None:
-        band = slice(start, min(start + step, size[0]))
-        here = AxisTaps(rows.positions[band], rows.weights[band], rows.cell[band], rows.corners)
+        band = slice(start, min(start + step, len(labels)))
+        here = rows.part(band)
         settled = agree[here.positions[:, 0]]
         for position in here.positions.T[1:]:
             settled &= agree[position]
             settled &= beside[position] == labels[band]
         pixels = np.flatnonzero(~settled)
         if pixels.size * open_cost > settled.size * len(scores):  # noise, or windows that contradict each other
-            for dense in _bands(scored, size, band):
-                labels[dense] = _summed_rows([scored], size, dense).argmax(axis=-1)
+            for dense in _bands(scored, size, slice(down.start + band.start, down.start + band.stop)):
+                values = _summed_rows([scored], size, dense)[:, across]
+                labels[dense.start - down.start : dense.stop - down.start] = values.argmax(axis=-1)
         elif pixels.size:
-            labels[band].reshape(-1)[pixels] = _winners(scores, here, columns, *np.divmod(pixels, size[1]))
+            labels[band].reshape(-1)[pixels] = _winners(scores, here, columns, *np.divmod(pixels, labels.shape[1]))
 
-    for _ in _threads().map(fill, range(0, size[0], step)):
+    for _ in _threads().map(fill, range(0, len(labels), step)):
         pass
     return labels
 

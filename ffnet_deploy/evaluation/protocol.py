@@ -260,7 +260,7 @@ def finish_image(contract: Contract, image: Prepared, outputs: Sequence[Output],
     maps = [
         ScoreMap(
             view.size,
-            tuple(ScoredWindow(box, _scores(next(remaining), contract, notes)) for box in view.boxes),
+            tuple(ScoredWindow(box, checked_scores(next(remaining), contract, notes.add)) for box in view.boxes),
             view.mirrored,
         )
         for view in image.views
@@ -338,8 +338,12 @@ def _accepted_side(name: str, sizes: DimensionRange, side: int) -> int:
     )
 
 
-def _scores(output: Output, contract: Contract, notes: _Notes) -> Output:
-    """One image's output (classes, height, width) as float32."""
+def checked_scores(output: Output, contract: Contract, note: Callable[[str], None]) -> Output:
+    """The network's output for one window, (classes, height, width), as float32; `note` is told of NaN and infinity.
+
+    Raises:
+        ArtifactError: its shape is not what the artefact's description says.
+    """
     if output.ndim != 3 or output.shape[0] != len(contract.classes):
         raise ArtifactError(
             f"the network gives {contract.output.value} of shape {output.shape} for an image; expected "
@@ -352,7 +356,7 @@ def _scores(output: Output, contract: Contract, notes: _Notes) -> Output:
         scores = output.float()
         finite = scores.isfinite().all()
     if not finite:
-        notes.add(_NOT_FINITE)
+        note(_NOT_FINITE)
     return scores
 
 

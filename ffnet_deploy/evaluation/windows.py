@@ -52,6 +52,13 @@ def _starts(size: int, crop: int, stride: int) -> list[int]:
     return [max(min(step * stride, size - crop), 0) for step in range(steps)]
 
 
+def border_weights(side: int) -> NDArray[np.float32]:
+    """Weights along the side of a window, float32 (side,): 1 in its middle, falling to almost 0 at its borders."""
+    inside = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
+    weights: NDArray[np.float32] = (inside / inside.max()).astype(np.float32)
+    return weights
+
+
 @dataclass(frozen=True)
 class ScoredWindow:
     """What the network gave for one window.
@@ -84,11 +91,14 @@ class ScoreMap:
         size: (height, width) of the image shown to the network.
         windows: Windows that cover the image.
         mirrored: Whether the network saw the image mirrored; `rows` turns the scores back.
+        feathered: Whether overlapping windows weigh less towards their borders (`border_weights` of both sides);
+            otherwise all weigh the same, as published.
     """
 
     size: tuple[int, int]
     windows: tuple[ScoredWindow, ...]
     mirrored: bool = False
+    feathered: bool = False
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows start..stop-1: float32 (stop - start, width, classes)."""
@@ -98,14 +108,21 @@ class ScoreMap:
     def _averaged(self, start: int, stop: int) -> NDArray[np.float32]:
         classes = self.windows[0].scores.shape[0]
         total = np.zeros((stop - start, self.size[1], classes), np.float32)
-        count = np.zeros((stop - start, self.size[1], 1), np.float32)
+        weight = np.zeros((stop - start, self.size[1], 1), np.float32)
         for window in self.windows:
             first, last = max(start, window.box.top), min(stop, window.box.bottom)
             if first < last:
                 here = slice(first - start, last - start), slice(window.box.left, window.box.right)
-                total[here] += window.rows(first - window.box.top, last - window.box.top)
-                count[here] += 1
-        total /= count
+                own = slice(first - window.box.top, last - window.box.top)
+                scores = window.rows(own.start, own.stop)
+                if self.feathered:
+                    fall = np.outer(border_weights(window.box.height)[own], border_weights(window.box.width))[..., None]
+                    total[here] += scores * fall
+                    weight[here] += fall
+                else:
+                    total[here] += scores
+                    weight[here] += 1
+        total /= weight
         return total
 
     def resized_rows(self, target: tuple[int, int], start: int, stop: int) -> NDArray[np.float32]:

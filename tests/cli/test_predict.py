@@ -1,6 +1,7 @@
 """ffnet-predict: images, folders, patterns and videos; what is written, what is skipped, what is refused."""
 
 import csv
+import sys
 from pathlib import Path
 
 import cv2
@@ -92,6 +93,36 @@ def test_a_video_keeps_its_frames_and_their_times(artifact: Path, tmp_path: Path
             times.append([float(frame.pts * frame.time_base) for frame in container.decode(video=0)])
             rate = float(container.streams.video[0].average_rate)
     assert np.allclose(times[0], times[1], atol=1e-3) and rate == 10
+
+
+def test_a_raster_keeps_its_place_and_is_replaced_by_the_next(artifact: Path, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(0.2, 0, 430_000, 0, -0.2, 5_500_000)}
+    form = {"driver": "GTiff", "count": 3, "height": 200, "width": 300, "dtype": "uint8", **place}
+    with rasterio.open(tmp_path / "ground.tif", "w", **form) as file:
+        file.write(np.moveaxis(picture(200, 300), -1, 0))
+    for _ in range(2):
+        done = run(artifact, tmp_path / "ground.tif", "--save-raster", tmp_path / "labels.tif", "--memory", "64MiB")
+        assert done.exit_code == 0, done.output
+        assert "300x200 pixels" in done.stdout and "seam error" in done.stdout
+    with rasterio.open(tmp_path / "labels.tif") as file:
+        assert (file.crs, file.transform, file.shape) == (place["crs"], place["transform"], (200, 300))
+    assert (
+        "is not a raster of ffnet-predict" in run(artifact, tmp_path, "--save-raster", tmp_path / "ground.tif").stderr
+    )
+
+
+def test_rasters_name_the_extra_and_their_options(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground, out = tmp_path / "ground.tif", tmp_path / "labels.tif"
+    cv2.imwrite(str(ground), picture(64, 96))
+    assert "ends in .tif" in run(artifact, ground, "--save-raster", tmp_path / "labels.png").stderr
+    assert "1500MiB or 2GiB" in run(artifact, ground, "--save-raster", out, "--memory", "much").stderr
+    assert "becomes a raster" in run(artifact, ground, "--save-raster", out, "--csv", tmp_path / "x.csv").stderr
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    refused = run(artifact, ground, "--save-raster", out)
+    assert "[raster]" in refused.stderr and "rasterio" in refused.stderr and not out.exists()
 
 
 def test_what_does_not_go_together_is_refused(artifact: Path, photos: Path, tmp_path: Path) -> None:

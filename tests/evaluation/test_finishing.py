@@ -101,3 +101,24 @@ def test_windows_are_averaged_where_they_overlap(case: int, classes: int, mirror
     expected = banded_label_map([scored], image)
     assert len(np.unique(expected)) > 1
     assert (finish([scored], image) == expected).mean() >= 0.99999
+
+
+@pytest.mark.parametrize("cost", [4, 1000], ids=["pruned", "dense"])
+def test_feathered_windows_and_parts_of_an_image_are_labelled_as_by_all_scores(
+    cost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ffnet_deploy.evaluation.finishing.OPEN_TAP", cost)
+    alike = scored_windows(19, 2)
+    scored, size = ScoreMap(alike.size, alike.windows, feathered=True), (90, 141)
+    expected = banded_label_map([scored], size)
+    assert (expected != banded_label_map([alike], size)).any()
+    assert np.array_equal(pruned_label_map(scored, size), expected)
+    part = slice(13, 71), slice(40, 141)
+    assert np.array_equal(pruned_label_map(scored, size, part), expected[part])
+
+
+def test_a_feathered_window_hands_over_to_the_next_without_a_step() -> None:
+    windows = [ScoredWindow(box, np.full((1, 4, 4), value, np.float32)) for box, value in
+               zip(window_boxes((8, 12), (8, 8), (4, 4)), (0.0, 1.0), strict=True)]  # fmt: skip
+    line = ScoreMap((8, 12), tuple(windows), feathered=True).rows(0, 1)[0, :, 0]
+    assert np.allclose(line, [0, 0, 0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1, 1, 1])
