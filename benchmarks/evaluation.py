@@ -9,6 +9,9 @@ over label maps.
 
 ``--whole-run ARTIFACT``: a real network. The pipeline on an exported graph in ONNX Runtime and MMSegmentation's
 ``Runner.test`` of the bundled CamVid network in PyTorch take turns on CamVid's validation images, with as many threads.
+
+``--raster ARTIFACT --side N``: a GeoTIFF of N x N pixels, put together from the images, is labelled with an exported
+graph; what it takes of memory and time, and how far the windows' labels differ in their overlaps.
 """
 
 import argparse
@@ -19,7 +22,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +34,15 @@ from numpy.typing import NDArray
 from ffnet_deploy.core.contract import Contract, DimensionRange, InputKind, OutputKind, TestProtocol
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.core.label_sets import label_set
+from ffnet_deploy.core.optional import optional
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from ffnet_deploy.evaluation import finishing
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import Evaluation, evaluate
 from ffnet_deploy.evaluation.image_scores import total
+from ffnet_deploy.evaluation.images import read_image
 from ffnet_deploy.evaluation.protocol import PredictOptions, prepare, run_network
+from ffnet_deploy.evaluation.rasters import predict_raster
 from ffnet_deploy.evaluation.scores import confusion_matrix
 from ffnet_deploy.evaluation.windows import ScoredWindow, ScoreMap
 
@@ -192,6 +198,44 @@ def whole_run(artifact: Path, data: Path, rounds: int, threads: int) -> dict[str
     }
 
 
+def raster(artifact: Path, dataset: Dataset, side: int, threads: int) -> dict[str, Any]:
+    """Peak memory, time and seam error of labelling a raster of `side` x `side` pixels."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        OnnxRuntimeEngine(artifact, OnnxRuntimeOptions(threads=threads)) as engine,
+    ):
+        ground, labels = Path(folder) / "ground.tif", Path(folder) / "labels.tif"
+        write_mosaic(ground, [read_image(sample.image) for sample in dataset.samples[:32]], side)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        found = predict_raster(engine, ground, labels)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        written = labels.stat().st_size / 2**20
+    return {
+        "side": side,
+        "classes": len(engine.contract.classes),
+        "windows": found.windows,
+        "MiB before": round(before, 1),
+        "MiB at most": round(peak, 1),
+        "MiB written": round(written, 1),
+        "seconds": round(found.seconds, 1),
+        "seam error, percent": round(100 * found.seam_error, 2),
+    }
+
+
+def write_mosaic(path: Path, images: Sequence[NDArray[np.uint8]], side: int) -> None:
+    """Write a GeoTIFF of `side` x `side` pixels in which `images`, BGR and all of one size, lie side by side."""
+    rasterio = optional("rasterio", extra="raster", purpose="writing rasters")
+    height, width = images[0].shape[:2]
+    across = -(-side // width)
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(0.2, 0, 430_000, 0, -0.2, 5_500_000)}
+    form = {"tiled": True, "compress": "jpeg", "photometric": "ycbcr", "bigtiff": "if_safer", **place}
+    with rasterio.open(path, "w", "GTiff", side, side, 3, dtype="uint8", **form) as file:
+        for row, top in enumerate(range(0, side, height)):
+            tiles = [images[(row * across + column) % len(images)] for column in range(across)]
+            strip = np.concatenate(tiles, axis=1)[: min(height, side - top), :side, ::-1]
+            file.write(np.moveaxis(strip, -1, 0), window=rasterio.windows.Window(0, top, side, len(strip)))
+
+
 def mmseg_runner(data: Path, folder: Path, threads: int) -> Any:
     """MMSegmentation's own Runner, data set, pipeline and metric for the bundled CamVid network."""
     # read when PyTorch is loaded: threads that spin while they wait slow it down several times on a busy machine
@@ -261,11 +305,16 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="times that each image counts")
     parser.add_argument("--memory", type=int, metavar="N", help="measure memory over so many images")
     parser.add_argument("--whole-run", type=Path, metavar="ARTIFACT", help="measure a real network")
-    parser.add_argument("--threads", type=int, default=2, help="of the network, with --whole-run")
+    parser.add_argument("--raster", type=Path, metavar="ARTIFACT", help="measure the labelling of a raster")
+    parser.add_argument("--side", type=int, default=20_000, help="of the raster, in pixels")
+    parser.add_argument("--threads", type=int, default=2, help="of the network, with --whole-run and --raster")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.whole_run is not None:
         measured = whole_run(arguments.whole_run, arguments.data, arguments.rounds, arguments.threads)
+    elif arguments.raster is not None:
+        dataset = open_dataset(arguments.data, arguments.label_set)
+        measured = raster(arguments.raster, dataset, arguments.side, arguments.threads)
     else:
         labels = label_set(arguments.classes or arguments.label_set)
         side = DimensionRange(32, 512, 4096)
