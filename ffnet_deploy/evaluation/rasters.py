@@ -8,7 +8,7 @@ run twice. The labels do not depend on the stripes.
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.artifacts.outputs import WRITTEN_BY
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import Contract, OutputKind, TestProtocol
-from ffnet_deploy.core.errors import DataError, OptionError
+from ffnet_deploy.core.errors import DataError, OptionError, StorageError
 from ffnet_deploy.core.files import atomic_path
 from ffnet_deploy.core.label_maps import LabelMap, ignore_label, label_type
 from ffnet_deploy.core.optional import optional
@@ -108,13 +108,13 @@ def predict_raster(
             "  to do    export it with --output logits"
         )
     if options.passes > 1 or options.needs_scores:
-        raise OptionError("a raster is labelled in one pass, whatever is probable: without scales, flip and thresholds")
+        raise OptionError("a raster is labelled in one pass: leave out --multi-scale, --flip and --threshold")
     assert protocol.crop is not None and protocol.stride is not None  # `_sliding` sets both
     with (
         rasterio.Env(GDAL_CACHEMAX=max(memory // 8, 1 << 20)),
         _opened(rasterio, source) as raster,
         atomic_path(out) as temporary,
-        _created(rasterio, temporary, raster, contract) as labelled,
+        _LabelFile(rasterio, temporary, out, raster, contract) as labelled,
     ):
         size = max(raster.height, protocol.crop[0]), max(raster.width, protocol.crop[1])
         boxes = window_boxes(size, protocol.crop, protocol.stride)
@@ -136,7 +136,7 @@ def predict_raster(
                 seams.add(held[-len(row) :], stripe)
                 for left in range(stripe.start, stripe.stop, _BLOCK):
                     block = Box(finished, left, following - finished, min(_BLOCK, stripe.stop - left))
-                    _write(rasterio, raster, labelled, _blended(held, block), block)
+                    labelled.write(_blended(held, block), block)
                 finished = following
                 held = [window for window in held if window.box.bottom > finished]
     return RasterResult(
@@ -176,22 +176,72 @@ def _unreadable(source: Path, error: Exception) -> DataError:
     return DataError(f"the raster {source} cannot be read: {error}.\n  to do    open it with gdalinfo -checksum")
 
 
-def _created(rasterio: Any, path: Path, raster: Any, contract: Contract) -> Any:
-    """The file of labels: the size and place of `raster`, and the colours of the classes."""
-    kind = label_type(len(contract.classes))
-    labelled = rasterio.open(
-        path, "w", driver="GTiff", width=raster.width, height=raster.height, count=1, dtype=kind.name,
-        crs=raster.crs, transform=raster.transform, nodata=np.iinfo(kind).max, tiled=True, blockxsize=_TILE,
-        blockysize=_TILE, compress="deflate", bigtiff="if_safer",
-    )  # fmt: skip
-    points, crs = raster.gcps
-    if points:
-        labelled.gcps = points, crs
-    if raster.rpcs is not None:
-        labelled.rpcs = raster.rpcs
-    labelled.update_tags(TIFFTAG_SOFTWARE=WRITTEN_BY)
-    labelled.write_colormap(1, {number: (*colour, 255) for number, colour in enumerate(contract.palette)})
-    return labelled
+class _LabelFile:
+    """The GeoTIFF of labels: the size and place of a raster, and the colours of the classes.
+
+    GDAL says nothing of blocks that found no room on the disk when it wrote them, late: what was written is read again.
+
+    Args:
+        rasterio: The package.
+        path: Where it is written.
+        out: What errors call it.
+        raster: The source.
+        contract: Of the network.
+    """
+
+    def __init__(self, rasterio: Any, path: Path, out: Path, raster: Any, contract: Contract) -> None:
+        self._rasterio, self._raster, self._path, self._out = rasterio, raster, path, out
+        kind = label_type(len(contract.classes))
+        self._written = np.zeros(np.iinfo(kind).max + 1, np.int64)
+        self._file = rasterio.open(
+            path, "w", driver="GTiff", width=raster.width, height=raster.height, count=1, dtype=kind.name,
+            crs=raster.crs, transform=raster.transform, nodata=np.iinfo(kind).max, tiled=True, blockxsize=_TILE,
+            blockysize=_TILE, compress="deflate", bigtiff="if_safer",
+        )  # fmt: skip
+        points, crs = raster.gcps
+        if points:
+            self._file.gcps = points, crs
+        if raster.rpcs is not None:
+            self._file.rpcs = raster.rpcs
+        self._file.update_tags(TIFFTAG_SOFTWARE=WRITTEN_BY)
+        self._file.write_colormap(1, {number: (*colour, 255) for number, colour in enumerate(contract.palette)})
+
+    def write(self, labels: LabelMap, block: Box) -> None:
+        """Write what of `block` lies in the raster, where it has data.
+
+        Raises:
+            DataError: the raster cannot be read.
+        """
+        if block.top >= self._raster.height or block.left >= self._raster.width:
+            return
+        window = _inside(self._rasterio, self._raster, block)
+        kept = labels[: int(window.height), : int(window.width)]
+        try:
+            valid = self._raster.dataset_mask(window=window)
+        except self._rasterio.errors.RasterioError as error:
+            raise _unreadable(Path(self._raster.name), error) from error
+        kept[valid == 0] = ignore_label(labels)
+        self._file.write(kept, 1, window=window)
+        self._written += np.bincount(kept.ravel(), minlength=self._written.size)
+
+    def __enter__(self) -> "_LabelFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is None and not np.array_equal(self._read_again(), self._written):
+            raise StorageError(
+                f"no room left to write {self._out}.\n  to do    free some disk space, or write elsewhere"
+            )
+
+    def _read_again(self) -> NDArray[np.int64]:
+        """How many pixels of each label the file has; fewer where a part of it cannot be read."""
+        found = np.zeros_like(self._written)
+        with suppress(self._rasterio.errors.RasterioError), self._rasterio.open(self._path) as file:
+            for top in range(0, file.height, _TILE):
+                rows = _inside(self._rasterio, file, Box(top, 0, _TILE, file.width))
+                found += np.bincount(file.read(1, window=rows).ravel(), minlength=found.size)
+        return found
 
 
 class _Windows:
@@ -281,20 +331,6 @@ def _blended(windows: Sequence[ScoredWindow], block: Box) -> LabelMap:
     moved = tuple(replace(one, box=replace(one.box, top=one.box.top - top, left=one.box.left - left)) for one in around)
     part = slice(block.top - top, block.bottom - top), slice(block.left - left, block.right - left)
     return pruned_label_map(ScoreMap(size, moved, feathered=True), size, part)
-
-
-def _write(rasterio: Any, raster: Any, labelled: Any, labels: LabelMap, block: Box) -> None:
-    """Write what of `block` lies in the raster, where it has data."""
-    if block.top >= raster.height or block.left >= raster.width:
-        return
-    window = _inside(rasterio, raster, block)
-    kept = labels[: int(window.height), : int(window.width)]
-    try:
-        valid = raster.dataset_mask(window=window)
-    except rasterio.errors.RasterioError as error:
-        raise _unreadable(Path(raster.name), error) from error
-    kept[valid == 0] = ignore_label(labels)
-    labelled.write(kept, 1, window=window)
 
 
 class _Seams:

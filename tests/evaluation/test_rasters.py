@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.core.contract import OutputKind, TestProtocol
-from ffnet_deploy.core.errors import DataError, FFNetDeployError, OptionError
+from ffnet_deploy.core.errors import DataError, FFNetDeployError, OptionError, StorageError
 from ffnet_deploy.evaluation.finishing import banded_label_map
 from ffnet_deploy.evaluation.protocol import PredictOptions, predict
 from ffnet_deploy.evaluation.rasters import predict_raster
 from ffnet_deploy.evaluation.windows import ScoredWindow, ScoreMap, window_boxes
+from tests.disks import largest_file
 from tests.toy import ToyEngine, contract, fixed, logits, picture, weights
 
 rasterio = pytest.importorskip("rasterio")
@@ -145,6 +146,13 @@ def test_an_interrupted_raster_leaves_nothing(raster: Path, tmp_path: Path) -> N
     (tmp_path / "out").mkdir()
     with pytest.raises(KeyboardInterrupt):
         predict_raster(Stopped(contract(protocol=SLIDING)), raster, tmp_path / "out" / "labels.tif")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(raster: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with largest_file(4096), pytest.raises(StorageError, match="no room left to write"):
+        predict_raster(ToyEngine(contract(protocol=SLIDING)), raster, tmp_path / "out" / "labels.tif")
     assert not list((tmp_path / "out").iterdir())
 
 
