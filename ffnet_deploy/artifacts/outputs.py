@@ -56,7 +56,7 @@ class Kind(Enum):
     DEEPSTREAM = "a DeepStream configuration that ffnet-export wrote"
     LAYERS = "a list of an engine's layers"
     SAMPLE = "a script that ffnet-export wrote"
-    WEIGHTS = "weights that ffnet-train published"
+    WEIGHTS = "weights that were published from a run of ffnet-train"
 
 
 class Outputs:
@@ -250,5 +250,5 @@ _RECOGNISE: Mapping[Kind, Callable[[Path], bool]] = {
     Kind.PROBABILITIES: lambda path: _tail(path).endswith(WRITTEN_BY.encode()),
     Kind.TRITON: lambda path: _says_so(path) or b'parameters { key: "contract"' in path.read_bytes(),
     Kind.SAMPLE: _says_so,
-    Kind.WEIGHTS: lambda path: _says_so(path.with_suffix(".md")),
+    Kind.WEIGHTS: lambda path: b'"source_sha256"' in _head(path),
 }

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.cli.console import FLAT, ExitCode, console, make_app, progress_bar, report_note, run_command
 from ffnet_deploy.cli.evaluate import ProtocolFlags, RunFlags, show_saved, show_skipped
-from ffnet_deploy.cli.options import DATA, EVERYDAY, OUTPUT, PICTURES, PROTOCOL, SaveFlags, option, parse_memory
+from ffnet_deploy.cli.options import (
+    DATA,
+    EVERYDAY,
+    OUTPUT,
+    PICTURES,
+    PROTOCOL,
+    SaveFlags,
+    check_numbers,
+    option,
+    parse_memory,
+)
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.core.label_maps import LabelMap, ignore_label
@@ -52,6 +62,7 @@ class PredictFlags:
     """Memory within which --save-raster works, for instance 1500MiB."""
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"--limit takes a number from 1: got {self.limit}")
         if self.save_video is not None and self.save_video.suffix.lower() != ".mp4":

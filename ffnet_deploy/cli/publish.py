@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ffnet_deploy.artifacts import Kind, Outputs
 from ffnet_deploy.cli.console import console, make_app, progress_bar, run_command
 from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.segmentor.config import config_names, find_config, load_config
@@ -33,6 +34,9 @@ def command(
     notes: Annotated[str, Parameter(help="What else one must know.")] = "",
 ) -> None:
     """Write the best checkpoint of a run as float16 safetensors, score that file, and write its model card."""
+    outputs, card_file = Outputs(work_dir, config, data), out.with_suffix(".md")
+    outputs.claim(out, Kind.WEIGHTS)
+    outputs.claim(card_file, Kind.MARKDOWN)
     name = config or out.stem
     load_config(find_config(name) if name in config_names() else name)
     metadata = publish(work_dir, out)
@@ -40,7 +44,7 @@ def command(
         evaluation = score(name, out, data, split, progress)
     card = Card(command_line, about_data, terms, machine, notes)
     text = card_text(Path(name).stem, out, work_dir, card, evaluation, metadata)
-    write_bytes(out.with_suffix(".md"), text.encode())
+    write_bytes(card_file, text.encode())
     console.print(f"mIoU {evaluation.scores.mean_iou:.2f}; {out} and its card are written", soft_wrap=True)
 
 

@@ -227,7 +227,7 @@ def open_images(path: Path, leave_out: Sequence[Path] = ()) -> Dataset:
     """
     matches = [] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     if not path.exists() and not matches:
-        raise DataError(f"{path} does not exist.\n  to do    check the path given with --images")
+        raise DataError(f"{path} does not exist.\n  to do    check the path")
     files = image_files(path) if path.is_dir() else matches or [path]
     if path.is_dir():
         written = {folder.resolve() for folder in leave_out}

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ffnet_deploy.artifacts.outputs import WRITTEN_BY
 from ffnet_deploy.core.errors import CheckpointError
 from ffnet_deploy.core.files import atomic_path, sha256
 from ffnet_deploy.core.optional import optional
@@ -144,6 +145,8 @@ From the log (`loss`: one step; `mIoU`: the averaged weights on the validation s
 ```
 {log}
 ```
+
+<!-- {WRITTEN_BY} -->
 """
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
-from ffnet_deploy.cli import bench, evaluate, export, train
+from ffnet_deploy.cli import bench, evaluate, export, predict, train
 from ffnet_deploy.cli.console import ExitCode
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.backend import Backend, gpu_index
@@ -285,10 +285,11 @@ def run(name: str, *arguments: object, **more: object) -> "subprocess.CompletedP
 
 def commands(artifact: Path, data: Path, folder: Path) -> dict[str, tuple[object, ...]]:
     scored = ("--artifact", artifact, "--data", data, "--threads", 1, "--json", folder / "evaluate.json")
-    return {"evaluate": scored, "bench": (artifact, *QUICK, "--json", folder / "bench.json")}
+    shares = (artifact, data / "images/val", "--threads", 1, "--csv", folder / "predict.csv")
+    return {"evaluate": scored, "bench": (artifact, *QUICK, "--json", folder / "bench.json"), "predict": shares}
 
 
-@pytest.mark.parametrize("name", ["evaluate", "bench"])
+@pytest.mark.parametrize("name", ["evaluate", "bench", "predict"])
 @pytest.mark.parametrize("output", ["closed", "pipe", "full"])
 def test_results_are_in_their_file_when_standard_output_is_gone(
     artifact: Path, data: Path, tmp_path: Path, name: str, output: str
@@ -307,10 +308,13 @@ def test_results_are_in_their_file_when_standard_output_is_gone(
     assert done.returncode == (1 if output == "full" else ExitCode.OUTPUT_CLOSED)
     errors = [line for line in done.stderr.splitlines() if "..." not in line and not line.startswith("note:")]
     assert len(errors) <= 1 and "Traceback" not in done.stderr, done.stderr
-    assert json.loads((tmp_path / f"{name}.json").read_text())
+    if name == "predict":
+        assert len((tmp_path / "predict.csv").read_text().splitlines()) == 1 + 3
+    else:
+        assert json.loads((tmp_path / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["evaluate", "bench"])
+@pytest.mark.parametrize("name", ["evaluate", "bench", "predict"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(artifact: Path, data: Path, tmp_path: Path, name: str) -> None:
     import resource
 
@@ -323,16 +327,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(artifact: Path, data: Path, 
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["evaluate", "bench"])
+@pytest.mark.parametrize("name", ["evaluate", "bench", "predict"])
 def test_a_folder_that_cannot_be_written_is_one_line(artifact: Path, data: Path, tmp_path: Path, name: str) -> None:
-    apps = {"evaluate": evaluate.app, "bench": bench.app}
+    apps = {"evaluate": evaluate.app, "bench": bench.app, "predict": predict.app}
     with read_only(tmp_path / "out"):
         result = invoke(apps[name], *commands(artifact, data, tmp_path / "out")[name])
     assert result.exit_code == 1 and result.stderr.count("error:") == 1, result.stderr
     assert "cannot write" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["export", "evaluate", "bench", "train"])
+@pytest.mark.parametrize("name", ["export", "evaluate", "predict", "bench", "train"])
 def test_the_help_into_a_closed_pipe_ends_with_its_code_and_one_line(name: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -1,4 +1,4 @@
-"""Outputs onto inputs: every pair of the options that the four commands declare is refused, and the input stays."""
+"""Outputs onto inputs: every pair of the options that the commands declare is refused, and the input stays."""
 
 import shutil
 from dataclasses import replace
@@ -9,33 +9,42 @@ import pytest
 from ffnet_deploy.benchmark.files import write_run
 from ffnet_deploy.benchmark.profiling import TimedLayer, TimedLayers, profile
 from ffnet_deploy.benchmark.record import Peaks
-from ffnet_deploy.cli import bench, evaluate, export, train
+from ffnet_deploy.cli import bench, evaluate, export, predict, train
 from ffnet_deploy.segmentor import __file__ as segmentor
 from tests.benchmark.runs import make_run
 from tests.commands import invoke
 from tests.toy import CAMVID, contract, fixed, write_onnx, write_pairs
 
 pytest.importorskip("onnx")
-APPS = {"export": export.app, "eval": evaluate.app, "bench": bench.app, "train": train.app}
+APPS = {
+    "export": export.app,
+    "eval": evaluate.app,
+    "predict": predict.app,
+    "bench": bench.app,
+    "train": train.app,
+}
 NANO = "ffnet_seg_nano_scenes"
 
 OUTPUTS = {
     "export": (
         *("--out", "--triton", "--ranges", "--search-state", "--timing-cache", "--deepstream", "--export-layers"),
     ),
-    "eval": ("--json", "--html", "--save-images", "--resume", "--engine-cache"),
+    "eval": (*("--json", "--html", "--save-images", "--save-labels", "--save-scores", "--resume", "--engine-cache"),),
+    "predict": ("--csv", "--save-images", "--save-labels", "--save-scores", "--save-video", "--engine-cache"),
     "bench": ("--json", "--html"),
     "train": ("--work-dir",),
 }
 """The options that say where a command writes; every other one that takes a path says what it reads."""
-NAMING = ("--config", "--checkpoint", "--load", "--timing-cache")
+NAMING = ("--config", "--checkpoint", "--load", "--timing-cache", "--network", "--source")
 """Options that take the path of a file or some word."""
-SUFFIXES = {"--html": ".html", "--out": ".onnx"}
+SUFFIXES = {"--html": ".html", "--out": ".onnx", "--save-video": ".mp4"}
 INPUTS = {
     "ARTIFACTS": "toy.onnx",
     "--artifact": "toy.onnx",
     "--against": "other.onnx",
     "--onnx": "toy.onnx",
+    "--network": "toy.onnx",
+    "--source": "data/images/val",
     "--config": f"configs/{NANO}.py",
     "--checkpoint": "nano.safetensors",
     "--load": "nano.safetensors",
@@ -51,7 +60,13 @@ INPUTS = {
     "--compare-layers": "other.onnx",
     "--refit-engine": "other.onnx",
 }
-SOURCE = {"export": "--onnx", "eval": "--artifact", "bench": "ARTIFACTS", "train": "--config"}
+SOURCE = {
+    "export": "--onnx",
+    "eval": "--artifact",
+    "predict": "--network",
+    "bench": "ARTIFACTS",
+    "train": "--config",
+}
 MIXED = ("--mixed", "--calib-images")
 NEEDED = {
     "--checkpoint": ("--config",),
@@ -93,17 +108,28 @@ def inputs(command: str) -> list[str]:
 PAIRS = [(command, output, read) for command in APPS for output in OUTPUTS[command] for read in inputs(command)]
 
 
+def inputs_beside(output: str, read: str) -> dict[str, str]:
+    """`INPUTS` of a command that writes `output` and reads `read`."""
+    named = dict(INPUTS)
+    if output == "--save-video":
+        named["--source"] = "film.mp4"
+    if read == "--checkpoint":
+        named["--network"] = named["--config"]
+    return named
+
+
 def command_line(command: str, output: str, target: Path, read: str) -> list[object]:
     """Arguments by which `command` reads what `read` names and writes `output` to `target`."""
-    source = "--config" if read in NAMING else SOURCE[command]
-    options = {source, read, output, *NEEDED.get(read, ()), *NEEDED.get(output, ())}
+    source = "--config" if read in NAMING and command != "predict" else SOURCE[command]
+    needed = NEEDED.get(read, ()) if command != "predict" else ("--source",)
+    options = {source, read, output, *needed, *NEEDED.get(output, ())}
     if command == "export" and read in ("--data", "--images", "--classes"):
         options.update(MIXED)
     if command == "eval" and "--data" not in options:
         options.add("--images")
     line: list[object] = []
     for option in sorted(options):
-        value = target if option == output else WORDS.get(option) or INPUTS.get(option)
+        value = target if option == output else WORDS.get(option) or inputs_beside(output, read).get(option)
         line += [part for part in (option, value) if part is not None and part != "ARTIFACTS"]
     return line
 
@@ -129,6 +155,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pairs(folder / "data")
     (folder / "data" / "classes.txt").write_text("".join(f"{name} 1 2 3\n" for name in CAMVID.classes))
     (folder / "list.txt").write_text("scene_*\n")
+    (folder / "film.mp4").write_bytes(b"a film")
     write_run(folder / "bench.json", make_run())
     write_run_with_profiles(folder / "timings.json")
     return folder
@@ -143,11 +170,11 @@ def test_no_output_goes_onto_an_input(
     command: str, output: str, read: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    target = Path(INPUTS[read])
+    target = source = Path(inputs_beside(output, read)[read])
     if output in SUFFIXES:  # the same under a name that the option takes
         target = Path(f"alias{SUFFIXES[output]}")
         target.unlink(missing_ok=True)
-        target.symlink_to(INPUTS[read])
+        target.symlink_to(source)
     before = content(folder)
     result = invoke(APPS[command], *command_line(command, output, target, read))
     assert result.exit_code == 1, result.output
@@ -175,6 +202,23 @@ def test_a_model_that_holds_the_graph_is_not_replaced(folder: Path, monkeypatch:
     result = invoke(export.app, "--onnx", "models/toy/1/toy.onnx", "--triton", "models")
     assert result.exit_code == 1 and "is replaced as a whole" in result.stderr, result.output
     assert content(folder) == before
+
+
+def test_a_script_of_ones_own_in_the_place_of_the_sample_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    Path("new.sample.py").write_text("print('mine')")
+    result = invoke(export.app, "--onnx", "toy.onnx", "--fp16", "--sample", "--out", "new.onnx")
+    assert result.exit_code == 1 and "is not a script that ffnet-export wrote" in result.stderr, result.output
+    assert Path("new.sample.py").read_text() == "print('mine')"
+
+
+def test_a_video_of_ones_own_is_not_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    Path("predictions").mkdir()
+    Path("predictions/film.mp4").write_bytes(b"another film")
+    result = invoke(predict.app, "toy.onnx", "film.mp4")
+    assert result.exit_code == 1 and "is not a video of ffnet-predict" in result.stderr, result.output
+    assert Path("predictions/film.mp4").read_bytes() == b"another film"
 
 
 def test_a_file_in_the_place_of_a_manifest_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

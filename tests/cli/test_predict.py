@@ -1,7 +1,10 @@
 """ffnet-predict: images, folders, patterns and videos; what is written, what is skipped, what is refused."""
 
 import csv
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -12,6 +15,7 @@ import ffnet_deploy
 from ffnet_deploy.cli.predict import app
 from ffnet_deploy.evaluation.images import read_label_map
 from tests.commands import Result, invoke
+from tests.disks import largest_file, read_only
 from tests.toy import contract, picture, write_onnx
 
 
@@ -138,3 +142,55 @@ def test_what_does_not_go_together_is_refused(artifact: Path, photos: Path, tmp_
     (tmp_path / "no.mp4").write_bytes(b"no film")
     assert "cannot open the video" in run(artifact, tmp_path / "no.mp4", "--save-video", tmp_path / "y.mp4").stderr
     assert not (tmp_path / "y.mp4").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("source", ["photos", "film.mp4"])
+def test_a_signal_leaves_whole_files_alone(
+    artifact: Path, tmp_path: Path, source: str, number: signal.Signals, code: int
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.png"), picture(600, 800))
+    for index in range(1, 400):
+        (folder / f"{index}.png").symlink_to(folder / "0.png")
+    if source == "film.mp4":
+        write_video(tmp_path / source, frames=3000)
+    saved = ("--save-video", out / "film.mp4") if source == "film.mp4" else ("--save-labels", out)
+    command = [sys.executable, "-c", "from ffnet_deploy.cli.predict import main; main()", artifact, tmp_path / source]
+    running = subprocess.Popen(
+        [*map(str, command), *map(str, saved), "--threads", "1"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob(".film*" if source == "film.mp4" else "*.png")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == code, errors
+    assert errors.count("error:") == 1 and "Traceback" not in errors
+    left = sorted(out.iterdir())
+    assert (source == "film.mp4") == (not left) and len(left) < 400
+    for path in left:
+        assert path.suffix == ".png" and read_label_map(path).shape == (600, 800)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--save-images", "--save-labels", "--save-scores", "--save-video"])
+@pytest.mark.parametrize("disk", ["full", "read-only"])
+def test_a_disk_that_takes_nothing_is_one_line(
+    artifact: Path, photos: Path, tmp_path: Path, option: str, disk: str
+) -> None:
+    source, target = photos, tmp_path / "out"
+    if option == "--save-video":
+        source = write_video(tmp_path / "film.mp4")
+    if option in ("--csv", "--save-video"):
+        target /= f"new{'.mp4' if option == '--save-video' else '.csv'}"
+    with largest_file(100) if disk == "full" else read_only(tmp_path / "out"):
+        done = run(artifact, source, option, target)
+    assert done.exit_code == 1 and done.stderr.count("error:") == 1, done.output
+    assert ("no room left to write" if disk == "full" else "cannot write") in done.stderr and "to do" in done.stderr
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def test_numbers_that_no_run_reaches_are_refused(artifact: Path, photos: Path) -> None:
+    assert "--limit takes a number up to" in run(artifact, photos, "--limit", 10**30).stderr
+    assert "0 to 1" in run(artifact, photos, "--threshold", "nan").stderr
