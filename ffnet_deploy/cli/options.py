@@ -249,7 +249,25 @@ def refresh_checkpoint(refresh: bool, checkpoint: str | None, config: str, progr
 
 
 @dataclass(frozen=True)
-class DataFlags:
+class PixelFlags:
+    """How large an image may be."""
+
+    max_pixels: Annotated[int | None, option(DATA, "N")] = None
+    """Largest number of pixels of an image that is decoded. By default 100 million; raise it for files you trust."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise OptionError(f"--max-pixels takes a number from 1: got {self.max_pixels}")
+
+    def allow_pixels(self) -> None:
+        """Raise or lower the limit of pixels for this process, and for those that it starts."""
+        if self.max_pixels is not None:
+            os.environ[MAX_PIXELS_VARIABLE] = str(self.max_pixels)
+
+
+@dataclass(frozen=True)
+class DataFlags(PixelFlags):
     """The images to work on, labelled or not."""
 
     data: Annotated[Path | None, option(EVERYDAY, "PATH")] = None
@@ -268,13 +286,9 @@ class DataFlags:
     """What the name of a mask adds to the name of its image, for instance _mask."""
     classes: Annotated[Path | None, option(DATA, "FILE")] = None
     """Classes of the data: 'name r g b' on each line. By default the list that lies with the data."""
-    max_pixels: Annotated[int | None, option(DATA, "N")] = None
-    """Largest number of pixels of an image that is decoded. By default 100 million; raise it for files you trust."""
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        if self.max_pixels is not None and self.max_pixels < 1:
-            raise OptionError(f"--max-pixels takes a number from 1: got {self.max_pixels}")
+        super().__post_init__()
         if self.data is not None and self.images is not None:
             raise OptionError("give either --data (labelled images) or --images, not both")
         for name in ("images_dir", "masks_dir", "mask_suffix", "classes"):
@@ -285,11 +299,6 @@ class DataFlags:
     def files(self) -> tuple[Path | None, ...]:
         """What is read of the data."""
         return self.data, self.images, self.classes
-
-    def allow_pixels(self) -> None:
-        """Raise or lower the limit of pixels for this process, and for those that it starts."""
-        if self.max_pixels is not None:
-            os.environ[MAX_PIXELS_VARIABLE] = str(self.max_pixels)
 
     def labelled(self, network: str, classes: Sequence[str]) -> Dataset | None:
         """The labelled split, for a network that predicts `classes` of the data set `network`; None without --data.

@@ -19,8 +19,8 @@ from ffnet_deploy.cli.options import (
     OUTPUT,
     PICTURES,
     PROTOCOL,
+    PixelFlags,
     SaveFlags,
-    check_numbers,
     option,
     parse_memory,
 )
@@ -45,7 +45,7 @@ app = make_app(
 
 
 @dataclass(frozen=True)
-class PredictFlags:
+class PredictFlags(PixelFlags):
     """Which labels count, how many images are predicted, and what is written besides label maps."""
 
     threshold: Annotated[tuple[str, ...], option(PROTOCOL, "[CLASS=]SHARE")] = ()
@@ -62,7 +62,7 @@ class PredictFlags:
     """Memory within which --save-raster works, for instance 1500MiB."""
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        super().__post_init__()
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"--limit takes a number from 1: got {self.limit}")
         if self.save_video is not None and self.save_video.suffix.lower() != ".mp4":
@@ -102,6 +102,7 @@ def command(
     flags: Annotated[PredictFlags, FLAT] = PredictFlags(),
 ) -> int:
     """Predict what is named and write what is asked for, then say where it is."""
+    flags.allow_pixels()
     is_config = Path(network).suffix in ("", ".py")
     opened = run.source_of(None if is_config else Path(network), network if is_config else None)
     outputs = Outputs(*opened.files, Path(source))

@@ -113,12 +113,18 @@ def read_whole(path: Path, what: str) -> bytes:
             f"the {what} {path} is cut short or damaged ({len(content)} bytes).\n  to do    copy or download it again"
         )
     pixels = pixel_count(content)
-    if pixels is not None and pixels > max_pixels():
-        raise DataError(
-            f"the {what} {path} has {pixels / 1e6:.0f} million pixels; at most {max_pixels() / 1e6:.0f} million are "
-            f"decoded.\n  to do    raise the limit if you trust the file: {MAX_PIXELS_VARIABLE}={pixels}"
-        )
+    if pixels is not None:
+        check_pixels(pixels, f"the {what} {path}")
     return content
+
+
+def check_pixels(pixels: int, what: str) -> None:
+    """Raise `DataError` where an image of so many `pixels` is not decoded (see `max_pixels`); `what` names it."""
+    if pixels > max_pixels():
+        raise DataError(
+            f"{what} has {pixels / 1e6:.0f} million pixels; at most {max_pixels() / 1e6:.0f} million are decoded.\n"
+            f"  to do    raise the limit if you trust the file: {MAX_PIXELS_VARIABLE}={pixels}"
+        )
 
 
 def max_pixels() -> int:

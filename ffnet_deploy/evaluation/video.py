@@ -18,6 +18,7 @@ from ffnet_deploy.core.files import atomic_path
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.evaluation.images import check_pixels
 from ffnet_deploy.evaluation.overlays import blended, legend_picture
 from ffnet_deploy.evaluation.pipeline import predict_stream
 from ffnet_deploy.evaluation.protocol import Prediction, PredictOptions
@@ -118,6 +119,8 @@ def _opened(av: Any, source: str) -> Any:
         raise DataError(f"cannot open the video {source}: {error.strerror or error}") from error
     if not container.streams.video:
         raise DataError(f"{source} holds no video")
+    stream = container.streams.video[0]
+    check_pixels(stream.width * stream.height, f"a frame of {source}")
     return container
 
 

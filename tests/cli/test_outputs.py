@@ -30,14 +30,17 @@ OUTPUTS = {
         *("--out", "--triton", "--ranges", "--search-state", "--timing-cache", "--deepstream", "--export-layers"),
     ),
     "eval": (*("--json", "--html", "--save-images", "--save-labels", "--save-scores", "--resume", "--engine-cache"),),
-    "predict": ("--csv", "--save-images", "--save-labels", "--save-scores", "--save-video", "--engine-cache"),
+    "predict": (
+        *("--csv", "--save-images", "--save-labels", "--save-scores", "--save-video", "--save-raster"),
+        "--engine-cache",
+    ),
     "bench": ("--json", "--html"),
     "train": ("--work-dir",),
 }
 """The options that say where a command writes; every other one that takes a path says what it reads."""
 NAMING = ("--config", "--checkpoint", "--load", "--timing-cache", "--network", "--source")
 """Options that take the path of a file or some word."""
-SUFFIXES = {"--html": ".html", "--out": ".onnx", "--save-video": ".mp4"}
+SUFFIXES = {"--html": ".html", "--out": ".onnx", "--save-video": ".mp4", "--save-raster": ".tif"}
 INPUTS = {
     "ARTIFACTS": "toy.onnx",
     "--artifact": "toy.onnx",
@@ -214,7 +217,7 @@ def test_a_script_of_ones_own_in_the_place_of_the_sample_stays(folder: Path, mon
 
 def test_a_video_of_ones_own_is_not_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    Path("predictions").mkdir()
+    Path("predictions").mkdir(exist_ok=True)
     Path("predictions/film.mp4").write_bytes(b"another film")
     result = invoke(predict.app, "toy.onnx", "film.mp4")
     assert result.exit_code == 1 and "is not a video of ffnet-predict" in result.stderr, result.output

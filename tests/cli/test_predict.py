@@ -144,8 +144,9 @@ def test_what_does_not_go_together_is_refused(artifact: Path, photos: Path, tmp_
     assert not (tmp_path / "y.mp4").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("source", ["photos", "film.mp4"])
+@pytest.mark.parametrize(
+    ("source", "number", "code"), [("photos", signal.SIGINT, 130), ("film.mp4", signal.SIGTERM, 143)]
+)
 def test_a_signal_leaves_whole_files_alone(
     artifact: Path, tmp_path: Path, source: str, number: signal.Signals, code: int
 ) -> None:
@@ -194,3 +195,15 @@ def test_a_disk_that_takes_nothing_is_one_line(
 def test_numbers_that_no_run_reaches_are_refused(artifact: Path, photos: Path) -> None:
     assert "--limit takes a number up to" in run(artifact, photos, "--limit", 10**30).stderr
     assert "0 to 1" in run(artifact, photos, "--threshold", "nan").stderr
+
+
+def test_images_and_frames_above_the_limit_of_pixels_are_not_decoded(
+    artifact: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FFNET_MAX_PIXELS", "100000000")  # what the command sets ends with this test
+    film = write_video(tmp_path / "film.mp4")
+    image = run(artifact, photos / "a.png", "--save-labels", tmp_path / "out", "--max-pixels", 5000)
+    assert image.exit_code == 1 and "FFNET_MAX_PIXELS=5400" in image.stderr, image.output
+    frame = run(artifact, film, "--save-video", tmp_path / "out" / "x.mp4", "--max-pixels", 5000)
+    assert frame.exit_code == 1 and "FFNET_MAX_PIXELS=6144" in frame.stderr, frame.output
+    assert list((tmp_path / "out").iterdir()) == []
