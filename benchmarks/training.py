@@ -36,7 +36,7 @@ def take_turn(kind: str, config: str, data: Path, iterations: int, out: Path) ->
             self.waiting.append(runner.message_hub.get_scalar("train/data_time").current())
 
     with tempfile.TemporaryDirectory() as folder:
-        cfg = run_config(TrainOptions(config, Path(folder), data, iterations=WARM_UP + iterations, seed=0))
+        cfg = run_config(TrainOptions(config, data, work_dir=Path(folder), iterations=WARM_UP + iterations, seed=0))
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         cfg.default_hooks.checkpoint.update(interval=-1, save_last=False, save_best=None)
         times = Times()

@@ -3,12 +3,12 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from cyclopts import Group, Parameter, Token, default_name_transform
 
@@ -49,10 +49,15 @@ MEASUREMENT = Group("Measurement", sort_key=7)
 OUTPUT = Group("Output", sort_key=8)
 
 Choice = TypeVar("Choice", bound=Enum)
+Options = TypeVar("Options")
 
 
 _CYCLOPTS_5 = "metavar" in signature(Parameter).parameters
 """Python 3.10 has cyclopts 4: it knows no metavar, and cannot show the default of a choice that has none."""
+
+
+NOT_TYPED = Parameter(parse=False)
+"""A field that the command fills in itself."""
 
 
 def option(group: Group, metavar: str | None = None, **more: Any) -> Parameter:
@@ -71,6 +76,25 @@ def choice(kind: type[Enum], group: Group, name: str | None = None) -> Parameter
         return kind(tokens[0].value.lower())
 
     return Parameter(group=group, converter=converter, choices=values, name=name, name_transform=_spelling, **shown)
+
+
+def parameters(**shown: Parameter) -> Callable[[type[Options]], type[Options]]:
+    """Class decorator: how the options that a dataclass inherits from one of the library are typed and shown.
+
+    Their types, defaults, checks and help texts (the docstrings below the fields) stay the library's.
+
+    Args:
+        shown: the parameter of each inherited field.
+    """
+
+    def annotate(flags: type[Options]) -> type[Options]:
+        own, hints = flags.__annotations__, get_type_hints(flags)
+        inherited = {name for name in hints if name not in own}
+        assert inherited == shown.keys(), f"{flags.__name__}: {sorted(inherited ^ shown.keys())}"
+        flags.__annotations__ = own | {name: Annotated[hints[name], parameter] for name, parameter in shown.items()}
+        return flags
+
+    return annotate
 
 
 def _spelling(text: str) -> str:

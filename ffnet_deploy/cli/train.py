@@ -3,7 +3,7 @@
 import importlib
 import os
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,18 @@ from rich.console import Console
 from rich.table import Table
 
 from ffnet_deploy.cli.console import FLAT, ExitCode, console, make_app, report_error, report_note, run_command
-from ffnet_deploy.cli.options import DATA, ENGINE, EVERYDAY, OUTPUT, SCHEDULE, check_numbers, choice, option
+from ffnet_deploy.cli.options import (
+    DATA,
+    ENGINE,
+    EVERYDAY,
+    NOT_TYPED,
+    OUTPUT,
+    SCHEDULE,
+    check_numbers,
+    choice,
+    option,
+    parameters,
+)
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
@@ -25,60 +36,40 @@ from ffnet_deploy.training.options import AmpType, ClassWeights, Logger, TrainOp
 app = make_app("ffnet-train", "Train an FFNet segmentor, or fine-tune one on other data.")
 
 
+@parameters(
+    config=option(EVERYDAY, "NAME"),
+    data=option(EVERYDAY, "PATH"),
+    load=option(EVERYDAY, "FILE"),
+    iterations=option(EVERYDAY, "N"),
+    batch=option(EVERYDAY, "N"),
+    work_dir=option(EVERYDAY, "FOLDER"),
+    name=option(EVERYDAY, "NAME"),
+    classes=option(DATA, "FILE"),
+    images_dir=option(DATA, "FOLDER"),
+    masks_dir=option(DATA, "FOLDER"),
+    mask_suffix=option(DATA, "TEXT"),
+    workers=option(DATA, "N"),
+    resume=option(SCHEDULE),
+    accumulate=option(SCHEDULE, "N"),
+    effective_batch=option(SCHEDULE, "N"),
+    class_weights=choice(ClassWeights, SCHEDULE),
+    patience=option(SCHEDULE, "N"),
+    ema=option(SCHEDULE),
+    amp=choice(AmpType, SCHEDULE),
+    seed=option(SCHEDULE, "N"),
+    compile=option(SCHEDULE),
+    save_memory=option(SCHEDULE),
+    loggers=option(OUTPUT, name="--logger"),
+    overrides=NOT_TYPED,
+)
 @dataclass(frozen=True)
-class TrainFlags:
+class TrainFlags(TrainOptions):
     """A training run as the command line describes it."""
 
-    config: Annotated[str, option(EVERYDAY, "NAME")]
-    """Config name, or a config file (a Python file: it is run)."""
-    data: Annotated[Path | None, option(EVERYDAY, "PATH")] = None
-    """Data set: its folder, a YOLO .yaml or a COCO .json. The layout is recognised. By default the config's own."""
-    load: Annotated[str | None, option(EVERYDAY, "FILE")] = None
-    """Weights to start from: a file, 'pretrained' (ImageNet), 'published' or 'bundled'."""
-    iterations: Annotated[int | None, option(EVERYDAY, "N")] = None
-    """Number of training steps; the schedule is stretched or shortened to it."""
-    batch: Annotated[int | None, option(EVERYDAY, "N")] = None
-    """Images per process and step."""
-    work_dir: Annotated[Path | None, option(EVERYDAY, "FOLDER")] = None
-    """Folder of the checkpoints and logs. By default work_dirs/CONFIG."""
-    name: Annotated[str | None, option(EVERYDAY, "NAME")] = None
-    """Name of the trained network: of its work folder, config and exports. By default the config's."""
-    classes: Annotated[Path | None, option(DATA, "FILE")] = None
-    """Classes of your own data: 'name r g b' on each line of a file. By default the list that lies with the data."""
-    images_dir: Annotated[str | None, option(DATA, "FOLDER")] = None
-    """Folder of the images below --data, where it is not recognised."""
-    masks_dir: Annotated[str | None, option(DATA, "FOLDER")] = None
-    """Folder of the masks below --data, where it is not recognised."""
-    mask_suffix: Annotated[str | None, option(DATA, "TEXT")] = None
-    """What the name of a mask adds to the name of its image, for instance _mask."""
-    workers: Annotated[int | None, option(DATA, "N")] = None
-    """Processes that load images, per training process."""
-    resume: Annotated[bool, option(SCHEDULE)] = False
-    """Continue from the newest intact checkpoint of the work folder."""
-    accumulate: Annotated[int, option(SCHEDULE, "N")] = 1
-    """Number of steps whose gradients are summed before the weights change."""
-    effective_batch: Annotated[int | None, option(SCHEDULE, "N")] = None
-    """Images that change the weights once: gradients of several steps are summed until there are so many."""
-    class_weights: Annotated[ClassWeights | None, choice(ClassWeights, SCHEDULE)] = None
-    """Weigh classes in the loss by the inverse of their share of the training pixels, capped at 10."""
-    patience: Annotated[int | None, option(SCHEDULE, "N")] = None
-    """End the run when N validations in a row have not raised the best mIoU."""
-    ema: Annotated[bool, option(SCHEDULE)] = False
-    """Validate and save an exponential moving average of the weights."""
-    amp: Annotated[AmpType | None, choice(AmpType, SCHEDULE)] = None
-    """Train with automatic mixed precision. bf16 also works on CPUs."""
-    seed: Annotated[int | None, option(SCHEDULE, "N")] = None
-    """Seed of weights, crops and order. By default a random one."""
-    compile: Annotated[bool, option(SCHEDULE)] = False
-    """Compile the backbone with torch.compile."""
-    save_memory: Annotated[bool, option(SCHEDULE)] = False
-    """Recompute activations in the backward pass instead of keeping them (activation checkpointing)."""
     cfg_options: Annotated[
         tuple[str, ...], option(SCHEDULE, "KEY=VALUE", name=("--cfg-options", "--set"), consume_multiple=True)
     ] = ()
     """Change keys of the config, in mmengine's syntax, as optim_wrapper.optimizer.lr=1e-4."""
-    loggers: Annotated[tuple[Logger, ...], option(OUTPUT, name="--logger")] = ()
-    """Record the run there too; may be repeated. By default tensorboard, where it is installed."""
     dry_run: Annotated[bool, option(OUTPUT)] = False
     """Check config and data, take one step, draw eight samples with their labels on a contact sheet, and stop."""
     backend: Annotated[Backend, choice(Backend, ENGINE)] = Backend.TORCH
@@ -88,21 +79,20 @@ class TrainFlags:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        super().__post_init__()
         if self.backend is not Backend.TORCH:
             raise OptionError(f"training runs on --backend torch, not {self.backend.value}")
 
     def options(self) -> TrainOptions:
-        """What the training is asked to do.
+        """What the training is asked to do, with what ``--cfg-options`` changes.
 
         Raises:
-            OptionError: a value is out of its range, or options do not go together.
+            OptionError: a key or value of the config cannot be read.
         """
         overrides, notes = without_no_ops(dict(parse_override(text) for text in self.cfg_options))
         for note in notes:
             report_note(note)
-        same = {one.name: getattr(self, one.name) for one in fields(TrainOptions) if hasattr(self, one.name)}
-        work_dir = self.work_dir or Path("work_dirs") / (self.name or Path(self.config).stem)
-        return TrainOptions(**{**same, "work_dir": work_dir, "overrides": overrides})
+        return replace(self, overrides=overrides)
 
 
 @app.default

@@ -33,61 +33,56 @@ class Logger(str, Enum):
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """A training run.
-
-    Attributes:
-        config: Name of a config, or a file.
-        work_dir: Where checkpoints, logs and the whole config go.
-        data: Folder or file of the data set; None: the config's own.
-        classes: File with `name r g b` a line; None: the one that lies with the data, or the config's classes.
-        images_dir: Folder of the images below `data`; None: recognised.
-        masks_dir: Folder of the masks below `data`; None: recognised.
-        mask_suffix: What the name of a mask adds to the name of its image; None: recognised.
-        load: Weights to start from: a file, ``"published"``, ``"bundled"`` or ``"pretrained"``.
-        resume: Whether to continue from the newest intact checkpoint in `work_dir`.
-        iterations: Number of iterations in place of the config's; the schedule is stretched or shortened to it.
-        batch: Images per process and step, in place of the config's number.
-        workers: Number of processes that load images, per training process.
-        accumulate: Number of steps whose gradients are summed before the weights change.
-        effective_batch: Images, of all processes and accumulated steps, that change the weights once; None: as `batch`
-            and `accumulate` say.
-        amp: Automatic mixed precision; None: float32. CPUs compute bfloat16 alone.
-        seed: Seed of weights, crops and order; None: by chance.
-        compile: Whether the backbone is compiled with torch.compile.
-        save_memory: Whether activations are computed again in the backward pass in place of keeping them.
-        overrides: Config keys with dots, and their new values.
-        name: Name of the network, its config and its exports; None: that of the config.
-        class_weights: Weights of the classes in the loss, from their shares of the training pixels; None: the config's.
-        patience: Number of validations without a better mIoU after which the run ends; None: it goes on to its last
-            iteration.
-        ema: Whether an exponential moving average of the weights is validated and saved.
-        loggers: Where the run is recorded besides its folder; empty: TensorBoard, where it is installed.
-    """
+    """A training run."""
 
     config: str
-    work_dir: Path
+    """Config name, or a config file (a Python file: it is run)."""
     data: Path | None = None
-    classes: Path | None = None
-    images_dir: str | None = None
-    masks_dir: str | None = None
-    mask_suffix: str | None = None
+    """Data set: its folder, a YOLO .yaml or a COCO .json. The layout is recognised. By default the config's own."""
     load: str | None = None
-    resume: bool = False
+    """Weights to start from: a file, 'pretrained' (ImageNet), 'published' or 'bundled'."""
     iterations: int | None = None
+    """Number of training steps; the schedule is stretched or shortened to it."""
     batch: int | None = None
-    workers: int | None = None
-    accumulate: int = 1
-    effective_batch: int | None = None
-    amp: AmpType | None = None
-    seed: int | None = None
-    compile: bool = False
-    save_memory: bool = False
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Images per process and step."""
+    work_dir: Path | None = None
+    """Folder of the checkpoints and logs. By default work_dirs/CONFIG."""
     name: str | None = None
+    """Name of the trained network: of its work folder, config and exports. By default the config's."""
+    classes: Path | None = None
+    """Classes of your own data: 'name r g b' on each line of a file. By default the list that lies with the data."""
+    images_dir: str | None = None
+    """Folder of the images below --data, where it is not recognised."""
+    masks_dir: str | None = None
+    """Folder of the masks below --data, where it is not recognised."""
+    mask_suffix: str | None = None
+    """What the name of a mask adds to the name of its image, for instance _mask."""
+    workers: int | None = None
+    """Processes that load images, per training process."""
+    resume: bool = False
+    """Continue from the newest intact checkpoint of the work folder."""
+    accumulate: int = 1
+    """Number of steps whose gradients are summed before the weights change."""
+    effective_batch: int | None = None
+    """Images that change the weights once: gradients of several steps are summed until there are so many."""
     class_weights: ClassWeights | None = None
+    """Weigh classes in the loss by the inverse of their share of the training pixels, capped at 10."""
     patience: int | None = None
+    """End the run when N validations in a row have not raised the best mIoU."""
     ema: bool = False
+    """Validate and save an exponential moving average of the weights."""
+    amp: AmpType | None = None
+    """Train with automatic mixed precision. bf16 also works on CPUs."""
+    seed: int | None = None
+    """Seed of weights, crops and order. By default a random one."""
+    compile: bool = False
+    """Compile the backbone with torch.compile."""
+    save_memory: bool = False
+    """Recompute activations in the backward pass instead of keeping them (activation checkpointing)."""
     loggers: tuple[Logger, ...] = ()
+    """Record the run there too; may be repeated. By default tensorboard, where it is installed."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Config keys with dots, and their new values."""
 
     def __post_init__(self) -> None:
         least = {"workers": 0, "seed": 0}
@@ -111,3 +106,8 @@ class TrainOptions:
                 )
         if (self.images_dir is None) != (self.masks_dir is None):
             raise OptionError("--images-dir and --masks-dir go together: name both")
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints, logs and the whole config go: `work_dir`, or a folder named after the network."""
+        return self.work_dir or Path("work_dirs") / (self.name or Path(self.config).stem)

@@ -81,7 +81,7 @@ def run_config(options: TrainOptions) -> Any:
         if options.data is not None and key.endswith(".dataset.data_root"):
             raise OptionError(f"--set {key} and --data both say where the data set is: leave one out")
         cfg.merge_from_dict({key: value}, allow_list_keys=True)
-    resumed = newest_intact(options.work_dir)[0] if options.resume else None
+    resumed = newest_intact(options.folder)[0] if options.resume else None
     pairs = describe_data(cfg, options, source)
     if options.iterations is not None:
         shorten(cfg, options.iterations)
@@ -288,7 +288,7 @@ def shorten(cfg: Any, iterations: int) -> None:
 
 def describe_run(cfg: Any, options: TrainOptions, name: str) -> None:
     """Where `cfg`'s run writes, from what it goes on, its seed, processes and records."""
-    cfg.work_dir = str(options.work_dir)
+    cfg.work_dir = str(options.folder)
     cfg.experiment_name = f"{name}_{uuid4().hex[:8]}"  # mmengine shares records between runs of one name
     cfg.launcher = "pytorch" if is_distributed() else "none"
     cfg.randomness = {"seed": options.seed}
@@ -299,7 +299,7 @@ def describe_run(cfg: Any, options: TrainOptions, name: str) -> None:
     cfg.torch_compile, cfg.save_memory = options.compile, options.save_memory
     cfg.visualizer = {"type": "SegLocalVisualizer", "vis_backends": _records(options, name)}
     if options.resume:
-        cfg.resume, cfg.load_from = True, str(newest_intact(options.work_dir)[0])
+        cfg.resume, cfg.load_from = True, str(newest_intact(options.folder)[0])
     elif cfg.get("resume"):  # the saved config of a resumed run: this one is another
         cfg.resume, cfg.load_from = False, None
 

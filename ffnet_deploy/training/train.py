@@ -98,26 +98,26 @@ def train(options: TrainOptions, console: Console) -> Training:
         StorageError: a checkpoint or a log cannot be written; older checkpoints are intact.
         TrainingError: the loss is not finite, or memory does not suffice.
     """
-    if not options.resume and checkpoints_in(options.work_dir):
+    if not options.resume and checkpoints_in(options.folder):
         raise OptionError(
-            f"{options.work_dir} holds the checkpoints of an earlier run.\n"
+            f"{options.folder} holds the checkpoints of an earlier run.\n"
             "  to do    go on with it by --resume, or give another --work-dir"
         )
     outputs = Outputs(options.config, options.load, options.data, options.classes)
-    outputs.refuse_input(options.work_dir)
+    outputs.refuse_input(options.folder)
     cfg = run_config(options)
     if not options.resume:  # the config in the folder of a resumed run is the run's own
-        outputs.refuse_input(options.work_dir / cfg.filename)
+        outputs.refuse_input(options.folder / cfg.filename)
     data = check_data(cfg)
     tell_data(data, console)
     if options.class_weights is not None:
         tell_weights(weigh_classes(cfg, data["train"].pixels), data["train"], console)
     tell_length(options, cfg, data, console)
-    make_folder(options.work_dir)
+    make_folder(options.folder)
     if options.resume:
-        tell_resume(options.work_dir, console)
+        tell_resume(options.folder, console)
     request = StopRequest()
-    with processes(), silent_log_errors(), full_disk_errors(options.work_dir):
+    with processes(), silent_log_errors(), full_disk_errors(options.folder):
         runner = build_runner(cfg)
         runner.initial = initial_weights(options, runner, console)
         live = LiveLineHook(console, interval=runner.cfg.default_hooks.logger.get("interval", 50))
@@ -134,12 +134,12 @@ def train(options: TrainOptions, console: Console) -> Training:
         notes = (f"ended early: mIoU has not risen in {options.patience} validations",)
     best = runner.message_hub.runtime_info.get("best_score")
     return Training(
-        options.work_dir,
+        options.folder,
         runner.iter,
         request.signal is not None,
         None if best is None else float(best),
-        options.work_dir / Path(runner.cfg.filename).name,
-        best_in(options.work_dir),
+        options.folder / Path(runner.cfg.filename).name,
+        best_in(options.folder),
         notes,
     )
 
@@ -310,7 +310,7 @@ def dry_run(options: TrainOptions, console: Console) -> DryRun:
         sheet = None
         if cfg.train_dataloader.dataset.type == "FolderDataset":
             classes = LabelSet(tuple(cfg.metainfo["classes"]), tuple(tuple(c) for c in cfg.metainfo["palette"]))
-            sheet = options.work_dir.with_name(f"{options.work_dir.name}.samples.png")
+            sheet = options.folder.with_name(f"{options.folder.name}.samples.png")
             Outputs(options.data, options.classes).claim(sheet, Kind.PICTURE)
             write_contact_sheet(sheet, open_split(cfg.train_dataloader.dataset), classes)
         cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # validation is built, but not run

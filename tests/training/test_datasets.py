@@ -120,7 +120,7 @@ def test_class_crops_hold_rare_classes_more_often() -> None:
 )
 def test_bad_options_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
-        TrainOptions("ffnet_seg_nano_scenes", Path("run"), **changes)
+        TrainOptions("ffnet_seg_nano_scenes", **changes)
 
 
 def test_mixed_precision_without_gpu_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_a_config_without_training_is_told(tmp_path: Path) -> None:
     path = tmp_path / "bare.py"
     path.write_text("model = dict(backbone=dict(type='ffnet_seg'), decode_head=dict(num_classes=19))")
     with pytest.raises(ConfigError, match="describes no training"):
-        run_config(TrainOptions(str(path), tmp_path))
+        run_config(TrainOptions(str(path), work_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_parts_that_cannot_be_built_fail_in_the_dry_run(data: Path, tmp_path: Pa
 @pytest.mark.parametrize("iterations", [1, 3, 1000])
 def test_the_last_iteration_is_validated(data: Path, tmp_path: Path, iterations: int) -> None:
     """`val_begin` of the packaged config lies beyond short runs, which were never validated."""
-    options = TrainOptions("ffnet_seg_nano_camvid", tmp_path, data=data, iterations=iterations)
+    options = TrainOptions("ffnet_seg_nano_camvid", data, work_dir=tmp_path, iterations=iterations)
     loop = run_config(options).train_cfg
     assert loop.val_begin <= loop.max_iters == iterations
     assert loop.val_interval <= iterations

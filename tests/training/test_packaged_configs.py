@@ -55,7 +55,7 @@ def options(name: str, tmp_path: Path) -> TrainOptions:
             crops[f"train_dataloader.dataset.pipeline.{number}.crop_size"] = (64, 64)
         if step.type in ("RandomResize", "Resize"):
             crops[f"train_dataloader.dataset.pipeline.{number}.scale"] = (96, 64)
-    return TrainOptions(name, tmp_path / "run", data=data, batch=2, workers=0, seed=0, overrides=crops)
+    return TrainOptions(name, data, work_dir=tmp_path / "run", batch=2, workers=0, seed=0, overrides=crops)
 
 
 def loader_of(cfg: Any, split: str) -> Any:
@@ -96,7 +96,7 @@ def test_ade20k_labels_are_those_of_mmseg(shared_data: Path, tmp_path: Path) -> 
     """Bit by bit, on the real samples, for both splits."""
     from mmseg.datasets import ADE20KDataset
 
-    wanted = TrainOptions("ffnet_seg_512_ade_160k", tmp_path, data=shared_data / "ade20k_sample", workers=0)
+    wanted = TrainOptions("ffnet_seg_512_ade_160k", shared_data / "ade20k_sample", work_dir=tmp_path, workers=0)
     cfg = run_config(wanted)
     for split, folder in (("train", "training"), ("val", "validation")):
         ours = loader_of(cfg, split).dataset
