@@ -38,6 +38,7 @@ from ffnet_deploy.cli.console import (
     run_command,
 )
 from ffnet_deploy.cli.options import (
+    CFG_OPTIONS,
     DATA,
     ENGINE,
     EVERYDAY,
@@ -45,7 +46,6 @@ from ffnet_deploy.cli.options import (
     MAX_THREADS,
     MEASUREMENT,
     OUTPUT,
-    ConfigOptions,
     check_numbers,
     choice,
     claim_report,
@@ -88,7 +88,7 @@ class CandidateFlags:
     """Where they run: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
     refresh: Annotated[bool, option(ENGINE)] = False
     """With --checkpoint published: download it anew, whatever the cache holds."""
-    cfg_options: ConfigOptions = ()
+    cfg_options: Annotated[tuple[str, ...], CFG_OPTIONS] = ()
     """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
     provider: Annotated[str | None, option(ENGINE, "LIST")] = None
     """Execution providers of ONNX Runtime, each timed: cpu, cuda, tensorrt. By default the one of the device."""

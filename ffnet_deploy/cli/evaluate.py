@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,13 +16,13 @@ from ffnet_deploy.benchmark.files import read_run
 from ffnet_deploy.benchmark.record import BenchRun
 from ffnet_deploy.cli.console import FLAT, ExitCode, console, make_app, progress_bar, report_note, run_command
 from ffnet_deploy.cli.options import (
+    CFG_OPTIONS,
     DATA,
     ENGINE,
     EVERYDAY,
     MAX_THREADS,
     OUTPUT,
     PROTOCOL,
-    ConfigOptions,
     DataFlags,
     SaveFlags,
     check_at_most,
@@ -30,6 +30,7 @@ from ffnet_deploy.cli.options import (
     choice,
     claim_report,
     option,
+    parameters,
     parse_sides,
 )
 from ffnet_deploy.cli.zoo import beside_published, zoo_table
@@ -39,7 +40,7 @@ from ffnet_deploy.core.errors import ArtifactError, OptionError, VerificationErr
 from ffnet_deploy.core.files import sha256
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.engines.source import Source
+from ffnet_deploy.engines.source import RunOptions, Source
 from ffnet_deploy.evaluation.datasets import Dataset, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, Evaluation, write_evaluation
 from ffnet_deploy.evaluation.parallel import EnginePool, PoolEngine, World, evaluate_in_world
@@ -63,28 +64,20 @@ class Mode(str, Enum):
     SLIDE = "slide"
 
 
+@parameters(
+    checkpoint=option(EVERYDAY, "FILE"),
+    backend=choice(Backend, EVERYDAY),
+    refresh=option(ENGINE),
+    cfg_options=CFG_OPTIONS,
+    device=option(ENGINE),
+    provider=choice(Provider, ENGINE),
+    threads=option(ENGINE),
+    trust_engine=option(ENGINE),
+    engine_cache=option(ENGINE, "FOLDER"),
+)
 @dataclass(frozen=True)
-class RunFlags:
-    """The weights of a network, and where it runs."""
-
-    checkpoint: Annotated[str | None, option(EVERYDAY, "FILE")] = None
-    """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
-    backend: Annotated[Backend | None, choice(Backend, EVERYDAY)] = None
-    """What runs the network. By default PyTorch for a config, ONNX Runtime for a graph, TensorRT for an engine."""
-    refresh: Annotated[bool, option(ENGINE)] = False
-    """With --checkpoint published: download it anew, whatever the cache holds."""
-    cfg_options: ConfigOptions = ()
-    """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
-    device: Annotated[str | None, option(ENGINE)] = None
-    """Where the network runs: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
-    provider: Annotated[Provider | None, choice(Provider, ENGINE)] = None
-    """Execution provider of ONNX Runtime. By default the one that fits the device."""
-    threads: Annotated[int, option(ENGINE)] = 0
-    """CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores."""
-    trust_engine: Annotated[bool, option(ENGINE)] = False
-    """Run an engine that this toolkit did not build. Engines are executable code."""
-    engine_cache: Annotated[Path | None, option(ENGINE, "FOLDER")] = None
-    """Folder of the engines that --provider tensorrt builds. By default engines/onnxruntime."""
+class RunFlags(RunOptions):
+    """The weights of a network, and where it runs, as the command line describes them."""
 
     def __post_init__(self) -> None:
         check_at_most([self.threads], MAX_THREADS, "--threads")
@@ -95,23 +88,11 @@ class RunFlags:
         Raises:
             OptionError: the options do not go together.
         """
-        device, provider = self.device, self.provider
-        if device is not None and device.partition(":")[0].lower() == "tensorrt":
-            device, provider = f"cuda{device[len('tensorrt') :]}", Provider.TENSORRT
-            report_note(f"--device {self.device} is now written --device {device} --provider tensorrt")
-        return Source(
-            backend=self.backend,
-            artifact=artifact,
-            config=config,
-            checkpoint=self.checkpoint,
-            cfg_options=self.cfg_options,
-            refresh=self.refresh,
-            device=device,
-            provider=provider,
-            threads=self.threads,
-            trust_engine=self.trust_engine,
-            engine_cache=self.engine_cache,
-        )
+        run = {one.name: getattr(self, one.name) for one in fields(RunOptions)}
+        if self.device is not None and self.device.partition(":")[0].lower() == "tensorrt":
+            run |= {"device": f"cuda{self.device[len('tensorrt') :]}", "provider": Provider.TENSORRT}
+            report_note(f"--device {self.device} is now written --device {run['device']} --provider tensorrt")
+        return Source(**run, artifact=artifact, config=config)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from ffnet_deploy.cli.console import (
 )
 from ffnet_deploy.cli.options import (
     CALIBRATION,
+    CFG_OPTIONS,
     DATA,
     ENGINE,
     EVERYDAY,
     GRAPH,
     OUTPUT,
     PRECISION,
-    ConfigOptions,
     DataFlags,
     check_numbers,
     choice,
@@ -97,7 +97,7 @@ class GraphFlags:
     """With --checkpoint published: download it anew, whatever the cache holds."""
     rewrite: Annotated[str, option(GRAPH, "NAMES", converter=lowered)] = "auto"
     """Exact rewrites of the decoder with fewer operations: auto (measured for the backend), none, or names."""
-    cfg_options: ConfigOptions = ()
+    cfg_options: Annotated[tuple[str, ...], CFG_OPTIONS] = ()
     """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
     onnx: Annotated[Path | None, option(GRAPH, "FILE")] = None
     """Start from this exported graph. Needs no --config and no PyTorch."""

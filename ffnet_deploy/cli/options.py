@@ -254,8 +254,8 @@ def claim_report(outputs: Outputs, page: Path | None, taken: Sequence[Path | Non
         outputs.claim(values, Kind.REPORT)
 
 
-ConfigOptions = Annotated[tuple[str, ...], option(GRAPH, "KEY=VALUE", name="--cfg-options", consume_multiple=True)]
-"""Type of the field that holds ``--cfg-options``."""
+CFG_OPTIONS = option(GRAPH, "KEY=VALUE", name="--cfg-options", consume_multiple=True)
+"""How ``--cfg-options`` is typed and shown."""
 
 
 def refresh_checkpoint(refresh: bool, checkpoint: str | None, config: str, progress: Progress) -> None:

@@ -23,34 +23,37 @@ TAKES = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where the network comes from, and where it runs.
+class RunOptions:
+    """The weights of a network, and where it runs."""
 
-    Attributes:
-        backend: What runs it; None for what fits.
-        artifact: Exported graph or engine.
-        config: Name or file, in place of an artefact.
-        checkpoint: Weights of the config.
-        cfg_options: ``KEY=VALUE`` that change the config.
-        refresh: Download a published checkpoint anew.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None for the CPU, or for engines the first GPU.
-        provider: Execution provider of ONNX Runtime: None for the one that fits the device.
-        threads: CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores.
-        trust_engine: Run an engine that this toolkit did not build.
-        engine_cache: Folder in which ONNX Runtime's TensorRT provider keeps what it built.
-    """
-
-    backend: Backend | None = None
-    artifact: Path | None = None
-    config: str | None = None
     checkpoint: str | None = None
-    cfg_options: tuple[str, ...] = ()
+    """Weights of the config: a file, 'published', 'bundled' or 'random'. By default the bundled ones."""
+    backend: Backend | None = None
+    """What runs the network. By default PyTorch for a config, ONNX Runtime for a graph, TensorRT for an engine."""
     refresh: bool = False
+    """With --checkpoint published: download it anew, whatever the cache holds."""
+    cfg_options: tuple[str, ...] = ()
+    """Change keys of the config, in mmengine's syntax, as model.decode_head.num_classes=19."""
     device: str | None = None
+    """Where the network runs: cpu, cuda or cuda:N. By default the CPU, and for engines the first GPU."""
     provider: Provider | None = None
+    """Execution provider of ONNX Runtime. By default the one that fits the device."""
     threads: int = 0
+    """CPU threads of ONNX Runtime or OpenVINO; 0 takes all cores."""
     trust_engine: bool = False
+    """Run an engine that this toolkit did not build. Engines are executable code."""
     engine_cache: Path | None = None
+    """Folder of the engines that --provider tensorrt builds. By default engines/onnxruntime."""
+
+
+@dataclass(frozen=True)
+class Source(RunOptions):
+    """Where the network comes from: an artefact, or a config with its weights; and where it runs."""
+
+    artifact: Path | None = None
+    """Exported graph or engine."""
+    config: str | None = None
+    """Config name, or a config file, in place of an artefact."""
 
     def __post_init__(self) -> None:
         if (self.artifact is None) == (self.config is None):

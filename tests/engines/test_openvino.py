@@ -127,12 +127,12 @@ def test_a_file_without_manifest_is_noted(path: Path) -> None:
 def test_ffnet_eval_runs_graphs_with_it(path: Path) -> None:
     from ffnet_deploy.engines.source import Backend, Source
 
-    source = Source(Backend.OPENVINO, path, threads=1)
+    source = Source(backend=Backend.OPENVINO, artifact=path, threads=1)
     assert source.fitting_backend is Backend.OPENVINO
     with source.open() as engine:
         assert engine.name.startswith("OpenVINO")
     with pytest.raises(OptionError, match=r"--backend openvino needs --artifact FILE\.onnx"):
-        Source(Backend.OPENVINO, path.with_suffix(".engine"))
+        Source(backend=Backend.OPENVINO, artifact=path.with_suffix(".engine"))
 
 
 @pytest.mark.parametrize("hardware", ["trt", "cpu"])

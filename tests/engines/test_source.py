@@ -31,7 +31,7 @@ def run(*arguments: object) -> Result:
 )
 def test_the_backend_is_told_from_the_name(name: str, backend: Backend) -> None:
     assert backend_of(Path(name)) is backend
-    assert Source(backend, Path(name)).fitting_backend is backend
+    assert Source(backend=backend, artifact=Path(name)).fitting_backend is backend
 
 
 @pytest.mark.parametrize(
