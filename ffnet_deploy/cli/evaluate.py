@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +29,7 @@ from ffnet_deploy.cli.options import (
     check_numbers,
     choice,
     claim_report,
+    inherited,
     option,
     parameters,
     parse_sides,
@@ -88,7 +89,7 @@ class RunFlags(RunOptions):
         Raises:
             OptionError: the options do not go together.
         """
-        run = {one.name: getattr(self, one.name) for one in fields(RunOptions)}
+        run = inherited(self, RunOptions)
         if self.device is not None and self.device.partition(":")[0].lower() == "tensorrt":
             run |= {"device": f"cuda{self.device[len('tensorrt') :]}", "provider": Provider.TENSORRT}
             report_note(f"--device {self.device} is now written --device {run['device']} --provider tensorrt")

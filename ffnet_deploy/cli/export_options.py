@@ -25,8 +25,10 @@ from ffnet_deploy.cli.options import (
     DataFlags,
     check_numbers,
     choice,
+    inherited,
     lowered,
     option,
+    parameters,
     parse_batch,
     parse_choices,
     parse_shape,
@@ -37,7 +39,13 @@ from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.precision import Hardware, Precision, Target
 from ffnet_deploy.core.quiet import quiet
 from ffnet_deploy.engines.backend import Backend, gpu_index
-from ffnet_deploy.engines.tensorrt.options import BuildOptions, HardwareCompatibility, ProfileShapes, TacticSource
+from ffnet_deploy.engines.tensorrt.options import (
+    BuilderConfig,
+    BuildOptions,
+    HardwareCompatibility,
+    ProfileShapes,
+    TacticSource,
+)
 from ffnet_deploy.engines.tensorrt.variant import Variant
 from ffnet_deploy.evaluation.datasets import open_images
 from ffnet_deploy.evaluation.verify import (
@@ -255,8 +263,19 @@ def _export_backend(hint: object, tokens: Sequence[Token]) -> Backend:
     return Backend(text)
 
 
+@parameters(
+    workspace=option(ENGINE, "MIB"),
+    optimization_level=option(ENGINE, "LEVEL"),
+    version_compatible=option(ENGINE),
+    hardware_compatibility=choice(HardwareCompatibility, ENGINE, name="--hardware-compatible"),
+    aux_streams=option(ENGINE, "N"),
+    refit=option(ENGINE),
+    strip_weights=option(ENGINE),
+    sparsity=option(ENGINE),
+    dla=option(ENGINE, "CORE"),
+)
 @dataclass(frozen=True)
-class EngineFlags:
+class EngineFlags(BuilderConfig):
     """What the export is for, and how an engine is built."""
 
     backend: Annotated[
@@ -272,39 +291,20 @@ class EngineFlags:
     """What will run the export: onnxruntime or openvino (the graph), trt or trt-rtx (an engine built from it)."""
     compute_capability: Annotated[str | None, option(ENGINE, "LIST")] = None
     """GPUs that a trt-rtx engine is built for, by compute capability, as 8.6,8.9,12.0. By default the GPU at hand."""
-    workspace: Annotated[int | None, option(ENGINE, "MIB")] = None
-    """Largest scratch memory of a layer in MiB. By default all that the GPU has."""
-    optimization_level: Annotated[int | None, option(ENGINE, "LEVEL")] = None
-    """Builder optimisation level, 0 to 5: higher ones search longer for faster kernels."""
     timing_cache: Annotated[str | None, option(ENGINE, "FILE")] = None
     """File that keeps trt's kernel times between builds, or 'off'. By default timing.cache beside the engine."""
-    version_compatible: Annotated[bool, option(ENGINE)] = False
-    """Let later TensorRT releases of the same major version load the engine."""
-    hardware_compatible: Annotated[HardwareCompatibility, choice(HardwareCompatibility, ENGINE)] = (
-        HardwareCompatibility.NONE
-    )
-    """Other GPUs that a trt engine may run on, at the cost of speed."""
-    aux_streams: Annotated[int | None, option(ENGINE, "N")] = None
-    """Largest number of additional CUDA streams of one inference."""
-    refit: Annotated[bool, option(ENGINE)] = False
-    """Let the engine's weights be replaced later."""
-    strip_weights: Annotated[bool, option(ENGINE)] = False
-    """Leave the weights out of the engine; it must be refitted before it can run."""
     refit_engine: Annotated[Path | None, option(ENGINE, "FILE")] = None
     """Give this engine of --strip-weights or --refit the weights of --onnx; --out names the new engine. Needs a GPU."""
     profile: Annotated[tuple[str, ...], option(ENGINE, "BATCH@SHAPE")] = ()
     """A further optimisation profile, as 1:1:8@256x256:512x512:1024x1024. May be repeated."""
     tactic_sources: Annotated[str | None, option(ENGINE, "LIST")] = None
     """Libraries whose kernels a trt engine may use besides TensorRT's own: cublas, cublas-lt, cudnn, or none."""
-    sparsity: Annotated[bool, option(ENGINE)] = False
-    """Use sparse kernels for weights with two zeros in every four."""
-    dla: Annotated[int | None, option(ENGINE, "CORE")] = None
-    """Core of the deep learning accelerator (Jetson) that runs what it can; the GPU runs the rest."""
     device: Annotated[str | None, option(ENGINE)] = None
     """GPU to build the engine on: cuda or cuda:N. By default the first."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        super().__post_init__()
 
     @property
     def builds(self) -> bool:
@@ -325,20 +325,12 @@ class EngineFlags:
         variant = Variant(self.backend.value)
         listed = tuple(part.strip() for part in (self.compute_capability or "").split(",") if part.strip())
         return BuildOptions(
+            **inherited(self, BuilderConfig),
             variant=variant,
-            workspace=self.workspace,
-            optimization_level=self.optimization_level,
             timing_cache=self._times(variant, out),
-            version_compatible=self.version_compatible,
-            hardware_compatibility=self.hardware_compatible,
-            aux_streams=self.aux_streams,
-            refit=self.refit,
-            strip_weights=self.strip_weights,
             compute_capabilities=listed,
             profiles=tuple(parse_profile(text) for text in self.profile),
             tactic_sources=self._tactic_sources(),
-            sparsity=self.sparsity,
-            dla=self.dla,
             device=self.gpu(),
         )
 
@@ -536,7 +528,7 @@ def parse_profile(text: str) -> ProfileShapes:
 
 def given(flags: Any) -> list[str]:
     """The options of the dataclass `flags` that differ from their defaults, as they are typed."""
-    typed = {"hardware": "target"}
+    typed = {"hardware": "target", "hardware_compatibility": "hardware-compatible"}
     names = [one.name for one in fields(flags) if getattr(flags, one.name) != one.default]
     return [f"--{typed.get(name, name).replace('_', '-')}" for name in names]
 

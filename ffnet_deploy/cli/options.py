@@ -89,12 +89,17 @@ def parameters(**shown: Parameter) -> Callable[[type[Options]], type[Options]]:
 
     def annotate(flags: type[Options]) -> type[Options]:
         own, hints = flags.__annotations__, get_type_hints(flags)
-        inherited = {name for name in hints if name not in own}
-        assert inherited == shown.keys(), f"{flags.__name__}: {sorted(inherited ^ shown.keys())}"
+        unlike = (hints.keys() - own.keys()) ^ shown.keys()
+        assert not unlike, f"{flags.__name__}: {sorted(unlike)}"
         flags.__annotations__ = own | {name: Annotated[hints[name], parameter] for name, parameter in shown.items()}
         return flags
 
     return annotate
+
+
+def inherited(flags: Any, options: type) -> dict[str, Any]:
+    """The values of `flags` in the fields that it inherits from the dataclass `options` of the library."""
+    return {one.name: getattr(flags, one.name) for one in fields(options)}
 
 
 def _spelling(text: str) -> str:

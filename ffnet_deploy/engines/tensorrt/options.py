@@ -67,61 +67,70 @@ class TacticSource(str, Enum):
 
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """How an engine is built; what the TensorRT at hand does not offer is refused when the build begins.
+class BuilderConfig:
+    """What TensorRT's builder is configured with, whatever the graph and the GPU."""
 
-    Attributes:
-        variant: TensorRT or TensorRT for RTX.
-        batch: Batch sizes of the optimisation profile; None: 1 to 8, as far as the graph accepts them.
-        height: Input heights of the profile in pixels; None: those of the network's test protocol.
-        width: Input widths of the profile in pixels; None: those of the protocol.
-        profiles: Further optimisation profiles; TensorRT chooses its kernels for each one's typical shape.
-        workspace: Largest scratch memory of a layer in MiB; None: all that the GPU has.
-        optimization_level: 0 to 5; None: TensorRT's default.
-        timing_cache: File that keeps measured kernel times between builds (not for RTX, which measures nothing); None:
-            no such file.
-        version_compatible: Whether later TensorRT releases of the same major version can load the engine.
-        hardware_compatibility: Other GPUs on which the engine may run (RTX: name compute capabilities instead).
-        aux_streams: Largest number of additional CUDA streams of one inference; None: TensorRT's choice.
-        refit: Whether the weights can be replaced later.
-        strip_weights: Whether the weights are left out of the file; they must be refitted before it can run.
-        compute_capabilities: GPUs that RTX builds for, as ``"8.9"``; none: the GPU at hand.
-        device: Number of the CUDA device to build on.
-        tactic_sources: Libraries whose kernels may be used besides TensorRT's own; the engine then needs them where it
-            runs. Only TensorRT 8.5 to 10 offers them. None: those whose libraries can be loaded here.
-        sparsity: Whether sparse kernels are used for weights with two zeros in every four.
-        dla: Core of the deep learning accelerator (Jetson) that runs what it can; the GPU runs the rest.
-    """
-
-    variant: Variant = Variant.TENSORRT
-    batch: DimensionRange | None = None
-    height: DimensionRange | None = None
-    width: DimensionRange | None = None
-    profiles: tuple[ProfileShapes, ...] = ()
     workspace: int | None = None
+    """Largest scratch memory of a layer in MiB. By default all that the GPU has."""
     optimization_level: int | None = None
-    timing_cache: Path | None = None
+    """Builder optimisation level, 0 to 5: higher ones search longer for faster kernels."""
     version_compatible: bool = False
+    """Let later TensorRT releases of the same major version load the engine."""
     hardware_compatibility: HardwareCompatibility = HardwareCompatibility.NONE
+    """Other GPUs that a trt engine may run on, at the cost of speed."""
     aux_streams: int | None = None
+    """Largest number of additional CUDA streams of one inference."""
     refit: bool = False
+    """Let the engine's weights be replaced later."""
     strip_weights: bool = False
-    compute_capabilities: tuple[str, ...] = ()
-    device: int = 0
-    tactic_sources: tuple[TacticSource, ...] | None = None
+    """Leave the weights out of the engine; it must be refitted before it can run."""
     sparsity: bool = False
+    """Use sparse kernels for weights with two zeros in every four."""
     dla: int | None = None
+    """Core of the deep learning accelerator (Jetson) that runs what it can; the GPU runs the rest."""
 
     def __post_init__(self) -> None:
-        for name, dimension in (("height", self.height), ("width", self.width)):
-            if dimension is not None:
-                check_multiples(name, dimension)
         if self.workspace is not None and self.workspace < 1:
             raise OptionError(f"the workspace is given in MiB, from 1: got {self.workspace}")
         if self.optimization_level is not None and self.optimization_level not in OPTIMIZATION_LEVELS:
             raise OptionError(f"the optimisation level is 0 to 5: got {self.optimization_level}")
         if self.aux_streams is not None and self.aux_streams < 0:
             raise OptionError(f"the number of auxiliary streams is 0 or more: got {self.aux_streams}")
+        if self.dla is not None and self.dla < 0:
+            raise OptionError(f"DLA cores are numbered from 0: got {self.dla}")
+
+
+@dataclass(frozen=True)
+class BuildOptions(BuilderConfig):
+    """How an engine is built; what the TensorRT at hand does not offer is refused when the build begins."""
+
+    variant: Variant = Variant.TENSORRT
+    """TensorRT or TensorRT for RTX."""
+    batch: DimensionRange | None = None
+    """Batch sizes of the optimisation profile; None: 1 to 8, as far as the graph accepts them."""
+    height: DimensionRange | None = None
+    """Input heights of the profile in pixels; None: those of the network's test protocol."""
+    width: DimensionRange | None = None
+    """Input widths of the profile in pixels; None: those of the protocol."""
+    profiles: tuple[ProfileShapes, ...] = ()
+    """Further optimisation profiles; TensorRT chooses its kernels for each one's typical shape."""
+    timing_cache: Path | None = None
+    """File that keeps measured kernel times between builds (not for RTX, which measures nothing); None: none is kept."""
+    compute_capabilities: tuple[str, ...] = ()
+    """GPUs that RTX builds for, as ``"8.9"``; none: the GPU at hand."""
+    device: int = 0
+    """Number of the CUDA device to build on."""
+    tactic_sources: tuple[TacticSource, ...] | None = None
+    """Libraries whose kernels may be used besides TensorRT's own; the engine then needs them where it runs.
+
+    Only TensorRT 8.5 to 10 offers them. None: those whose libraries can be loaded here.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, dimension in (("height", self.height), ("width", self.width)):
+            if dimension is not None:
+                check_multiples(name, dimension)
         for capability in self.compute_capabilities:
             if not re.fullmatch(r"\d+\.\d", capability):
                 raise OptionError(f"a compute capability is written as 8.9: got {capability!r}")
@@ -134,8 +143,6 @@ class BuildOptions:
                 "TensorRT for RTX uses its own kernels on GPUs alone.\n"
                 "  to do    leave --tactic-sources and --dla out, or use --backend trt"
             )
-        if self.dla is not None and self.dla < 0:
-            raise OptionError(f"DLA cores are numbered from 0: got {self.dla}")
         if self.dla is not None and self.profiles:
             raise OptionError("a DLA core runs fixed shapes: leave --profile out and export without --dynamic")
         if self.compute_capabilities and not rtx:
