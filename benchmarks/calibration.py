@@ -23,7 +23,7 @@ from ffnet_deploy.cli.console import ExitCode, console, make_app, progress_bar, 
 from ffnet_deploy.core.errors import ArtifactError
 from ffnet_deploy.core.files import check_target, write_json
 from ffnet_deploy.evaluation.datasets import open_dataset
-from ffnet_deploy.export.onnx_file import contract_in
+from ffnet_deploy.export.graph_file import contract_in
 
 RUNS = 2
 

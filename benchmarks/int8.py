@@ -28,8 +28,8 @@ from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.intervals import difference_interval
 from ffnet_deploy.evaluation.scores import confusion_matrix
+from ffnet_deploy.export.graph_file import contract_in
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
-from ffnet_deploy.export.onnx_file import contract_in
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.segmentor.load import open_segmentor
 from ffnet_deploy.segmentor.zoo import chosen_checkpoint

@@ -42,8 +42,8 @@ from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
 from ffnet_deploy.evaluation.intervals import difference_interval
 from ffnet_deploy.evaluation.scores import confusion_matrix
-from ffnet_deploy.export.onnx_file import contract_in, write_graph
-from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
+from ffnet_deploy.export.calibration import CalibrationRequest, quantized
+from ffnet_deploy.export.graph_file import contract_in, write_graph
 from ffnet_deploy.segmentor.config import load_config
 
 CAP = "ONEDNN_MAX_CPU_ISA"

@@ -34,9 +34,9 @@ from ffnet_deploy.core.progress import Progress, no_progress
 from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.verify import VerifyOptions, images_of, packaged_images
+from ffnet_deploy.export.calibration import CalibrationRequest
+from ffnet_deploy.export.graph_file import write_graph
 from ffnet_deploy.export.onnx import OLDEST_OPSET, ExportOptions, build_graph, contract_of, export_onnx
-from ffnet_deploy.export.onnx_file import write_graph
-from ffnet_deploy.export.quantizing import CalibrationRequest
 from ffnet_deploy.export.reduce import ReductionOptions, observed_inputs, reduce_precision
 from ffnet_deploy.export.rewrites.choice import FEWEST_OPERATIONS
 from ffnet_deploy.precision import TypingOptions, assign_types

@@ -36,8 +36,8 @@ from ffnet_deploy.core.errors import CheckpointError, OptionError
 from ffnet_deploy.core.files import write_json
 from ffnet_deploy.engines.backend import Backend
 from ffnet_deploy.engines.torch import TorchForm
+from ffnet_deploy.export.graph_file import write_graph
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
-from ffnet_deploy.export.onnx_file import write_graph
 from ffnet_deploy.export.rewrites import LABEL_FORMS, Rewrite
 from ffnet_deploy.export.rewrites.choice import MEASUREMENTS
 from ffnet_deploy.segmentor.config import SegmentorConfig, load_config

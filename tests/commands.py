@@ -9,7 +9,7 @@ from unittest import mock
 
 from cyclopts import App
 
-from ffnet_deploy.cli.console import run_command
+from ffnet_deploy.cli.console import ExitCode, run_command
 
 
 @dataclass(frozen=True)
@@ -38,3 +38,11 @@ def invoke(app: App, *arguments: object, env: Mapping[str, str] | None = None) -
         except SystemExit as end:
             code = end.code
     return Result(int(code or 0), stdout.getvalue(), stderr.getvalue())
+
+
+def assert_one_error(result: Result, *parts: str) -> None:
+    """The command failed with one message, which holds `parts`, and without a traceback."""
+    assert result.exit_code == ExitCode.FAILED, result.output
+    assert result.stderr.count("error:") == 1 and "Traceback" not in result.output, result.output
+    for part in parts:
+        assert part in result.stderr.replace("\n", " "), result.stderr

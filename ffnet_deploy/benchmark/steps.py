@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import cv2
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.benchmark.interleaved import Step
 from ffnet_deploy.benchmark.outputs import label_maps
 from ffnet_deploy.benchmark.record import Setting, TimingMethod, TimingScope
+from ffnet_deploy.core.closing import Closing
 from ffnet_deploy.core.contract import Contract, DimensionRange, check_multiples
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.engines.cuda import Cuda, CudaError, DeviceArray
@@ -120,7 +120,7 @@ def make_step(engine: Engine, method: TimingMethod, setting: Setting, picture: P
     return {TimingScope.END_TO_END: end_to_end, TimingScope.FILE: from_file}.get(method.scope, call)
 
 
-class TensorRTOnDevice:
+class TensorRTOnDevice(Closing):
     """A `TensorRTEngine` that is also a `DeviceTimedEngine` and a `PinnedEngine`.
 
     Args:
@@ -153,14 +153,6 @@ class TensorRTOnDevice:
     def close(self) -> None:
         """Release the engine; calling it twice is harmless."""
         self._engine.close()
-
-    def __enter__(self) -> "TensorRTOnDevice":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class PinnedStep:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ffnet_deploy.calib.collect import Images, open_session
+from ffnet_deploy.core.closing import Closing
 from ffnet_deploy.core.label_maps import LabelMap
 from ffnet_deploy.engines.engine import Engine
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
@@ -54,7 +54,7 @@ def simulated(model: onnx.ModelProto, threads: int = 0) -> Iterator[Engine]:
 
 
 @dataclass
-class Recorded:
+class Recorded(Closing):
     """An engine that keeps everything it gives; an `Engine`.
 
     Attributes:
@@ -77,14 +77,6 @@ class Recorded:
     def close(self) -> None:
         """Release the engine."""
         self.engine.close()
-
-    def __enter__(self) -> "Recorded":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 Outputs = Sequence[NDArray[np.generic]]

@@ -56,8 +56,8 @@ from ffnet_deploy.evaluation.verify import (
 )
 
 if TYPE_CHECKING:  # these need the conversion layer
+    from ffnet_deploy.export.calibration import CalibrationRequest
     from ffnet_deploy.export.onnx import ExportOptions
-    from ffnet_deploy.export.quantizing import CalibrationRequest
     from ffnet_deploy.export.reduce import ReductionOptions
     from ffnet_deploy.segmentor.config import SegmentorConfig
 
@@ -233,7 +233,7 @@ class CalibrationFlags:
     def request(self, hardware: Hardware) -> "CalibrationRequest":
         """What to calibrate on, and how."""
         from ffnet_deploy.calib.search import SearchOptions, read_timings
-        from ffnet_deploy.export.quantizing import CalibrationRequest
+        from ffnet_deploy.export.calibration import CalibrationRequest
 
         return CalibrationRequest(
             images=self.calib_images,

@@ -3,14 +3,13 @@
 It travels inside the artefact (ONNX metadata) and beside it (manifest), so that the runtime layer needs no config.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 
-from ffnet_deploy.core.decoding import ADDED, DecodingError, decode, is_printable
-from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.decoding import ADDED, decode_text, encode, is_printable
+from ffnet_deploy.core.errors import OptionError
 
 STRIDE = 32
 """Input heights and widths are multiples of this, in pixels: the largest stride of every FFNet backbone."""
@@ -262,10 +261,7 @@ class Contract:
 
     def to_json(self) -> str:
         """The contract as JSON text, the same text for the same contract; the usual `io` is not written."""
-        content = asdict(self)
-        if self.io is IOType.FP32:
-            del content["io"]
-        return json.dumps(content, sort_keys=True)
+        return encode(self)
 
     @classmethod
     def from_json(cls, text: str) -> "Contract":
@@ -274,9 +270,4 @@ class Contract:
         Raises:
             ArtifactError: the text is not such a contract.
         """
-        try:
-            return decode(text, cls)
-        except DecodingError as error:
-            raise ArtifactError(
-                f"the artefact's description is damaged ({error}).\n  to do    export it again with ffnet-export"
-            ) from error
+        return decode_text(text, cls, "the artefact's description", "export it again with ffnet-export")

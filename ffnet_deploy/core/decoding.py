@@ -5,15 +5,19 @@ states of searches and runs of the benchmark. A document is refused when it is t
 terminal or picture can show, lacks an entry, or has one of another type; ``NaN`` and ``Infinity`` are no JSON.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from ffnet_deploy.core.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MAX_BYTES = 16 << 20
 """Largest document, bytes: its values take at most some forty times as much memory."""
@@ -68,6 +72,37 @@ def converted(raw: Any, kind: type[Document]) -> Document:
         return msgspec.convert(raw, kind, strict=True)
     except (msgspec.ValidationError, OverflowError) as error:  # what a dataclass raises in __post_init__ is in it
         raise DecodingError(str(error).replace("`$.", "`")) from error
+
+
+def decode_text(text: str, kind: type[Document], what: str, remedy: str) -> Document:
+    """The JSON document `text` that `encode` wrote, as a value of the annotated type `kind`; see `decode`.
+
+    Args:
+        text: the document.
+        kind: annotated type.
+        what: names the document in messages, for instance ``"the artefact's description"``.
+        remedy: what to do when it cannot be used.
+
+    Raises:
+        DecodingError: it is no such document.
+    """
+    try:
+        return decode(text, kind)
+    except DecodingError as error:
+        raise DecodingError(f"{what} is damaged ({error}).\n  to do    {remedy}") from error
+
+
+def encode(record: "DataclassInstance") -> str:
+    """The dataclass `record` as JSON text, the same text for the same record.
+
+    Fields marked `ADDED` are written where they differ from their default, so that what needs none of them stays
+    byte for byte what older versions wrote.
+    """
+    content = asdict(record)
+    for entry in fields(record):
+        if entry.metadata.get("added") and content[entry.name] == entry.default:
+            del content[entry.name]
+    return json.dumps(content, sort_keys=True)
 
 
 def decode_file(path: Path, kind: type[Document], what: str, remedy: str) -> Document:

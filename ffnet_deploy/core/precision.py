@@ -3,12 +3,11 @@
 It travels in the graph's metadata, so that an engine can be checked against what was asked without any other file.
 """
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 
-from ffnet_deploy.core.decoding import ADDED, DecodingError, decode
-from ffnet_deploy.core.errors import ArtifactError, OptionError
+from ffnet_deploy.core.decoding import ADDED, decode_text, encode
+from ffnet_deploy.core.errors import OptionError
 
 PRECISION_KEY = "ffnet_deploy_precision"
 """Key of the record in the metadata of an ONNX file; a file without it is FP32."""
@@ -81,10 +80,7 @@ class PrecisionRecord:
 
     def to_json(self) -> str:
         """The record as JSON text, the same text for the same record; the usual hardware is not written."""
-        content = asdict(self)
-        if self.hardware is Hardware.TRT:
-            del content["hardware"]
-        return json.dumps(content, sort_keys=True)
+        return encode(self)
 
     @classmethod
     def from_json(cls, text: str) -> "PrecisionRecord":
@@ -93,9 +89,4 @@ class PrecisionRecord:
         Raises:
             ArtifactError: the text is not such a record.
         """
-        try:
-            return decode(text, cls)
-        except DecodingError as error:
-            raise ArtifactError(
-                f"the artefact's record of precision is damaged ({error}).\n  to do    export it again"
-            ) from error
+        return decode_text(text, cls, "the artefact's record of precision", "export it again")

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.core.closing import Closing
 from ffnet_deploy.core.contract import INPUT_NAME
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.optional import optional
@@ -64,7 +64,7 @@ class OnnxRuntimeOptions:
             )
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(Closing):
     """An exported ONNX file, ready to run; an `Engine`.
 
     Raises:
@@ -106,14 +106,6 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Release the graph; calling it twice is harmless."""
         self._session = None
-
-    def __enter__(self) -> "OnnxRuntimeEngine":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 from threading import local
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.core.closing import Closing
 from ffnet_deploy.core.contract import INPUT_NAME
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.optional import optional
@@ -54,7 +54,7 @@ class OpenVinoOptions:
         return chosen | ({"INFERENCE_NUM_THREADS": str(self.threads)} if self.threads else {})
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Closing):
     """An exported ONNX file run by OpenVINO; an `Engine`. Several threads may call `run` at the same time.
 
     Raises:
@@ -112,14 +112,6 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Release the graph; calling it twice is harmless."""
         self._compiled, self._requests = None, local()
-
-    def __enter__(self) -> "OpenVinoEngine":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _read_model(core: Any, path: Path) -> Any:

@@ -11,12 +11,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.core.closing import Closing
 from ffnet_deploy.core.contract import STRIDE, Contract, DimensionRange, InputKind, IOType, Normalization, OutputKind
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
 from ffnet_deploy.core.label_maps import label_type
@@ -88,7 +89,7 @@ class ModuleTime:
     output: tuple[tuple[int, ...], int]
 
 
-class TorchEngine:
+class TorchEngine(Closing):
     """A segmentor run by PyTorch; an `Engine` that can also run on input in its device's memory.
 
     TF32 is switched off for the whole process, as in the TensorRT engines of this toolkit: convolutions in PyTorch
@@ -375,14 +376,6 @@ class TorchEngine:
     def close(self) -> None:
         """Release the network; calling it twice is harmless."""
         self._module = self._call = None
-
-    def __enter__(self) -> "TorchEngine":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _CapturedNetwork:

@@ -22,11 +22,11 @@ from ffnet_deploy.evaluation.windows import ScoreMap, border_weights
 
 BAND_VALUES = 500_000
 """Scores held at once while label maps are made: 2 MB of float32, which stay in a processor's cache."""
+DEVICE_VALUES = 1 << 26
+"""The same on a GPU: 256 MB of float32."""
 OPEN_PIXEL, OPEN_TAP = 15, 4
 """A pixel whose source positions disagree costs as much as the scores of so many classes, and of so many more for each
 source position: measured on a CPU with AVX-512."""
-DEVICE_VALUES = 1 << 26
-"""The same on a GPU: 256 MB of float32."""
 
 
 def finish(maps: Sequence[ScoreMap], size: tuple[int, int], softmax: bool = False) -> LabelMap:

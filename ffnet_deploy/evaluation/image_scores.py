@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ffnet_deploy.core.closing import Closing
 from ffnet_deploy.core.decoding import converted, decode
 from ffnet_deploy.core.errors import ArtifactError, OptionError
 from ffnet_deploy.core.files import storage_errors
@@ -88,7 +89,7 @@ class _Entry:
     notes: tuple[str, ...]
 
 
-class StateFile:
+class StateFile(Closing):
     """A file that grows by one line for each scored image; what a killed run has left is taken up again.
 
     The first line says what is scored; a last line that was not written to its end is dropped.
@@ -163,12 +164,6 @@ class StateFile:
             with storage_errors(Path(self._file.name)):
                 self._file.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
                 self._file.flush()
-
-    def __enter__(self) -> "StateFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

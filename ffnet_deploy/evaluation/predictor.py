@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.core.closing import Closing
 from ffnet_deploy.core.contract import Contract, TestProtocol
 from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.label_maps import LabelMap
@@ -24,7 +24,7 @@ Image = NDArray[np.uint8]
 """uint8 (height, width, 3), BGR as OpenCV decodes it."""
 
 
-class Predictor:
+class Predictor(Closing):
     """An engine that also takes whole images; itself an `Engine`. All methods may be called from several threads.
 
     Args:
@@ -107,14 +107,6 @@ class Predictor:
     def close(self) -> None:
         """Release the engine; calling it twice is harmless."""
         self._engine.close()
-
-    def __enter__(self) -> "Predictor":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_engine(

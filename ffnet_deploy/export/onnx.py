@@ -33,9 +33,9 @@ from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.preprocessing import normalized, resize_image
 from ffnet_deploy.evaluation.verify import Verification, VerifyOptions, verify
 from ffnet_deploy.export.equivalence import BlockError, compare_blocks
+from ffnet_deploy.export.graph_file import write_graph
 from ffnet_deploy.export.heads import ANY_SIZE
 from ffnet_deploy.export.network import DeployedNetwork
-from ffnet_deploy.export.onnx_file import write_graph
 from ffnet_deploy.export.reparameterize import reparameterize
 from ffnet_deploy.export.rewrites import LABEL_FORMS, AppliedRewrite, Rewrite, rewrite
 from ffnet_deploy.models.ffnet import FFNet

@@ -30,8 +30,8 @@ from ffnet_deploy.evaluation.verify import (
     usual_tolerance,
     verify,
 )
-from ffnet_deploy.export.onnx_file import contract_in, write_graph
-from ffnet_deploy.export.quantizing import CalibrationRequest, quantized
+from ffnet_deploy.export.calibration import CalibrationRequest, quantized
+from ffnet_deploy.export.graph_file import contract_in, write_graph
 from ffnet_deploy.precision import TypingOptions, TypingReport, assign_types, simulated
 from ffnet_deploy.precision.assign import recorded
 from ffnet_deploy.precision.graph_index import opset_of

@@ -14,8 +14,8 @@ from ffnet_deploy.export.network import DeployedNetwork
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
 from ffnet_deploy.export.rewrites import Rewrite
 from ffnet_deploy.export.rewrites.choice import measurement
+from ffnet_deploy.export.rewrites.fake_run import FakeRun
 from ffnet_deploy.export.rewrites.passes import rewritten_heads
-from ffnet_deploy.export.rewrites.usual import UsualRun
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.segmentor.load import open_segmentor
 from tests.conftest import GraphOf
@@ -34,7 +34,7 @@ SIZES = ((512, 512), (512, 2048), (1024, 2048))
 def counted(model: Any, size: tuple[int, int]) -> tuple[int, int]:
     """Multiply-adds of the network before and after all rewrites, by PyTorch's counter."""
     network = DeployedNetwork(model, Normalization(), InputKind.FLOAT, OutputKind.LOGITS).eval()
-    run = UsualRun(network.backbone, size)
+    run = FakeRun(network.backbone, size)
     after = before = run.multiply_adds(network.decode_head)
     for _, _, head in rewritten_heads(network.decode_head, REWRITES, run, (True, True)):
         after = run.multiply_adds(head)

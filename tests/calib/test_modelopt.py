@@ -57,7 +57,7 @@ def test_a_network_calibrated_by_it() -> None:
 def test_the_command_knows_two_calibrators(monkeypatch: pytest.MonkeyPatch) -> None:
     from pathlib import Path
 
-    from ffnet_deploy.export.quantizing import CalibrationRequest
+    from ffnet_deploy.export.calibration import CalibrationRequest
 
     monkeypatch.setitem(sys.modules, "modelopt", ModuleType("modelopt"))
     request = CalibrationRequest(Path(), method="entropy", calibrator="modelopt")

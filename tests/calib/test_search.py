@@ -32,8 +32,8 @@ from ffnet_deploy.evaluation.datasets import Dataset, open_dataset
 from ffnet_deploy.evaluation.preprocessing import network_input
 from ffnet_deploy.evaluation.protocol import predict
 from ffnet_deploy.evaluation.scores import MiouLimit
+from ffnet_deploy.export.graph_file import contract_in
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
-from ffnet_deploy.export.onnx_file import contract_in
 from ffnet_deploy.precision.assign import recorded
 from ffnet_deploy.precision.graph_index import GraphIndex
 from ffnet_deploy.segmentor.load import open_segmentor

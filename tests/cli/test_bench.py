@@ -14,7 +14,7 @@ from ffnet_deploy.cli.console import console
 from ffnet_deploy.cli.options import parse_choices, parse_numbers, parse_sizes
 from ffnet_deploy.core.errors import OptionError
 from tests.benchmark.runs import make_run
-from tests.commands import Result, invoke
+from tests.commands import Result, assert_one_error, invoke
 from tests.toy import contract, fixed, picture, write_onnx
 
 pytest.importorskip("onnx")
@@ -23,14 +23,6 @@ QUICK = ("--seconds", 0, "--samples", 12, "--rounds", 6, "--warmup", 0, "--threa
 
 def run(*arguments: object) -> Result:
     return invoke(app, *arguments, env={"COLUMNS": "220"})
-
-
-def assert_one_error(result: Result, *parts: str) -> None:
-    assert result.exit_code == 1, result.output
-    assert result.stderr.count("error:") == 1
-    assert "Traceback" not in result.output
-    for part in parts:
-        assert part in result.stderr.replace("\n", " "), result.stderr
 
 
 @pytest.fixture

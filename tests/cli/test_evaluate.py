@@ -17,7 +17,7 @@ from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
-from tests.commands import Result, invoke
+from tests.commands import Result, assert_one_error, invoke
 from tests.toy import CAMVID, contract, fixed, write_onnx, write_pairs
 
 pytest.importorskip("onnx")
@@ -25,14 +25,6 @@ pytest.importorskip("onnx")
 
 def run(*arguments: object) -> Result:
     return invoke(app, *arguments, env={"COLUMNS": "200"})
-
-
-def assert_one_error(result: Result, *parts: str) -> None:
-    assert result.exit_code == 1, result.output
-    assert result.stderr.count("error:") == 1
-    assert "Traceback" not in result.output
-    for part in parts:
-        assert part in result.stderr.replace("\n", " "), result.stderr
 
 
 @pytest.fixture

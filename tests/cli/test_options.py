@@ -17,7 +17,7 @@ from ffnet_deploy.cli.console import ExitCode
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.backend import Backend, gpu_index
 from ffnet_deploy.training.options import TrainOptions
-from tests.commands import Result, invoke
+from tests.commands import assert_one_error, invoke
 from tests.disks import read_only
 from tests.toy import contract, fixed, write_onnx, write_pairs
 
@@ -39,13 +39,6 @@ def artifact(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_pairs(tmp_path / "data")
-
-
-def assert_one_line(result: Result, *parts: str) -> None:
-    assert result.exit_code == ExitCode.FAILED, result.output
-    assert result.stderr.count("error:") == 1 and "Traceback" not in result.output
-    for part in parts:
-        assert part in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize("app", APPS.values(), ids=APPS)
@@ -146,7 +139,7 @@ def test_the_old_device_of_an_evaluation_still_works(artifact: Path, data: Path)
     ],
 )
 def test_what_the_benchmark_cannot_do_is_one_line(artifact: Path, arguments: tuple[str, ...], message: str) -> None:
-    assert_one_line(invoke(bench.app, artifact, *arguments, env=WIDE), message)
+    assert_one_error(invoke(bench.app, artifact, *arguments, env=WIDE), message)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +157,7 @@ def test_what_the_benchmark_cannot_do_is_one_line(artifact: Path, arguments: tup
 def test_what_an_evaluation_cannot_do_is_one_line(
     artifact: Path, data: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    assert_one_line(invoke(evaluate.app, "--artifact", artifact, "--data", data, *arguments, env=WIDE), message)
+    assert_one_error(invoke(evaluate.app, "--artifact", artifact, "--data", data, *arguments, env=WIDE), message)
 
 
 @pytest.mark.parametrize(
@@ -180,28 +173,28 @@ def test_what_an_evaluation_cannot_do_is_one_line(
 )
 def test_what_an_export_cannot_do_is_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     result = invoke(export.app, "--config", "ffnet_seg_nano_scenes", "--out", tmp_path / "out", *arguments, env=WIDE)
-    assert_one_line(result, message)
+    assert_one_error(result, message)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_data_of_another_label_set_is_refused(artifact: Path, data: Path) -> None:
     (data / "classes.txt").write_text("\n".join(f"thing{number} {number} 0 0" for number in range(11)) + "\n")
     result = invoke(evaluate.app, "--artifact", artifact, "--data", data, env=WIDE)
-    assert_one_line(result, "are not the network's", "'thing0' in the data")
+    assert_one_error(result, "are not the network's", "'thing0' in the data")
 
 
 def test_the_limit_of_pixels_can_be_set(artifact: Path, data: Path) -> None:
     arguments = ("--artifact", artifact, "--data", data, "--max-pixels")
-    assert_one_line(invoke(evaluate.app, *arguments, 1000), "million pixels")
+    assert_one_error(invoke(evaluate.app, *arguments, 1000), "million pixels")
     assert invoke(evaluate.app, *arguments, 10_000_000).exit_code == 0
-    assert_one_line(invoke(evaluate.app, *arguments, 0), "--max-pixels takes a number from 1")
+    assert_one_error(invoke(evaluate.app, *arguments, 0), "--max-pixels takes a number from 1")
 
 
 def test_a_published_checkpoint_alone_is_downloaded_anew() -> None:
     arguments = ("--config", "ffnet_seg_nano_scenes", "--refresh")
-    assert_one_line(invoke(evaluate.app, *arguments, "--data", "d"), "--refresh downloads anew")
-    assert_one_line(invoke(bench.app, *arguments), "--refresh downloads anew")
-    assert_one_line(invoke(export.app, *arguments), "--refresh downloads anew")
+    assert_one_error(invoke(evaluate.app, *arguments, "--data", "d"), "--refresh downloads anew")
+    assert_one_error(invoke(bench.app, *arguments), "--refresh downloads anew")
+    assert_one_error(invoke(export.app, *arguments), "--refresh downloads anew")
 
 
 def test_cfg_options_change_the_config_and_no_ops_are_said_to_be(tmp_path: Path) -> None:
@@ -214,7 +207,7 @@ def test_cfg_options_change_the_config_and_no_ops_are_said_to_be(tmp_path: Path)
     assert "init_cfg.checkpoint=None changes nothing" in " ".join(result.stderr.split())
     wrong = ("--cfg-options", "model.bakbone.depth=3")
     result = invoke(evaluate.app, "--config", "ffnet_seg_nano_camvid", "--checkpoint", "random", *wrong, "--data", data)
-    assert_one_line(result, "no 'bakbone' there; nearest are backbone")
+    assert_one_error(result, "no 'bakbone' there; nearest are backbone")
 
 
 @pytest.mark.parametrize(
@@ -261,9 +254,9 @@ def test_an_unreadable_image_is_skipped_counted_and_listed(artifact: Path, data:
     assert written["images"] == 2 and len(written["skipped"]) == 1
     for path in photos.iterdir():
         path.write_bytes(b"no image")
-    assert_one_line(invoke(evaluate.app, "--artifact", artifact, "--images", photos), "none of the 3 images")
+    assert_one_error(invoke(evaluate.app, "--artifact", artifact, "--images", photos), "none of the 3 images")
     single = invoke(evaluate.app, "--artifact", artifact, "--images", photos / "scene_0.png")
-    assert_one_line(single, "scene_0.png")
+    assert_one_error(single, "scene_0.png")
 
 
 @pytest.mark.parametrize("option", ["--json", "--html", "--save-images"])
@@ -349,7 +342,7 @@ def test_the_help_into_a_closed_pipe_ends_with_its_code_and_one_line(name: str) 
 def test_what_is_scored_is_kept_when_the_next_artefact_cannot_be(artifact: Path, data: Path, tmp_path: Path) -> None:
     other = write_onnx(tmp_path / "other.onnx", contract(classes=("a", "b"), palette=((0, 0, 0),) * 2, **fixed(64, 96)))
     arguments = ("--artifact", artifact, "--against", other, "--data", data, "--json", tmp_path / "s.json")
-    assert_one_line(invoke(evaluate.app, *arguments), "classes")
+    assert_one_error(invoke(evaluate.app, *arguments), "classes")
     assert "mIoU" in json.loads((tmp_path / "s.json").read_text())
 
 

@@ -105,7 +105,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from ffnet_deploy.core.errors import StorageError
-from ffnet_deploy.export.onnx_file import write_graph
+from ffnet_deploy.export.graph_file import write_graph
 import onnx
 graph = onnx.load(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # the system refuses to write beyond

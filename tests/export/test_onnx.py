@@ -14,8 +14,8 @@ from ffnet_deploy.core.contract import METADATA_KEY, Contract, DimensionRange, I
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.engines.torch import TorchEngine
+from ffnet_deploy.export.graph_file import write_graph
 from ffnet_deploy.export.onnx import ExportOptions, build_graph
-from ffnet_deploy.export.onnx_file import write_graph
 from ffnet_deploy.export.rewrites import LABEL_FORMS, Rewrite
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.segmentor.load import Segmentor, open_segmentor

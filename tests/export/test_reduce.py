@@ -19,8 +19,8 @@ from ffnet_deploy.engines.torch import TorchEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.evaluation.protocol import predict
 from ffnet_deploy.evaluation.verify import VerifyOptions, packaged_images
+from ffnet_deploy.export.calibration import CalibrationRequest, images_to_search_with
 from ffnet_deploy.export.onnx import ExportOptions, export_onnx
-from ffnet_deploy.export.quantizing import CalibrationRequest, images_to_search_with
 from ffnet_deploy.export.reduce import ReducedGraph, ReductionOptions, reduce_precision
 from ffnet_deploy.segmentor.load import Segmentor
 from scenes import SceneOptions

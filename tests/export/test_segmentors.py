@@ -22,9 +22,9 @@ from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine  # noqa: E402
 from ffnet_deploy.engines.torch import TorchEngine  # noqa: E402
 from ffnet_deploy.export.engine import build_engine  # noqa: E402
 from ffnet_deploy.export.equivalence import compare_blocks  # noqa: E402
+from ffnet_deploy.export.graph_file import write_graph  # noqa: E402
 from ffnet_deploy.export.network import DeployedNetwork  # noqa: E402
 from ffnet_deploy.export.onnx import build_graph  # noqa: E402
-from ffnet_deploy.export.onnx_file import write_graph  # noqa: E402
 from ffnet_deploy.export.reparameterize import reparameterize  # noqa: E402
 from ffnet_deploy.export.rewrites import Rewrite, rewrite  # noqa: E402
 from ffnet_deploy.segmentor.config import load_config  # noqa: E402

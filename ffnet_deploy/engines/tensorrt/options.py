@@ -115,7 +115,7 @@ class BuildOptions(BuilderConfig):
     profiles: tuple[ProfileShapes, ...] = ()
     """Further optimisation profiles; TensorRT chooses its kernels for each one's typical shape."""
     timing_cache: Path | None = None
-    """File that keeps measured kernel times between builds (not for RTX, which measures nothing); None: none is kept."""
+    """File that keeps measured kernel times between builds (not for RTX, which measures nothing); None: no file."""
     compute_capabilities: tuple[str, ...] = ()
     """GPUs that RTX builds for, as ``"8.9"``; none: the GPU at hand."""
     device: int = 0

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffnet_deploy.core.closing import Closing
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.engines.bundle import read_bundle
@@ -65,7 +65,7 @@ class PinnedBatch:
     run: Callable[[], None]
 
 
-class TensorRTEngine:
+class TensorRTEngine(Closing):
     """A built engine, ready to run; an `Engine`. All methods may be called from several threads.
 
     Raises:
@@ -242,14 +242,6 @@ class TensorRTEngine:
     def close(self) -> None:
         """Release device memory once no thread runs any more; calling it twice is harmless."""
         self._release()
-
-    def __enter__(self) -> "TensorRTEngine":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _release(pool: ContextPool, log: LogCapture) -> None:

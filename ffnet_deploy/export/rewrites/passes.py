@@ -13,12 +13,12 @@ from ffnet_deploy.core.contract import DimensionRange
 from ffnet_deploy.export.enlarging import Enlarge, EnlargedConv
 from ffnet_deploy.export.heads import ANY_SIZE
 from ffnet_deploy.export.network import DeployedNetwork
+from ffnet_deploy.export.rewrites.fake_run import FakeRun, Map, Resizing
 from ffnet_deploy.export.rewrites.labels import BorderLabels, PhaseLabels, makes_even_labels
 from ffnet_deploy.export.rewrites.matrix_resize import MatrixResize, Sides
 from ffnet_deploy.export.rewrites.resizing import open_head
 from ffnet_deploy.export.rewrites.squeeze_first import SqueezeFirst
 from ffnet_deploy.export.rewrites.taps_first import TapsFirst, is_tappable, worth_tapping
-from ffnet_deploy.export.rewrites.usual import Map, Resizing, UsualRun
 
 Module = TypeVar("Module", bound=nn.Module)
 Constant = tuple[bool, bool]
@@ -77,7 +77,7 @@ def rewrite(
         width: accepted input widths, alike.
         x: normalised images (batch, 3, H, W) of any size: the proof compares the decoders on their features.
     """
-    run = UsualRun(network.backbone, (height.opt, width.opt))
+    run = FakeRun(network.backbone, (height.opt, width.opt))
     original = network.decode_head
     if type(original) not in ANY_SIZE:  # its inner steps are not known
         names = [name for name in names if name in LABEL_FORMS]
@@ -113,7 +113,7 @@ def rewrite(
 
 
 def rewritten_heads(
-    head: nn.Module, names: Sequence[Rewrite], run: UsualRun, constant: Constant
+    head: nn.Module, names: Sequence[Rewrite], run: FakeRun, constant: Constant
 ) -> Iterator[tuple[Rewrite, tuple[str, ...], nn.Module]]:
     """The decoder after each rewrite that finds something to replace: its name, the places and the decoder.
 

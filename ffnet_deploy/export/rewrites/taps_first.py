@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ffnet_deploy.export.enlarging import Enlarge, EnlargedConv
+from ffnet_deploy.export.rewrites.fake_run import Map
 from ffnet_deploy.export.rewrites.matrices import ResizeMatrix
 from ffnet_deploy.export.rewrites.matrix_resize import Sides
-from ffnet_deploy.export.rewrites.usual import Map
 from ffnet_deploy.export.rewrites.weights import new_conv, sliced_conv
 
 TAPS = 3

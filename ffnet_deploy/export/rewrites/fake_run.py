@@ -1,4 +1,4 @@
-"""A decoder on tensors without content, of the shapes that it gets for one image of the usual size."""
+"""A decoder on PyTorch's fake tensors, which have shapes and no content, behind the backbone at one input size."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ class Resizing:
     out: tuple[int, int]
 
 
-class UsualRun:
+class FakeRun:
     """Runs decoders behind one backbone; nothing is computed but shapes and counts.
 
     Args:
