@@ -316,7 +316,7 @@ def run(
     stage: Annotated[list[str] | None, Parameter(help="Name of a stage; all by default.")] = None,
     device: Annotated[str, Parameter(help="Of PyTorch: cuda; cpu for a rehearsal.")] = "cuda",
     seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 2.0,
-    samples: Annotated[int, Parameter(help="And at least this often.")] = 100,
+    samples: Annotated[int, Parameter(help="Minimum number of samples per candidate.")] = 100,
 ) -> None:
     """Run the steps that are not done yet."""
     folder, results, work = (path.resolve() for path in (folder, results, work))

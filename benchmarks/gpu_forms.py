@@ -77,7 +77,7 @@ def command(
     forms: Annotated[str, Parameter(help="Forms, with commas between them.")] = ",".join(form.value for form in EAGER),
     device: Annotated[str, Parameter(help="cuda; cpu for a rehearsal.")] = "cuda",
     seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 3.0,
-    samples: Annotated[int, Parameter(help="And at least this often.")] = SAMPLES,
+    samples: Annotated[int, Parameter(help="Minimum number of samples per candidate.")] = SAMPLES,
 ) -> None:
     """Time PyTorch's forms of a network, plain and rewritten."""
     height, width = parse_shape(size, dynamic=False)

@@ -151,14 +151,16 @@ def _trained_graphs(
             made = reduce_precision(graph, None, target, verification, reference, progress)
             graphs.append(made.path)
         name = reference.name
-    scored = None if labelled is None else {"network": segmentor.config.dataset, "dataset": labelled.name}
+    scored_on = None
+    if labelled is not None:
+        scored_on = {"network": segmentor.config.dataset, "dataset": labelled.name, "split": labelled.split}
     return {
         "engine": name,
         "graphs": [path.name for path in graphs],
         "trained": True,
         "images": len(pictures),
         "mIoU": miou,
-        "data": None if scored is None or labelled is None else {**scored, "split": labelled.split},
+        "data": scored_on,
     }
 
 
