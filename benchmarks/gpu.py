@@ -47,8 +47,8 @@ class Site:
         python: the interpreter with PyTorch, triton, onnx and ONNX Runtime.
         tensorrt: the interpreter with TensorRT and cuda-bindings.
         device: of PyTorch: "cuda"; "cpu" for a rehearsal.
-        seconds: time each candidate for at least this long,
-        samples: and at least this often.
+        seconds: minimum time in seconds for which each candidate is timed.
+        samples: minimum number of samples per candidate.
     """
 
     folder: Path
@@ -315,7 +315,7 @@ def run(
     limit: Annotated[float, Parameter(help="Seconds for this run.")] = 570.0,
     stage: Annotated[list[str] | None, Parameter(help="Name of a stage; all by default.")] = None,
     device: Annotated[str, Parameter(help="Of PyTorch: cuda; cpu for a rehearsal.")] = "cuda",
-    seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 2.0,
+    seconds: Annotated[float, Parameter(help="Minimum time in seconds for which each candidate is timed.")] = 2.0,
     samples: Annotated[int, Parameter(help="Minimum number of samples per candidate.")] = 100,
 ) -> None:
     """Run the steps that are not done yet."""

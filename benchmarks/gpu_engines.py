@@ -132,8 +132,8 @@ def time_engines(
         reference: gives the image and the batch sizes.
         engines: those that are missing take no part.
         out: the record.
-        seconds: time each candidate for at least this long,
-        samples: and at least this often.
+        seconds: minimum time in seconds for which each candidate is timed.
+        samples: minimum number of samples per candidate.
         device: number of the GPU.
 
     Returns:
@@ -239,7 +239,7 @@ def time_command(
     *engines: Path,
     out: Record,
     device: Device = 0,
-    seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 3.0,
+    seconds: Annotated[float, Parameter(help="Minimum time in seconds for which each candidate is timed.")] = 3.0,
     samples: Samples = SAMPLES,
 ) -> None:
     """Time engines of one network side by side, with their layers."""

@@ -76,7 +76,7 @@ def command(
     batch: Annotated[str, Parameter(help="Batch sizes, with commas between them.")] = "1,8",
     forms: Annotated[str, Parameter(help="Forms, with commas between them.")] = ",".join(form.value for form in EAGER),
     device: Annotated[str, Parameter(help="cuda; cpu for a rehearsal.")] = "cuda",
-    seconds: Annotated[float, Parameter(help="Time each candidate for at least this long.")] = 3.0,
+    seconds: Annotated[float, Parameter(help="Minimum time in seconds for which each candidate is timed.")] = 3.0,
     samples: Annotated[int, Parameter(help="Minimum number of samples per candidate.")] = SAMPLES,
 ) -> None:
     """Time PyTorch's forms of a network, plain and rewritten."""
