@@ -59,6 +59,7 @@ from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import MAX_BATCH
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.engines.backend import Backend, Provider, backend_of, gpu_index
+from ffnet_deploy.engines.source import check_weights
 from ffnet_deploy.engines.torch import TorchForm
 from ffnet_deploy.evaluation.images import read_image, read_whole
 from ffnet_deploy.evaluation.packaged import packaged_scenes
@@ -106,12 +107,7 @@ class CandidateFlags:
     """Old spelling of --backend and --provider."""
 
     def __post_init__(self) -> None:
-        if self.checkpoint is not None and self.config is None:
-            raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
-        if self.refresh and self.checkpoint != "published":
-            raise OptionError("--refresh downloads anew: it goes with --checkpoint published")
-        if self.cfg_options and self.config is None:
-            raise OptionError("--cfg-options change a config: they go with --config")
+        check_weights(self.config, self.checkpoint, self.refresh, self.cfg_options)
         if self.runtime is not None and (self.backend is not None or self.provider is not None):
             raise OptionError("--runtime is the old spelling of --backend and --provider: leave it out")
 

@@ -1,6 +1,7 @@
 """What is run: an exported artefact or a config with its checkpoint, on the backend that fits it."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,16 @@ TAKES = {
     Backend.TENSORRT_RTX: "--artifact FILE.rtx.engine",
 }
 """The options that name what each backend runs."""
+
+
+def check_weights(config: str | None, checkpoint: str | None, refresh: bool, cfg_options: Sequence[str]) -> None:
+    """Raise `OptionError` for what is said of the weights or keys of a config that is not named."""
+    if checkpoint is not None and config is None:
+        raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
+    if refresh and checkpoint != "published":
+        raise OptionError("--refresh downloads anew: it goes with --checkpoint published")
+    if cfg_options and config is None:
+        raise OptionError("--cfg-options change a config: they go with --config")
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,7 @@ class Source(RunOptions):
     def __post_init__(self) -> None:
         if (self.artifact is None) == (self.config is None):
             raise OptionError("give either --artifact FILE (exported) or --config NAME [--checkpoint FILE]")
-        if self.checkpoint is not None and self.config is None:
-            raise OptionError("--checkpoint goes with --config; an artefact brings its own weights")
-        if self.refresh and self.checkpoint != "published":
-            raise OptionError("--refresh downloads anew: it goes with --checkpoint published")
-        if self.cfg_options and self.config is None:
-            raise OptionError("--cfg-options change a config: they go with --config")
+        check_weights(self.config, self.checkpoint, self.refresh, self.cfg_options)
         if self.backend is not None and self.backend is not self.fitting_backend:
             raise OptionError(f"--backend {self.backend.value} needs {TAKES[self.backend]}")
         if self.trust_engine and not self.fitting_backend.runs_engines:

@@ -15,23 +15,13 @@ from ffnet_deploy.report.format import points
 from tests.commands import Result, invoke
 from tests.report.examples import run as timed_run
 from tests.report.reading import parse, table, table_rows
-from tests.toy import contract, fixed, weights, write_onnx, write_pairs
+from tests.toy import contract, fixed, weights, write_onnx
 
 onnx = pytest.importorskip("onnx")
 
 
 def run(*arguments: object) -> Result:
     return invoke(app, *arguments, env={"COLUMNS": "200"})
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_pairs(tmp_path / "data", 3)
-
-
-@pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    return write_onnx(tmp_path / "toy.onnx", contract())
 
 
 @pytest.fixture

@@ -27,16 +27,6 @@ def run(*arguments: object) -> Result:
     return invoke(app, *arguments, env={"COLUMNS": "200"})
 
 
-@pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    return write_onnx(tmp_path / "toy.onnx", contract())
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_pairs(tmp_path / "data")
-
-
 def test_scores_are_printed_and_written(artifact: Path, data: Path, tmp_path: Path) -> None:
     result = run("--artifact", artifact, "--data", data, "--json", tmp_path / "out/scores.json")
     assert result.exit_code == 0, result.output

@@ -36,11 +36,6 @@ def artifact(tmp_path: Path) -> Path:
     return write_onnx(tmp_path / "toy.onnx", contract(**fixed(64, 96)))
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_pairs(tmp_path / "data")
-
-
 @pytest.mark.parametrize("app", APPS.values(), ids=APPS)
 def test_backend_and_device_exist_everywhere_and_mean_the_same(app: App) -> None:
     assert {"--backend", "--device", "--config", "--cfg-options"} <= names(app)

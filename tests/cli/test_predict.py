@@ -16,16 +16,11 @@ from ffnet_deploy.cli.predict import app
 from ffnet_deploy.evaluation.images import read_label_map
 from tests.commands import Result, invoke
 from tests.disks import largest_file, read_only
-from tests.toy import contract, picture, write_onnx
+from tests.toy import contract, picture
 
 
 def run(*arguments: object) -> Result:
     return invoke(app, *arguments, env={"COLUMNS": "200"})
-
-
-@pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    return write_onnx(tmp_path / "toy.onnx", contract())
 
 
 @pytest.fixture
