@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def train(wanted: Any, console: Any) -> Training:
         options.append(wanted)
-        return Training(wanted.work_dir, 7, wanted.seed == 13, 61.5)
+        return Training(wanted.folder, 7, wanted.seed == 13, 61.5)
 
     def dry_run(wanted: Any, console: Any) -> DryRun:
         options.append(wanted)
@@ -47,7 +47,7 @@ def test_options_reach_the_training(asked: list[Any], tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "best mIoU 61.50" in result.output
     options = asked[0]
-    assert options.work_dir == Path("work_dirs/ffnet_seg_nano_camvid")
+    assert options.folder == Path("work_dirs/ffnet_seg_nano_camvid")
     assert (options.iterations, options.batch, options.seed, options.accumulate) == (9, 2, 4, 3)
     assert options.overrides == {"optim_wrapper.optimizer.lr": 1e-4, "train_cfg.val_interval": 5}
 
@@ -61,7 +61,7 @@ def test_the_options_of_own_data_and_schedule_reach_the_training(asked: list[Any
     assert result.exit_code == 0, result.output
     options = asked[0]
     assert (options.images_dir, options.masks_dir, options.mask_suffix) == ("photos", "truth", "_mask")
-    assert options.work_dir == Path("work_dirs/roofs") and options.name == "roofs"
+    assert options.folder == Path("work_dirs/roofs") and options.name == "roofs"
     assert (options.effective_batch, options.patience, options.ema) == (16, 3, True)
     assert options.class_weights is ClassWeights.AUTO and options.amp is AmpType.BF16
     assert options.loggers == (Logger.TENSORBOARD, Logger.WANDB)
