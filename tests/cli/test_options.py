@@ -54,7 +54,7 @@ def test_every_option_is_explained_by_a_sentence(app: App) -> None:
 
 
 def test_every_option_of_a_training_run_can_be_typed() -> None:
-    typed = {one.field_info.name for one in train.app.assemble_argument_collection() if one.names}
+    typed = {one.field_info.name for one in train.app.assemble_argument_collection() if one.parse}
     assert {one.name for one in fields(TrainOptions)} - typed == {"overrides"}
 
 

@@ -12,6 +12,7 @@ from ffnet_deploy.cli.reference import COMMANDS, reference
 ROOT = Path(__file__).resolve().parents[2]
 OF_OTHER_TOOLS = {
     "--memory",
+    "--self-test",
     "--whole-run",
     "--aug-test", "--constraint", "--eval", "--force-reinstall", "--gpus", "--logdir", "--model-repository",
     "--again", "--results", "--stage", "--system-site-packages", "--tensorrt-python",
@@ -21,14 +22,14 @@ OF_OTHER_TOOLS = {
     "--trt", "--onnxrt", "--trt-outputs", "--onnx-outputs", "--fail-fast", "--also", "--check", "--no-compile",
     "--no-deps", "--no-index", "--quiet", "--work", "--engine",
 }  # fmt: skip
-"""Options of pip, Docker, Triton, torchrun, jetson_clocks, Polygraphy, TensorBoard, MMSegmentation, benchmarks/ and
-scenes/."""
+"""Options of pip, Docker, Triton, torchrun, jetson_clocks, Polygraphy, TensorBoard, MMSegmentation, benchmarks/,
+examples/ and scenes/."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
 
 
 def known() -> set[str]:
     apps = (*COMMANDS, publish.app)
-    names = {name for app in apps for one in app.assemble_argument_collection() for name in one.names}
+    names = {name for app in apps for one in app.assemble_argument_collection() if one.parse for name in one.names}
     return names | {"--help", "--version", "--install-completion"} | OF_OTHER_TOOLS
 
 
