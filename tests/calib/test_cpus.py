@@ -28,13 +28,18 @@ with OpenVinoEngine(Path(sys.argv[1]), OpenVinoOptions(check_manifest=False)) as
 
 
 def network() -> onnx.ModelProto:
-    """Pointwise convolutions whose loudest weights are neighbours: what saturates without VNNI."""
+    """Pointwise convolutions, and one with two outputs a group, whose loudest weights are neighbours.
+
+    That is what saturates without VNNI.
+    """
     net = Builder()
     x = net.gelu(net.conv("image", "stem", (32, 3, 3), stride=2), "act0")
     for name in ("a", "b"):
         x = net.gelu(net.conv(x, name, (32, 32, 1)), f"act_{name}")
         net.constants[f"{name}.weight"][:, :2] = 0.9
-    return net.model(net.conv(x, "classifier", (11, 32, 1)), contract(**fixed(32, 64)))
+    x = net.conv(x, "down", (64, 32, 7), groups=32, stride=2)
+    net.constants["down.weight"] = np.abs(net.constants["down.weight"])
+    return net.model(net.conv(x, "classifier", (11, 64, 1)), contract(**fixed(32, 64)))
 
 
 def noise_in_openvino(model: onnx.ModelProto, cap: str, folder: Path) -> tuple[float, float]:
