@@ -44,6 +44,8 @@ MEMORY = 2 << 30
 _BLOCK = 1024
 """Columns that are labelled at once; a multiple of the tiles of the file that is written."""
 _TILE = 256
+_MAX_WINDOWS = 1 << 20
+"""Most windows of a raster: 340,000 x 340,000 pixels in windows of 512; a damaged header may tell of more."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def predict_raster(
         _LabelFile(rasterio, temporary, out, raster, contract) as labelled,
     ):
         size = max(raster.height, protocol.crop[0]), max(raster.width, protocol.crop[1])
+        _check_extent(raster, size, protocol.stride, memory)
         boxes = window_boxes(size, protocol.crop, protocol.stride)
         run = _Windows(engine, rasterio, raster, options.batch)
         (first,) = run.scored(boxes[:1])
@@ -170,6 +173,21 @@ def _opened(rasterio: Any, source: Path) -> Iterator[Any]:
                     "  to do    gdal_translate -b 1 -b 2 -b 3 -ot Byte -scale, with the numbers of its bands"
                 )
             yield raster
+
+
+def _check_extent(raster: Any, size: tuple[int, int], stride: tuple[int, int], memory: int) -> None:
+    """Raise `DataError` where a raster has too many windows, or is stored in blocks that the memory does not hold."""
+    if size[0] * size[1] > _MAX_WINDOWS * stride[0] * stride[1]:
+        raise DataError(
+            f"the raster {raster.name} has {raster.width}x{raster.height} pixels, and is labelled in at most "
+            f"{_MAX_WINDOWS} windows.\n  to do    check it with gdalinfo, or give a longer --stride or parts of it"
+        )
+    height, width = max(raster.block_shapes, key=lambda shape: shape[0] * shape[1])
+    if height * width * raster.count > memory // 4:
+        raise DataError(
+            f"the raster {raster.name} is stored in blocks of {width}x{height}, which are read as a whole: too large "
+            f"for {memory >> 20} MiB.\n  to do    gdal_translate -co TILED=YES"
+        )
 
 
 def _unreadable(source: Path, error: Exception) -> DataError:

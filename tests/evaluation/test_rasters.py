@@ -177,6 +177,19 @@ def test_a_raster_that_cannot_be_labelled_is_one_error(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_raster_that_would_not_fit_the_memory_is_refused(image: np.ndarray, tmp_path: Path) -> None:
+    engine = ToyEngine(contract(protocol=SLIDING))
+    endless = tmp_path / "endless.tif"
+    form = {"width": 500_000, "height": 500_000, "count": 3, "dtype": "uint8", "sparse_ok": True, "bigtiff": "yes"}
+    rasterio.open(endless, "w", "GTiff", tiled=True, blockxsize=4096, blockysize=4096, **form, **PLACE).close()
+    with pytest.raises(DataError, match="500000x500000 pixels"):
+        predict_raster(engine, endless, tmp_path / "labels.tif")
+    one_strip = write_raster(tmp_path / "strip.tif", image, blockysize=SIZE[0], compress="deflate")
+    with pytest.raises(DataError, match=r"blocks of 900x700[\s\S]*TILED=YES"):
+        predict_raster(engine, one_strip, tmp_path / "labels.tif", memory=4 << 20)
+    assert not (tmp_path / "labels.tif").exists()
+
+
 def test_what_blending_cannot_do_is_refused(raster: Path, tmp_path: Path) -> None:
     labels_only = contract(protocol=SLIDING, output=OutputKind.LABELS)
     for described, options in (
