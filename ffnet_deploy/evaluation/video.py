@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ffnet_deploy.artifacts.outputs import WRITTEN_BY
 from ffnet_deploy.core import stopping
 from ffnet_deploy.core.contract import Contract, TestProtocol
-from ffnet_deploy.core.errors import DataError
+from ffnet_deploy.core.errors import DataError, StorageError
 from ffnet_deploy.core.files import atomic_path
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.progress import Progress, no_progress
@@ -81,7 +81,7 @@ def predict_video(
     Raises:
         DataError: the source cannot be opened or read, or has no frame.
         MissingPackageError: PyAV is not installed.
-        StorageError: the video cannot be written.
+        StorageError: the video cannot be encoded or written.
     """
     av = optional("av", extra="video", purpose="reading and writing video")
     begin, frames = time.perf_counter(), 0
@@ -97,6 +97,7 @@ def predict_video(
             writer.write,
             protocol,
             options,
+            name=lambda frame: f"a frame of {source}",
         )
         try:
             for frames, _ in enumerate(predictions, 1):
@@ -106,6 +107,13 @@ def predict_video(
                 writer.close()
                 raise
             stopping.heed()
+        except av.error.FFmpegError as error:  # those of reading are told by `_frames`
+            if isinstance(error, OSError):
+                raise
+            raise StorageError(
+                f"the video {out} cannot be encoded: {error.strerror or error}.\n"
+                f"  to do    convert {source} to a smaller size"
+            ) from error
         writer.close()
         if frames == 0:
             raise DataError(f"{source} holds no frame that can be read.\n  to do    play it, and convert it to .mp4")
@@ -121,6 +129,8 @@ def _opened(av: Any, source: str) -> Any:
         raise DataError(f"{source} holds no video")
     stream = container.streams.video[0]
     check_pixels(stream.width * stream.height, f"a frame of {source}")
+    if stream.width < 2:
+        raise DataError(f"the frames of {source} are {stream.width} pixel wide: videos are written from 2 on")
     return container
 
 

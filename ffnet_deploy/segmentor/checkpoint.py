@@ -22,6 +22,7 @@ from ffnet_deploy.core.errors import CheckpointError
 from ffnet_deploy.core.files import sha256
 from ffnet_deploy.core.optional import optional
 from ffnet_deploy.core.quiet import quiet
+from ffnet_deploy.core.text import shown_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -241,7 +242,7 @@ def _check_kinds(tensors: Mapping[str, "Tensor"], path: Path) -> None:
 
 def _no_plain_tensor(path: Path, name: str, kind: str) -> CheckpointError:
     return CheckpointError(
-        f"checkpoint {path}: {name} is {kind}; a segmentor's weights are 16, 32 or 64 bit floats.\n"
+        f"checkpoint {path}: {shown_line(name)} is {kind}; a segmentor's weights are 16, 32 or 64 bit floats.\n"
         "  to do    save the plain float weights"
     )
 
@@ -256,10 +257,12 @@ def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, "Tensor"]:
     key = _state_key(content)
     holder: Mapping[str, Any] = content if key is None else content[key]
     tensors = {
-        str(name).removeprefix(_WRAPPER): value for name, value in holder.items() if isinstance(value, torch.Tensor)
+        shown_line(str(name)).removeprefix(_WRAPPER): value
+        for name, value in holder.items()
+        if isinstance(value, torch.Tensor)
     }
     if not tensors:
-        keys = ", ".join(map(str, list(content)[:8])) or "nothing"
+        keys = shown_line(", ".join(map(str, list(content)[:8]))) or "nothing"
         raise CheckpointError(f"checkpoint {path} holds no tensors, only: {keys}")
     _check_kinds(tensors, path)
     bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]

@@ -32,13 +32,14 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def write_video(path: Path, frames: int = 12) -> Path:
+def write_video(path: Path, frames: int = 12, size: tuple[int, int] = (64, 96), codec: str = "mpeg4") -> Path:
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p" if codec == "mpeg4" else "yuvj444p"
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(64, 96, seed=number), format="bgr24")
+            frame = av.VideoFrame.from_ndarray(picture(*size, seed=number), format="bgr24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -202,3 +203,16 @@ def test_images_and_frames_above_the_limit_of_pixels_are_not_decoded(
     frame = run(artifact, film, "--save-video", tmp_path / "out" / "x.mp4", "--max-pixels", 5000)
     assert frame.exit_code == 1 and "FFNET_MAX_PIXELS=6144" in frame.stderr, frame.output
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((64, 1), "are 1 pixel wide"), ((1, 20_000), "a frame of"), ((640, 17_000), "cannot be encoded")],
+)
+def test_frames_that_no_video_holds_are_one_error(
+    artifact: Path, tmp_path: Path, size: tuple[int, int], message: str
+) -> None:
+    film = write_video(tmp_path / "film.avi", 1, size, "mjpeg")
+    done = run(artifact, film, "--save-video", tmp_path / "out" / "x.mp4")
+    assert done.exit_code == 1 and done.stderr.count("error:") == 1 and message in done.stderr, done.output
+    assert "VideoFrame" not in done.stderr and list((tmp_path / "out").iterdir()) == []
