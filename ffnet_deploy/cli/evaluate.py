@@ -53,6 +53,7 @@ from ffnet_deploy.report.data import DEFAULT_LIMIT, CandidateResults
 from ffnet_deploy.report.format import NOTHING, percent, points, share
 from ffnet_deploy.report.gallery import GalleryOptions
 from ffnet_deploy.report.gate import limit_in_words, within
+from ffnet_deploy.report.training import LearningCurve, learning_curve
 from ffnet_deploy.report.write import write_report
 
 app = make_app("ffnet-eval", "Score an exported network, or a config with its checkpoint, by the published protocol.")
@@ -174,6 +175,8 @@ class ResultFlags:
     """JSON file of ffnet-bench whose times the report shows too."""
     pictures: Annotated[int, option(OUTPUT, "N")] = 12
     """Number of images in the report's gallery."""
+    work_dir: Annotated[Path | None, option(OUTPUT, "FOLDER")] = None
+    """Work folder of ffnet-train whose learning curve the report shows. By default the folder of --checkpoint."""
     resume: Annotated[Path | None, option(OUTPUT, "FILE")] = None
     """Keep the score of each image in this file, and continue from it where an earlier run was interrupted."""
     processes: Annotated[int, option(ENGINE, "N")] = 1
@@ -189,6 +192,8 @@ class ResultFlags:
             raise OptionError(f"--limit takes a number of images from 1: got {self.limit}")
         if self.bench is not None and self.html is None:
             raise OptionError("--bench goes with --html: the report shows its times")
+        if self.work_dir is not None and self.html is None:
+            raise OptionError("--work-dir goes with --html: the report shows its learning curve")
         if self.gate is not None and not self.against:
             raise OptionError("--max-drop and --tier compare with another artefact: add --against FILE")
         check_at_most([self.processes], MAX_THREADS, "--processes")
@@ -230,6 +235,19 @@ class ResultFlags:
         """
         return None if self.bench is None else read_run(self.bench)
 
+    def read_training(self, checkpoint: str | None) -> LearningCurve | None:
+        """The learning curve of ``--work-dir``, or of the run that wrote the file `checkpoint`, for the report.
+
+        Raises:
+            OptionError, ArtifactError: ``--work-dir`` holds no records, or they are damaged.
+        """
+        if self.work_dir is None:
+            weights = Path(checkpoint or "")
+            return learning_curve(weights.parent) if self.html is not None and weights.is_file() else None
+        if (found := learning_curve(self.work_dir)) is None:
+            raise OptionError(f"--work-dir {self.work_dir} holds no records of ffnet-train")
+        return found
+
 
 @app.default
 def command(
@@ -252,7 +270,7 @@ def command(
         raise OptionError("give either --data ROOT (labelled images) or --images DIR (to predict only)")
     protocol.augmentation()
     saved = save.options(labelled=data.images is None)
-    run = result.read_bench()
+    run, training = result.read_bench(), result.read_training(source.checkpoint)
     outputs = Outputs(*source.files, *result.against, result.bench, data.data, data.images, data.classes)
     result.claim(outputs)
     for folder in saved.folders:
@@ -260,7 +278,7 @@ def command(
     outputs.claim_folder(network.engine_cache)
     scored: list[Scored] = []
     gallery = GalleryOptions(count=result.pictures if result.html is not None else 0)
-    comparison = ReportBuilder(gallery, compares=bool(result.against))
+    comparison = ReportBuilder(gallery, compares=bool(result.against), training=training)
 
     def chosen(contract: Contract) -> tuple[Dataset, EvaluateOptions]:
         samples = chosen_samples(data, contract, saved.folders)
@@ -548,15 +566,11 @@ def score_table(evaluation: Evaluation) -> Table:
     for column in ("IoU", "Acc"):
         table.add_column(column, justify="right")
     for name, score in evaluation.scores.per_class.items():
-        table.add_row(name, _percent(score.iou), _percent(score.accuracy))
+        table.add_row(name, percent(score.iou), percent(score.accuracy))
     table.add_section()
-    table.add_row("mean", _percent(evaluation.scores.mean_iou), _percent(evaluation.scores.mean_accuracy), style="bold")
-    table.add_row("all pixels", "", _percent(evaluation.scores.pixel_accuracy), style="bold")
+    table.add_row("mean", percent(evaluation.scores.mean_iou), percent(evaluation.scores.mean_accuracy), style="bold")
+    table.add_row("all pixels", "", percent(evaluation.scores.pixel_accuracy), style="bold")
     return table
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from ffnet_deploy.evaluation.scores import MiouLimit
 from ffnet_deploy.report.data import DEFAULT_LIMIT, Accuracy, CandidateResults, Gallery, ReportData
 from ffnet_deploy.report.gallery import GalleryOptions, PredictionCollector
 from ffnet_deploy.report.gate import requested_precision
+from ffnet_deploy.report.training import LearningCurve
 
 _RUNTIME = re.compile(r"[A-Za-z ]*")
 
@@ -222,11 +223,13 @@ class ReportBuilder:
         gallery: Number and size of the pictures to keep.
         compares: Whether further engines follow the first; what it predicts is kept for them.
         candidates: Results so far.
+        training: Learning curve of the first engine's network, where it is known.
     """
 
     gallery: GalleryOptions = field(default_factory=GalleryOptions)
     compares: bool = True
     candidates: list[CandidateResults] = field(default_factory=list)
+    training: LearningCurve | None = None
     _paths: list[Path | None] = field(default_factory=list)
     _contracts: list[Contract] = field(default_factory=list)
     _collector: PredictionCollector | None = None
@@ -314,4 +317,5 @@ class ReportBuilder:
             limit=limit,
             run=run,
             environment=environment(run),
+            training=self.training,
         )

@@ -324,7 +324,7 @@ class Curve:
     points: tuple[CurvePoint, ...]
 
 
-def curves(rows: Sequence[Curve], x_label: str, y_label: str, width: int) -> Drawing:
+def curves(rows: Sequence[Curve], x_label: str, y_label: str, width: int, from_zero: bool = False) -> Drawing:
     """Curves over common axes, each point with its label as a tooltip.
 
     Args:
@@ -332,11 +332,13 @@ def curves(rows: Sequence[Curve], x_label: str, y_label: str, width: int) -> Dra
         x_label: what x is, with its unit.
         y_label: what y is, with its unit.
         width: of the drawing, pixels.
+        from_zero: whether x is a count, whose axis is linear and begins at 0.
     """
     height = 300.0 if width < 600 else 360.0
     key = 20.0 * len(rows)
     points = [point for row in rows for point in row.points]
-    xs = spanning([point.x for point in points], _LEFT, width - _RIGHT, 0.06)
+    reach = [point.x for point in points]
+    xs = Scale(0.0, max(*reach, 1.0), _LEFT, width - _RIGHT) if from_zero else spanning(reach, _LEFT, width - _RIGHT)
     ys = spanning([point.y for point in points], height - _BOTTOM, _TOP + 4, 0.08)
     frame = [
         left_axis(ys, _LEFT, width - _RIGHT, y_label, 6),

@@ -8,6 +8,7 @@ from ffnet_deploy.benchmark.record import BenchRun, LayerProfile, TimingResult
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.evaluation.intervals import PairedDifference
 from ffnet_deploy.evaluation.scores import MiouLimit, Scores
+from ffnet_deploy.report.training import LearningCurve
 
 DEFAULT_LIMIT = MiouLimit(points=0.3)
 """How far mIoU may fall by default for the gate to accept it."""
@@ -159,6 +160,7 @@ class ReportData:
         run: Run of the benchmark that timed them; None where nothing was timed.
         environment: By heading, what to know of machine and versions.
         notes: What concerns all candidates.
+        training: Learning curve of the network; None where it is not known.
     """
 
     title: str
@@ -171,6 +173,7 @@ class ReportData:
     run: BenchRun | None = None
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    training: LearningCurve | None = None
 
     def __post_init__(self) -> None:
         if not self.candidates:

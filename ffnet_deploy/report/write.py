@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def report_to_dict(data: ReportData) -> dict[str, Any]:
         },
         "classes": list(data.classes),
         "candidates": [_candidate(one) for one in data.candidates],
+        "training": None if data.training is None else asdict(data.training),
         "bench": None if data.run is None else run_to_dict(data.run),
         "pictures": [
             {"name": one.name, "right": list(one.right), "agreement": list(one.agreement)}

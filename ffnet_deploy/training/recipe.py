@@ -281,6 +281,8 @@ def shorten(cfg: Any, iterations: int) -> None:
     cfg.train_cfg.max_iters = iterations
     cfg.train_cfg.val_interval = min(cfg.train_cfg.val_interval, iterations)
     cfg.train_cfg.val_begin = cfg.train_cfg.get("val_begin", 1) * iterations // before
+    logger = cfg.default_hooks.logger
+    logger.interval = min(logger.get("interval", 10), max(iterations // 20, 1))  # a curve needs points
     for hook in cfg.get("custom_hooks", []):
         if hook["type"] == "EMAHook":
             hook["begin_iter"] = min(hook.get("begin_iter", 0), iterations // 4)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ffnet_deploy.benchmark.files import write_run
-from ffnet_deploy.cli.evaluate import app
+from ffnet_deploy.cli.evaluate import ResultFlags, app
 from ffnet_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from ffnet_deploy.evaluation.datasets import open_dataset
 from ffnet_deploy.evaluation.evaluate import evaluate
@@ -15,6 +15,7 @@ from ffnet_deploy.report.format import points
 from tests.commands import Result, invoke
 from tests.report.examples import run as timed_run
 from tests.report.reading import parse, table, table_rows
+from tests.report.test_training import record, trained, validated
 from tests.toy import contract, fixed, weights, write_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -175,3 +176,28 @@ def test_what_cannot_be_reported_is_one_error_and_writes_nothing(
     assert result.exit_code == 1, result.output
     assert result.stderr.count("error:") == 1 and message in result.stderr.replace("\n", " ")
     assert not folder.exists() or list(folder.iterdir()) == []
+
+
+def test_the_report_shows_the_learning_curve_of_a_work_folder(artifact: Path, data: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    arguments = ("--artifact", artifact, "--data", data, "--work-dir", tmp_path / "run")
+    refused = run(*arguments, "--html", page)
+    assert refused.exit_code == 1 and "run holds no records of ffnet-train" in refused.stderr and not page.exists()
+    refused = run(*arguments)
+    assert refused.exit_code == 1 and "--work-dir goes with --html" in refused.stderr
+    record(tmp_path / "run", "20260101_000000", [trained(10, 2.0), trained(20, 1.0), validated(20, 31.5)])
+    done = run(*arguments, "--html", page)
+    assert done.exit_code == 0, done.output
+    section = parse(page.read_text()).one("section", id="training")
+    assert [figure.attributes["id"] for figure in section.all("figure")] == ["chart-loss", "chart-validation"]
+
+
+def test_the_folder_of_a_checkpoint_tells_its_learning_curve(tmp_path: Path) -> None:
+    flags, weights = ResultFlags(html=tmp_path / "report.html"), tmp_path / "run" / "iter_20.pth"
+    record(tmp_path / "run", "20260101_000000", [trained(20, 1.0)])
+    assert flags.read_training(str(weights)) is None
+    weights.touch()
+    found = flags.read_training(str(weights))
+    assert found is not None and found.losses == ((20, 1.0),)
+    assert ResultFlags().read_training(str(weights)) is None
+    assert flags.read_training("published") is None

@@ -7,10 +7,11 @@ import pytest
 from rich.console import Console
 
 from ffnet_deploy.core.errors import MissingPackageError, OptionError
+from ffnet_deploy.report.training import learning_curve
 from ffnet_deploy.segmentor.config import load_config
 from ffnet_deploy.training import recipe
 from ffnet_deploy.training.options import Logger
-from ffnet_deploy.training.recipe import run_config, weigh_classes
+from ffnet_deploy.training.recipe import run_config, shorten, weigh_classes
 from ffnet_deploy.training.train import train
 from tests.training.tiny import tiny_options
 
@@ -75,6 +76,15 @@ def test_resuming_without_a_number_goes_on_to_the_end_that_was_set(data: Path, t
     train(tiny_options(data, tmp_path, iterations=3), Console(quiet=True))
     cfg = run_config(tiny_options(data, tmp_path, iterations=None, resume=True))
     assert cfg.train_cfg.max_iters == 3
+    curve = learning_curve(tmp_path)
+    assert curve is not None and [step for step, _ in curve.losses] == [1, 2, 3] and curve.validations[-1][0] == 3
+
+
+@pytest.mark.parametrize(("iterations", "interval"), [(4, 1), (200, 10), (8000, 50)])
+def test_a_short_run_records_enough_losses_for_a_curve(iterations: int, interval: int) -> None:
+    cfg = load_config("ffnet_seg_nano_scenes").cfg
+    shorten(cfg, iterations)
+    assert cfg.default_hooks.logger.interval == interval
 
 
 def test_the_text_of_a_config_is_made_without_yapf(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from ffnet_deploy.report.sections.accuracy import accuracy, confusion, pictures
 from ffnet_deploy.report.sections.precision import precision, sensitivity, verification
 from ffnet_deploy.report.sections.summary import summary
 from ffnet_deploy.report.sections.timing import latency, profile, trade_off
+from ffnet_deploy.report.sections.training import training
 
 
 def provenance(data: ReportData) -> Section:
@@ -35,6 +36,7 @@ _PARTS = (
     pictures,
     accuracy,
     confusion,
+    training,
     trade_off,
     latency,
     profile,
