@@ -127,6 +127,7 @@ def test_a_network_that_sees_whole_images_gets_windows_of_its_input_size(raster:
     assert found.windows == len(window_boxes(SIZE, (64, 96), (43, 64)))
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_raster_smaller_than_a_window_and_without_a_place(tmp_path: Path) -> None:
     image = picture(40, 50)
     small = write_raster(tmp_path / "small.tif", image, crs=None, transform=None)
