@@ -302,11 +302,19 @@ def _roof(roof: Roof, xs: Scale, ys: Scale) -> list[Markup]:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A point of a curve, and what it stands for."""
+    """A point of a curve.
+
+    Attributes:
+        x: Value along the bottom axis.
+        y: Value along the left axis.
+        label: What it stands for, as its tooltip.
+        text: What is written above its mark.
+    """
 
     x: float
     y: float
     label: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -352,6 +360,9 @@ def curves(rows: Sequence[Curve], x_label: str, y_label: str, width: int, from_z
             drawn += [
                 element("g", element("title", point.label), marker(row.index, xs(point.x), ys(point.y), 4.0))
                 for point in row.points
+            ]
+            drawn += [
+                write(point.text, xs(point.x), ys(point.y) - 9, "tick", "middle") for point in row.points if point.text
             ]
         y = height + 14 + 20 * number
         drawn += [marker(row.index, _LEFT, y - 4), write(fitted(row.name, width - _LEFT - 30), _LEFT + 14, y)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ffnet_deploy.benchmark.record import Setting
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.evaluation.scores import ClassScore, Scores
 from ffnet_deploy.report.data import Gallery, ReportData
@@ -273,3 +274,21 @@ def test_styles_and_script_are_installed_with_the_package() -> None:
     listed = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert {file.suffix for file in folder.iterdir() if file.suffix not in (".py", "")} == {".css", ".js"}
     assert "report/*.css" in listed and "report/*.js" in listed
+
+
+def test_each_point_of_a_sweep_over_batches_names_its_batch() -> None:
+    data = example(1)
+    at_two = Setting(2, 384, 768, 2)
+    swept = tuple(
+        replace(one, measurements=(*one.measurements, replace(one.measurements[0], setting=at_two)))
+        for one in data.candidates
+    )
+    figure = parse(page(replace(data, candidates=swept))).one("figure", id="chart-sweep")
+    assert "images per call" in figure.text
+    drawing = figure.one("svg", class_="w640")
+    written = Counter(text.text for text in drawing.all("text", class_="tick"))
+    assert written["1"] == written["2"] == len(swept)
+    wider = replace(at_two, width=512)
+    mixed = replace(swept[0], measurements=(*swept[0].measurements, replace(swept[0].measurements[0], setting=wider)))
+    figure = parse(page(replace(data, candidates=(mixed, *swept[1:])))).one("figure", id="chart-sweep")
+    assert "images per call" not in figure.text

@@ -1,7 +1,7 @@
 """How fast: distributions, ratios, the sweep, and where the time goes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from ffnet_deploy.benchmark.record import (
@@ -171,10 +171,17 @@ def _times(measurement: TimingResult, summary: Summary) -> list[Cell]:
 
 def _sweep_chart(data: ReportData) -> Chart:
     """Throughput against latency, a curve for each candidate from its lowest to its highest latency."""
+    settings = {entry.setting for one in data.candidates for entry in one.measurements}
+    by_batch = len({replace(setting, batch=1) for setting in settings}) == 1
     rows = []
     for index, one in enumerate(data.candidates):
         found = [
-            CurvePoint(entry.summary.p95, entry.throughput, f"{one.name}, {entry.setting}")
+            CurvePoint(
+                entry.summary.p95,
+                entry.throughput,
+                f"{one.name}, {entry.setting}",
+                str(entry.setting.batch) if by_batch else "",
+            )
             for entry in one.measurements
             if entry.summary is not None and entry.throughput is not None
         ]
@@ -190,7 +197,7 @@ def _sweep_chart(data: ReportData) -> Chart:
         "Throughput against latency",
         alt_text,
         lambda width: curves(rows, "95th percentile of a call, ms", "images/s", width),
-        "One point for each setting; up and left is better.",
+        f"One point for each setting{', with its images per call' if by_batch else ''}; up and left is better.",
     )
 
 
