@@ -1,7 +1,9 @@
 """mmengine's Runner with what FFNet training adds: start weights, exact resuming, memory layout and compilation."""
 
+import atexit
 import contextlib
 import io
+import multiprocessing
 import random
 import signal
 from collections.abc import Callable
@@ -23,6 +25,14 @@ def start_worker(initialise: Callable[[int], None] | None, number: int) -> None:
         signal.signal(stop, signal.SIG_IGN)
     if initialise is not None:
         initialise(number)
+
+
+@atexit.register  # after `multiprocessing`, so that it runs before it
+def kill_workers() -> None:
+    """Kill the workers that are left when the process ends: by itself, Python sends SIGTERM and waits for them."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 class TrainRunner(Runner):  # type: ignore[misc]
