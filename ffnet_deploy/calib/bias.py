@@ -144,7 +144,7 @@ def mean_errors(
     for conv in plan.convs:
         weight = graph.array(conv.weight)
         exact, quantised = sums[conv.input].means(conv)
-        seen = rounded_weight(weight, precision, options.hardware, conv.groups)
+        seen = rounded_weight(weight, precision, options.hardware)
         error = _response(conv, weight, exact) - _response(conv, seen, quantised)
         shifts[conv.name] = error
     return shifts

@@ -43,7 +43,7 @@ class CalibrationOptions:
         keep: Convolutions that stay unquantised: names of their nodes, or of modules that they are in.
         calibrator: What chooses the thresholds.
         hardware: Hardware that computes the graph. For CPUs weights are scaled so that no 16-bit sum saturates, and
-            what reads a concatenation stays unquantised.
+            what reads a concatenation and convolutions of small groups stay unquantised.
     """
 
     method: Method = Method.MSE

@@ -55,6 +55,8 @@ def make_plan(graph: GraphIndex, keep: tuple[str, ...] = (), hardware: Hardware 
     if hardware is Hardware.CPU:
         reason = "OpenVINO computes what reads a quantised concatenation with several times the noise: --rewrite auto"
         left |= {conv.name: reason for conv in convs_behind_concat(graph)}
+        reason = "oneDNN computes small groups in INT8 by a matrix product for each, slower than in FP32"
+        left |= {conv.name: reason for conv in convs_of_small_groups(graph)}
     kept = tuple(conv for conv in graph.convs if is_named(conv.name, keep) or conv.name in left)
     names = {conv.name for conv in kept}
     convs = tuple(conv for conv in graph.convs if conv.name not in names)
@@ -72,6 +74,16 @@ def convs_behind_concat(graph: GraphIndex) -> list[Conv]:
     """The convolutions that read a concatenation."""
     concatenated = {name for node in graph.nodes if node.op_type == "Concat" for name in node.output}
     return [conv for conv in graph.convs if conv.input in concatenated]
+
+
+def convs_of_small_groups(graph: GraphIndex) -> list[Conv]:
+    """The grouped convolutions for which oneDNN has no INT8 kernel on AVX2; depthwise ones have one of their own.
+
+    The rows of the matrix product that it calls instead run on from tap to tap: without VNNI the products of
+    neighbouring taps are added in 16 bits too, which `weight_scales` does not see to.
+    """
+    grouped = [conv for conv in graph.convs if conv.groups > 1 and conv.shape[:2] != (conv.groups, 1)]
+    return [conv for conv in grouped if conv.shape[1] % 4 or conv.shape[0] // conv.groups % 4]
 
 
 def check_unquantized(graph: GraphIndex) -> None:

@@ -29,44 +29,31 @@ def scale_of(limit: Any, precision: Precision) -> NDArray[np.float32]:
 
 
 def weight_scales(
-    weight: NDArray[np.float32], precision: Precision, hardware: Hardware = Hardware.TRT, groups: int = 1
+    weight: NDArray[np.float32], precision: Precision, hardware: Hardware = Hardware.TRT
 ) -> NDArray[np.float32]:
     """Symmetric scales (out,) of a weight (out, in / groups, kernel height, kernel width).
 
-    Without VNNI, CPUs multiply bytes by ``vpmaddubsw``: it adds the products of two neighbouring weights in 16 bits and
-    saturates. An unsigned activation is at most 255, so nothing saturates while the weights of a pair that have the
-    same sign sum to at most 128 steps. That is what the scales for CPUs see to: they grow only for outputs whose
-    loudest weights are neighbours, where 7-bit weights would double all of them.
+    Without VNNI, CPUs multiply bytes by ``vpmaddubsw``: it adds the products of two neighbouring input channels in 16
+    bits and saturates. An unsigned activation is at most 255, so nothing saturates while the weights of a pair that
+    have the same sign sum to at most 128 steps. That is what the scales for CPUs see to: they grow only for outputs
+    whose loudest weights are neighbours, where 7-bit weights would double all of them.
     Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, PMADDUBSW.
     """
     limits = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1)
-    if hardware is Hardware.CPU:
-        for row in _rows_of_neighbours(weight, groups):
-            pairs = np.pad(row, ((0, 0), (0, 0), (0, row.shape[2] % 2))).reshape(*row.shape[:2], -1, 2)
-            sums = np.maximum(np.maximum(pairs, 0).sum(axis=3), np.maximum(-pairs, 0).sum(axis=3))
-            # rounding adds up to half a step to each of the two: 127 steps become 128 at most
-            limits = np.maximum(limits, sums.max(axis=(1, 2)))
+    if hardware is Hardware.CPU and weight.shape[1] > 1:
+        even = np.pad(weight, ((0, 0), (0, weight.shape[1] % 2), (0, 0), (0, 0)))
+        pairs = even.reshape(weight.shape[0], -1, 2, *weight.shape[2:])
+        sums = np.maximum(np.maximum(pairs, 0).sum(axis=2), np.maximum(-pairs, 0).sum(axis=2))
+        # rounding adds up to half a step to each of the two: 127 steps become 128 at most
+        limits = np.maximum(limits, sums.reshape(weight.shape[0], -1).max(axis=1))
     return scale_of(limits, precision)
 
 
-def _rows_of_neighbours(weight: NDArray[np.float32], groups: int) -> list[NDArray[np.float32]]:
-    """`weight` as rows (out, rows, length) whose values 0 and 1, 2 and 3, ... a CPU may multiply in one instruction.
-
-    These are the input channels of a tap. Where groups have several outputs oneDNN calls a matrix product, whose rows
-    run on from tap to tap. In a depthwise convolution it adds every product by itself.
-    """
-    outputs, inputs = weight.shape[:2]
-    if groups == outputs and inputs == 1:
-        return []
-    taps = weight.reshape(outputs, inputs, -1).transpose(0, 2, 1)
-    return [taps, taps.reshape(outputs, 1, -1)] if groups > 1 else [taps]
-
-
 def rounded_weight(
-    weight: NDArray[np.float32], precision: Precision, hardware: Hardware = Hardware.TRT, groups: int = 1
+    weight: NDArray[np.float32], precision: Precision, hardware: Hardware = Hardware.TRT
 ) -> NDArray[np.float32]:
     """The weight as the quantised convolution sees it."""
-    return rounded(weight, weight_scales(weight, precision, hardware, groups).reshape(-1, 1, 1, 1), precision)
+    return rounded(weight, weight_scales(weight, precision, hardware).reshape(-1, 1, 1, 1), precision)
 
 
 def rounded(values: NDArray[np.float32], scales: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
@@ -120,7 +107,7 @@ def insert(
         else:
             before.setdefault(producer.name, []).extend(pair)
     for conv in plan.convs:
-        scales = weight_scales(graph.array(conv.weight), precision, hardware, conv.groups)
+        scales = weight_scales(graph.array(conv.weight), precision, hardware)
         # weights that convolutions share get a pair for each: a builder folds them all the same
         pair, result = quantize_pair(model, conv.weight, scales, precision, f"{conv.name}/weight")
         conv.node.input[1] = result

@@ -55,6 +55,17 @@ def test_what_reads_a_concatenation_stays_unquantised_on_cpus() -> None:
     assert quantised.report["mac_share_percent"] < 100
 
 
+def test_convolutions_of_small_groups_stay_unquantised_on_cpus() -> None:
+    net = Builder()
+    x = net.conv("image", "stem", (8, 3, 3))
+    x = net.conv(x, "depthwise", (8, 8, 3), groups=8)
+    x = net.conv(x, "doubling", (16, 8, 7), groups=8, stride=2)
+    x = net.conv(x, "fours", (16, 16, 3), groups=4)
+    graph = GraphIndex(net.model(net.conv(x, "classifier", (11, 16, 1)), contract(**fixed(32, 64))))
+    assert not make_plan(graph).left
+    assert list(make_plan(graph, hardware=Hardware.CPU).left) == ["/doubling/Conv"]
+
+
 def test_hosts_are_those_that_compute_the_graph_right() -> None:
     def hosts(options: CalibrationOptions) -> list[str]:
         return list(quantize_graph(network(), images(2), options).report["hosts"])
