@@ -271,7 +271,7 @@ def command(
     protocol.augmentation()
     saved = save.options(labelled=data.images is None)
     run, training = result.read_bench(), result.read_training(source.checkpoint)
-    outputs = Outputs(*source.files, *result.against, result.bench, data.data, data.images, data.classes)
+    outputs = Outputs(*source.files, *result.against, result.bench, result.work_dir, *data.files)
     result.claim(outputs)
     for folder in saved.folders:
         outputs.claim_folder(folder)

@@ -59,6 +59,7 @@ INPUTS = {
     "--image": "data/images/val/scene_0.png",
     "--compare": "bench.json",
     "--bench": "bench.json",
+    "--work-dir": "run",
     "--layer-timings": "timings.json",
     "--compare-layers": "other.onnx",
     "--refit-engine": "other.onnx",
@@ -83,6 +84,7 @@ NEEDED = {
     "--timing-cache": ("--backend",),
     "--export-layers": ("--backend",),
     "--bench": ("--html",),
+    "--work-dir": ("--html",),
     "--engine-cache": ("--provider",),
 }
 """What options ask for beside them."""
@@ -159,6 +161,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data" / "classes.txt").write_text("".join(f"{name} 1 2 3\n" for name in CAMVID.classes))
     (folder / "list.txt").write_text("scene_*\n")
     (folder / "film.mp4").write_bytes(b"a film")
+    (folder / "run" / "20260101_000000" / "vis_data").mkdir(parents=True)
+    (folder / "run" / "20260101_000000" / "vis_data" / "scalars.json").write_text('{"loss": 1.0, "step": 1}\n')
     write_run(folder / "bench.json", make_run())
     write_run_with_profiles(folder / "timings.json")
     return folder
