@@ -28,8 +28,10 @@ from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.core.label_maps import LabelMap, ignore_label
 from ffnet_deploy.engines.engine import Engine
+from ffnet_deploy.engines.source import Source
 from ffnet_deploy.evaluation.datasets import Sample, open_images
-from ffnet_deploy.evaluation.evaluate import evaluate
+from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
+from ffnet_deploy.evaluation.prediction_files import SaveOptions
 from ffnet_deploy.evaluation.protocol import PredictOptions
 from ffnet_deploy.evaluation.rasters import predict_raster
 from ffnet_deploy.evaluation.video import is_video, predict_video
@@ -107,57 +109,96 @@ def command(
     opened = run.source_of(None if is_config else Path(network), network if is_config else None)
     outputs = Outputs(*opened.files, Path(source))
     outputs.claim_folder(run.engine_cache)
+    job = Job(source, opened, outputs, protocol, save, flags)
     if flags.save_raster is not None:
-        if flags.save_video is not None or flags.csv is not None or save.options(labelled=True).folders or flags.limit:
+        return job.label_raster(flags.save_raster)
+    return job.label_video() if is_video(source) else job.label_images()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line asks for.
+
+    Attributes:
+        source: What to label, as it was typed.
+        network: Where the network comes from.
+        outputs: What must not be overwritten.
+        protocol: How images are resized and cut.
+        save: Which files are written of each image.
+        flags: Everything else.
+    """
+
+    source: str
+    network: Source
+    outputs: Outputs
+    protocol: ProtocolFlags
+    save: SaveFlags
+    flags: PredictFlags
+
+    def label_raster(self, out: Path) -> int:
+        """Label a raster in windows, and say how well they fit together."""
+        flags = self.flags
+        if flags.save_video is not None or flags.csv is not None or self._saved().folders or flags.limit:
             raise OptionError("a raster becomes a raster: --limit and what else is written are of images and videos")
-        outputs.claim(flags.save_raster, Kind.RASTER)
-        with progress_bar() as progress, opened.open(progress) as engine:
-            how = protocol.options(engine.contract.protocol, None, save.options(labelled=True))
-            options = flags.predicting(how.predict, engine.contract.classes)
+        self.outputs.claim(out, Kind.RASTER)
+        with progress_bar() as progress, self.network.open(progress) as engine:
+            how = self._how(engine)
             memory = parse_memory(flags.memory, "--memory")
-            raster = predict_raster(engine, Path(source), flags.save_raster, how.protocol, options, memory, progress)
+            raster = predict_raster(engine, Path(self.source), out, how.protocol, how.predict, memory, progress)
         for note in (*engine.notes, *raster.notes):
             report_note(note)
         console.print(f"{raster.size[1]}x{raster.size[0]} pixels by {raster.windows} windows in {raster.seconds:.1f} s")
         console.print(f"seam error: neighbouring windows differ on {raster.seam_error:.2%} of the pixels they share")
-        console.print(f"classes in {flags.save_raster}", soft_wrap=True)
+        console.print(f"classes in {out}", soft_wrap=True)
         return ExitCode.DONE
-    if is_video(source):
-        if flags.csv is not None or save.options(labelled=True).folders:
+
+    def label_video(self) -> int:
+        """Write the video with the prediction over it."""
+        flags, source = self.flags, self.source
+        if flags.csv is not None or self._saved().folders:
             raise OptionError(
                 "a video becomes a video: --csv, --save-images, --save-labels and --save-scores are of images"
             )
         out = flags.save_video or PICTURES / f"{'camera' if source.isdecimal() else Path(source).stem}.mp4"
-        outputs.claim(out, Kind.VIDEO)
-        with progress_bar() as progress, opened.open(progress) as engine:
-            how = protocol.options(engine.contract.protocol, None, save.options(labelled=True))
-            options = flags.predicting(how.predict, engine.contract.classes)
-            made = predict_video(engine, source, out, how.protocol, options, flags.limit, progress)
+        self.outputs.claim(out, Kind.VIDEO)
+        with progress_bar() as progress, self.network.open(progress) as engine:
+            how = self._how(engine)
+            made = predict_video(engine, source, out, how.protocol, how.predict, flags.limit, progress)
         console.print(f"{made.frames} frames in {made.seconds:.1f} s ({made.rate:.1f} frames a second)")
         console.print(f"video in {out}", soft_wrap=True)
         return ExitCode.DONE
-    if flags.save_video is not None:
-        raise OptionError(f"--save-video is of videos and cameras; {source} is read as images")
-    saved = save.options(labelled=flags.csv is not None)
-    for folder in saved.folders:
-        outputs.claim_folder(folder)
-    outputs.claim(flags.csv, Kind.SHARES)
-    with progress_bar() as progress, opened.open(progress) as engine:
-        samples = open_images(Path(source), leave_out=saved.folders)
-        scoring = protocol.options(engine.contract.protocol, flags.limit, saved)
-        scoring = replace(scoring, predict=flags.predicting(scoring.predict, engine.contract.classes))
-        shares = ClassShares(engine)
-        found = evaluate(engine, samples, scoring, progress, shares.add)
-    if flags.csv is not None:
-        write_bytes(flags.csv, shares.table())
-    for note in (*engine.notes, *found.notes):
-        report_note(note)
-    console.print(f"{found.images} images in {found.seconds:.1f} s")
-    show_saved(saved)
-    if flags.csv is not None:
-        console.print(f"class shares in {flags.csv}", soft_wrap=True)
-    show_skipped(found)
-    return ExitCode.SKIPPED if found.skipped else ExitCode.DONE
+
+    def label_images(self) -> int:
+        """Label images, leaving out those that cannot be read."""
+        flags, saved = self.flags, self._saved()
+        if flags.save_video is not None:
+            raise OptionError(f"--save-video is of videos and cameras; {self.source} is read as images")
+        for folder in saved.folders:
+            self.outputs.claim_folder(folder)
+        self.outputs.claim(flags.csv, Kind.SHARES)
+        with progress_bar() as progress, self.network.open(progress) as engine:
+            samples = open_images(Path(self.source), leave_out=saved.folders)
+            shares = ClassShares(engine)
+            found = evaluate(engine, samples, self._how(engine), progress, shares.add)
+        if flags.csv is not None:
+            write_bytes(flags.csv, shares.table())
+        for note in (*engine.notes, *found.notes):
+            report_note(note)
+        console.print(f"{found.images} images in {found.seconds:.1f} s")
+        show_saved(saved)
+        if flags.csv is not None:
+            console.print(f"class shares in {flags.csv}", soft_wrap=True)
+        show_skipped(found)
+        return ExitCode.SKIPPED if found.skipped else ExitCode.DONE
+
+    def _saved(self) -> SaveOptions:
+        # pictures of images are the default where nothing else comes of them
+        elsewhere = self.flags.csv or self.flags.save_raster or is_video(self.source)
+        return self.save.options(labelled=bool(elsewhere))
+
+    def _how(self, engine: Engine) -> EvaluateOptions:
+        how = self.protocol.options(engine.contract.protocol, self.flags.limit, self._saved())
+        return replace(how, predict=self.flags.predicting(how.predict, engine.contract.classes))
 
 
 class ClassShares:
