@@ -81,6 +81,8 @@ def run_config(options: TrainOptions) -> Any:
         if options.data is not None and key.endswith(".dataset.data_root"):
             raise OptionError(f"--set {key} and --data both say where the data set is: leave one out")
         cfg.merge_from_dict({key: value}, allow_list_keys=True)
+    if not isinstance(cfg.get("custom_hooks", []), list | tuple):
+        raise OptionError(f"custom_hooks is a list of hooks: got {cfg.custom_hooks!r}")
     resumed = newest_intact(options.folder)[0] if options.resume else None
     pairs = describe_data(cfg, options, source)
     if options.iterations is not None:

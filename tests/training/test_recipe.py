@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,9 @@ def test_the_text_of_a_config_is_made_without_yapf(data: Path, tmp_path: Path, m
     cfg.dump(tmp_path / "saved.py")
     assert copy.deepcopy(cfg).pretty_text == (tmp_path / "saved.py").read_text()
     assert load_config(tmp_path / "saved.py").cfg.to_dict() == cfg.to_dict()
+
+
+def test_hooks_that_are_no_list_are_refused(data: Path, tmp_path: Path) -> None:
+    options = tiny_options(data, tmp_path)
+    with pytest.raises(OptionError, match="list of hooks: got 5"):
+        run_config(replace(options, overrides={**options.overrides, "custom_hooks": 5}))
