@@ -20,4 +20,4 @@ ffnet-export --config "$runs/mine/mine.py" --checkpoint "$best" --data "$data" -
 
 # score both graphs beside PyTorch, on one page
 ffnet-eval --config "$runs/mine/mine.py" --checkpoint "$best" --data "$data" \
-    --against "$runs/export/mine.onnx" --against "$runs/export/mine.int8.onnx" --html "$runs/report.html"
+    --against "$runs/export/mine.onnx" --against "$runs/export/mine.int8-cpu.onnx" --html "$runs/report.html"
