@@ -11,6 +11,7 @@ TensorRT where that is another one than this (TensorRT 8.5.3 needs Python 3.10).
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -242,15 +243,23 @@ def run_step(step: Step, site: Site) -> dict[str, Any]:
         environment["PYTHONPATH"] = str(_CHECKOUT)
     begin = time.monotonic()
     try:
-        done = subprocess.run(
-            step.command, capture_output=True, text=True, timeout=step.limit, env=environment, cwd=_CHECKOUT
+        process = subprocess.Popen(
+            step.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+            cwd=_CHECKOUT,
+            start_new_session=True,
         )
-        code, output = done.returncode, done.stdout + done.stderr
-        state = "done" if code == 0 else "failed"
-    except subprocess.TimeoutExpired as error:
-        parts = [part for part in (error.stdout, error.stderr) if part]
-        code, output = None, "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in parts)
-        state = "out of time"
+        try:
+            output, _ = process.communicate(timeout=step.limit)
+            code, state = process.returncode, "done" if process.returncode == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with what it started, which would hold the GPU's memory
+            output, _ = process.communicate()
+            code, state = None, "out of time"
     except OSError as error:
         code, output, state = None, str(error), "failed"
     return {

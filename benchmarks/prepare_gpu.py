@@ -49,7 +49,8 @@ OBSERVED = 4
 """Images that ranges are observed on, and that outputs are kept of."""
 WHEELS = (
     *("onedl-mmengine", "onnxslim", "cyclopts", "msgspec", "addict", "yapf", "platformdirs", "termcolor", "ftfy"),
-    *("wcwidth", "prettytable", "docstring-parser", "rich-rst", "docutils", "colorama"),
+    *("wcwidth", "prettytable", "docstring-parser", "rich-rst", "docutils", "colorama", "rich", "markdown-it-py"),
+    *("mdurl", "pygments", "attrs", "filelock"),
 )
 """What PyTorch's stages need and a machine with PyTorch, onnx, ONNX Runtime, OpenCV and SciPy usually lacks."""
 SOURCES = ("onedl-mmcv", "onedl-mmsegmentation")
@@ -342,6 +343,9 @@ def command(
     size: Annotated[int, Parameter(help="Largest part, MiB.")] = 45,
 ) -> None:
     """Collect everything that a GPU machine without a network needs."""
+    known = [one.config for one in NETWORKS]
+    if unknown := [name for name in network or () if name not in known]:
+        raise OptionError(f"--network takes {', '.join(known)}: got {', '.join(unknown)}")
     chosen = [one for one in NETWORKS if network is None or one.config in network]
     machine = out / MACHINE
     shutil.rmtree(machine, ignore_errors=True)

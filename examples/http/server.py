@@ -5,6 +5,12 @@ curl --data-binary @street.png localhost:8000/labels > labels.png
 """
 
 import os
+
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 50_000_000
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # OpenCV reads it when it is imported
+
+# ruff: noqa: E402
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,10 +20,6 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 import ffnet_deploy
-
-MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 50_000_000
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 
 
 @asynccontextmanager

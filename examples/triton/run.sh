@@ -13,7 +13,10 @@ if [ -z "${TRITON_URL:-}" ]; then
     python stand_in.py "$work/triton/repository" 8766 &
     server=$!
     trap 'kill $server' EXIT
-    sleep 5
+    for _ in $(seq 60); do
+        (: < /dev/tcp/localhost/8766) 2> /dev/null && break
+        sleep 1
+    done
 fi
 python client.py "$image" "$work/triton.png" --url "$TRITON_URL"
 echo "labels: $work/triton.png"

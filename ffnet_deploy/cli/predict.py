@@ -24,6 +24,7 @@ from ffnet_deploy.cli.options import (
     option,
     parse_memory,
 )
+from ffnet_deploy.core.contract import weight_notes
 from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.core.label_maps import LabelMap, ignore_label
@@ -69,7 +70,6 @@ class PredictFlags(PixelFlags):
             raise OptionError(f"--limit takes a number from 1: got {self.limit}")
         if self.save_video is not None and self.save_video.suffix.lower() != ".mp4":
             raise OptionError(f"--save-video takes a file that ends in .mp4: got {self.save_video}")
-
         if self.save_raster is not None and self.save_raster.suffix.lower() not in (".tif", ".tiff"):
             raise OptionError(f"--save-raster takes a file that ends in .tif: got {self.save_raster}")
         parse_memory(self.memory, "--memory")
@@ -145,7 +145,7 @@ class Job:
             how = self._how(engine)
             memory = parse_memory(flags.memory, "--memory")
             raster = predict_raster(engine, Path(self.source), out, how.protocol, how.predict, memory, progress)
-        for note in (*engine.notes, *raster.notes):
+        for note in (*engine.notes, *weight_notes(engine.contract.sources), *raster.notes):
             report_note(note)
         console.print(f"{raster.size[1]}x{raster.size[0]} pixels by {raster.windows} windows in {raster.seconds:.1f} s")
         console.print(f"seam error: neighbouring windows differ on {raster.seam_error:.2%} of the pixels they share")
@@ -164,6 +164,8 @@ class Job:
         with progress_bar() as progress, self.network.open(progress) as engine:
             how = self._how(engine)
             made = predict_video(engine, source, out, how.protocol, how.predict, flags.limit, progress)
+        for note in (*engine.notes, *weight_notes(engine.contract.sources)):
+            report_note(note)
         console.print(f"{made.frames} frames in {made.seconds:.1f} s ({made.rate:.1f} frames a second)")
         console.print(f"video in {out}", soft_wrap=True)
         return ExitCode.DONE

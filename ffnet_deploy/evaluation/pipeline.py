@@ -6,7 +6,7 @@ The network runs in the calling thread. Memory is bounded: at most `AHEAD` image
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -78,7 +78,7 @@ def predict_stream(
     clock: StageClock | None = None,
     skip: Callable[[DataError], None] | None = None,
     name: Callable[[Item], str] = str,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Predict every item, and yield what `handle` makes of each prediction, in the order of the items.
 
     Args:

@@ -90,7 +90,7 @@ def predict_raster(
         out: GeoTIFF to write, atomically.
         protocol: Crop and stride of the windows; None takes the artefact's own.
         options: Batch of windows; there is one pass over a raster.
-        memory: Bytes for scores and for GDAL's cache; half of it is left for the network and the rest of the process.
+        memory: Bytes of the process: half at most for scores, an eighth for GDAL's cache, the rest for the network.
         progress: Told of the windows done.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -100,13 +101,16 @@ def predict_video(
             name=lambda frame: f"a frame of {source}",
         )
         try:
-            for frames, _ in enumerate(predictions, 1):
-                progress(f"predicting {source}", frames, total)
+            with closing(predictions):  # its thread, which encodes, ends before the writer is closed
+                for frames, _ in enumerate(predictions, 1):
+                    progress(f"predicting {source}", frames, total)
+            writer.close()
         except KeyboardInterrupt:
             if not is_live(source) or frames == 0:
                 writer.close()
                 raise
             stopping.heed()
+            writer.close()
         except av.error.FFmpegError as error:  # those of reading are told by `_frames`
             if isinstance(error, OSError):
                 raise
@@ -114,7 +118,6 @@ def predict_video(
                 f"the video {out} cannot be encoded: {error.strerror or error}.\n"
                 f"  to do    convert {source} to a smaller size"
             ) from error
-        writer.close()
         if frames == 0:
             raise DataError(f"{source} holds no frame that can be read.\n  to do    play it, and convert it to .mp4")
     return VideoResult(frames, time.perf_counter() - begin)
@@ -125,12 +128,16 @@ def _opened(av: Any, source: str) -> Any:
         container = av.open(f"/dev/video{source}", format="v4l2") if source.isdecimal() else av.open(source)
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(f"cannot open the video {source}: {error.strerror or error}") from error
-    if not container.streams.video:
-        raise DataError(f"{source} holds no video")
-    stream = container.streams.video[0]
-    check_pixels(stream.width * stream.height, f"a frame of {source}")
-    if stream.width < 2:
-        raise DataError(f"the frames of {source} are {stream.width} pixel wide: videos are written from 2 on")
+    try:
+        if not container.streams.video:
+            raise DataError(f"{source} holds no video")
+        stream = container.streams.video[0]
+        check_pixels(stream.width * stream.height, f"a frame of {source}")
+        if stream.width < 2:
+            raise DataError(f"the frames of {source} are {stream.width} pixel wide: videos are written from 2 on")
+    except DataError:
+        container.close()
+        raise
     return container
 
 
@@ -157,7 +164,13 @@ class _Writer:
         self._stream.codec_context.time_base = source.time_base
 
     def write(self, frame: Any, image: NDArray[np.uint8], extra: None, prediction: Prediction) -> None:
-        """Draw and encode one frame."""
+        """Draw and encode one frame.
+
+        Raises:
+            DataError: it is of another size than the first.
+        """
+        if image.shape[1] != self._legend.shape[1]:
+            raise DataError("the frames of the video change their size.\n  to do    convert it to one size first")
         drawn = np.concatenate([blended(image, prediction.labels, self._contract.palette), self._legend])
         even = np.ascontiguousarray(drawn[: self._stream.height, : self._stream.width])
         encoded = self._av.VideoFrame.from_ndarray(even, format="bgr24")

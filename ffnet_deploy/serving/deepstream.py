@@ -41,6 +41,12 @@ def write_deepstream(artifact: Path, folder: Path) -> Path:
     config = make_folder(folder) / CONFIG_FILE
     if config.exists() and not is_own(config, Kind.DEEPSTREAM):
         raise OptionError(f"{config} is there already and was not written here.\n  to do    choose another folder")
+    if not config.exists():
+        for name in (LABELS_FILE, *(file.name for file, _ in source.files)):
+            if (folder / name).exists():
+                raise OptionError(
+                    f"{folder / name} is there already and was not written here.\n  to do    choose another folder"
+                )
     for file, _ in source.files:
         with storage_errors(folder):
             shutil.copyfile(file, folder / file.name)
