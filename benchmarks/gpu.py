@@ -233,6 +233,27 @@ def read_state(results: Path) -> dict[str, Any]:
     return dict(state)
 
 
+def run_process(command: Sequence[str], limit: float, environment: Mapping[str, str]) -> tuple[int | None, str]:
+    """Exit code and output of a process; None: it took longer than `limit` seconds, and ended with all it started."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        cwd=_CHECKOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=limit)
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # what it started would hold the GPU's memory
+        output, _ = process.communicate()
+        return None, output
+
+
 def run_step(step: Step, site: Site) -> dict[str, Any]:
     """Run the process of `step` under its time limit; what came of it, for the state."""
     reason = step.obstacle()
@@ -243,23 +264,8 @@ def run_step(step: Step, site: Site) -> dict[str, Any]:
         environment["PYTHONPATH"] = str(_CHECKOUT)
     begin = time.monotonic()
     try:
-        process = subprocess.Popen(
-            step.command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-            cwd=_CHECKOUT,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=step.limit)
-            code, state = process.returncode, "done" if process.returncode == 0 else "failed"
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with what it started, which would hold the GPU's memory
-            output, _ = process.communicate()
-            code, state = None, "out of time"
+        code, output = run_process(step.command, step.limit, environment)
+        state = "out of time" if code is None else "failed" if code else "done"
     except OSError as error:
         code, output, state = None, str(error), "failed"
     return {

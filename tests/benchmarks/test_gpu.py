@@ -6,7 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,14 +120,14 @@ def test_a_run_ends_where_a_step_does_not_fit_and_failed_ones_come_last(
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs modules where PyTorch is loaded already, on the stand-ins of CUDA and TensorRT; other commands as usual."""
-    usual = subprocess.run
+    usual = gpu.run_process
     for name, module in standin_python.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(engine, "build_plan", standin_python.build_plan)
 
-    def run(command: list[str], **options: Any) -> Any:
+    def run(command: list[str], limit: float, environment: Mapping[str, str]) -> tuple[int | None, str]:
         if command[1:2] != ["-m"] or command[2] == "pytest":
-            return usual(command, **options)
+            return usual(command, limit, environment)
         _, _, module, *arguments = command
         with monkeypatch.context() as patched:
             patched.setattr(sys, "argv", [module, *arguments])
@@ -135,7 +135,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             try:
                 runpy.run_module(module, run_name="__main__", alter_sys=True)
             except SystemExit as end:
-                return subprocess.CompletedProcess(command, int(end.code or 0), "", "")
+                return int(end.code or 0), ""
         raise AssertionError(f"{module} has no exit code")
 
     return run
@@ -157,12 +157,12 @@ def test_every_step_in_rehearsal(
 ) -> None:
     written: list[list[str]] = []
 
-    def run(command: list[str], **options: Any) -> Any:
+    def run(command: list[str], limit: float, environment: Mapping[str, str]) -> tuple[int | None, str]:
         if command[1:2] == ["-m"]:  # and no question to the system
             written.append(sorted(read_state(prepared.results)))
-        return in_this_process(command, **options)
+        return in_this_process(command, limit, environment)
 
-    monkeypatch.setattr(gpu.subprocess, "run", run)
+    monkeypatch.setattr(gpu, "run_process", run)
     chosen = [stage for stage in gpu.STAGES if stage != "compiled"]  # which runs the module of "pytorch", slowly
     state = run_plan(prepared, 10_000, chosen)
     assert {one.stage for one in steps(prepared)} == set(gpu.STAGES)
