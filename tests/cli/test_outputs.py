@@ -84,7 +84,6 @@ NEEDED = {
     "--timing-cache": ("--backend",),
     "--export-layers": ("--backend",),
     "--bench": ("--html",),
-    "--work-dir": ("--html",),
     "--engine-cache": ("--provider",),
 }
 """What options ask for beside them."""
@@ -132,6 +131,8 @@ def command_line(command: str, output: str, target: Path, read: str) -> list[obj
         options.update(MIXED)
     if command == "eval" and "--data" not in options:
         options.add("--images")
+    if command == "eval" and read == "--work-dir":
+        options.add("--html")
     line: list[object] = []
     for option in sorted(options):
         value = target if option == output else WORDS.get(option) or inputs_beside(output, read).get(option)
