@@ -140,7 +140,7 @@ def _cpu_notes(record: PrecisionRecord) -> tuple[str, ...]:
     if record.precision.is_quantized:
         notes.append(
             f"ONNX Runtime computes {record.precision.value.upper()} in float32 on the CPU: the same result, "
-            "at the speed of float32; OpenVINO computes graphs of --int8 --target cpu in INT8"
+            "no faster than the float32 graph; OpenVINO computes graphs of --int8 --target cpu in INT8"
         )
     if record.base is not Precision.FP32:
         notes.append(
