@@ -1,6 +1,7 @@
 """The published and bundled networks: which are here, and how far a measured mIoU is from theirs."""
 
-from rich.table import Table
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
 
 from ffnet_deploy.evaluation.evaluate import Evaluation
 from ffnet_deploy.evaluation.protocol import MULTI_SCALE
@@ -10,11 +11,23 @@ from ffnet_deploy.segmentor.zoo import BUNDLED_FOLDER, PUBLISHED, SCORES, checkp
 
 
 def zoo_table() -> Table:
-    """The packaged configs: whose weights there are, whether they are here, and the mIoU published or in the card."""
-    table = Table("config", "weights", "here", "data set")
-    for heading in ("mIoU", "multi-scale, flip"):
+    """The packaged configs: whose weights there are, whether they are here, and the mIoU published or in the card.
+
+    TTA is test-time augmentation: the published scales, and mirroring.
+    """
+    names = config_names()
+    table = Table(
+        Column("config", min_width=max(map(len, names))),
+        "weights",
+        "here",
+        "data set",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for heading in ("mIoU", "TTA"):
         table.add_column(heading, justify="right")
-    for name in config_names():
+    for name in names:
         path = checkpoint_here(name)
         bundled = path is not None and path.parent == BUNDLED_FOLDER
         weights = "bundled" if bundled else "published" if name in PUBLISHED else "-"
@@ -38,7 +51,8 @@ def beside_published(network: str, evaluation: Evaluation) -> str:
     score = known.augmented if predict.flip else known.miou
     if score is None:
         return ""
-    published = f"published mIoU {score:g} on {known.images} images of {known.dataset} {known.split}"
+    source = "published" if network in PUBLISHED else "known"
+    reference = f"{source} mIoU {score:g} on {known.images} images of {known.dataset} {known.split}"
     if (evaluation.images, evaluation.split) != (known.images, known.split):
-        return f"{published}; these are {evaluation.images} of {evaluation.dataset} {evaluation.split}"
-    return f"{published}: measured {points(evaluation.scores.mean_iou - score)} points"
+        return f"{reference}; these are {evaluation.images} of {evaluation.dataset} {evaluation.split}"
+    return f"{reference}: measured {points(evaluation.scores.mean_iou - score)} points"

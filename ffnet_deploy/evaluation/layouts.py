@@ -162,7 +162,7 @@ def _split_folder(parent: Path, names: Iterable[str]) -> Path:
         found = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
         raise DataError(
             f"{parent} has no folder {' or '.join(names)}; found {', '.join(found) or 'none'}.\n"
-            "  to do    choose the split with --split, or check the data folder"
+            "  to do    add that folder, or name another split where the command has --split"
         )
     return folder
 
