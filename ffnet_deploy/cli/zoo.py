@@ -17,7 +17,7 @@ def zoo_table() -> Table:
     """
     names = config_names()
     table = Table(
-        Column("config", min_width=max(map(len, names))),
+        Column("config", no_wrap=True),
         "weights",
         "here",
         "data set",
@@ -26,7 +26,7 @@ def zoo_table() -> Table:
         pad_edge=False,
     )
     for heading in ("mIoU", "TTA"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for name in names:
         path = checkpoint_here(name)
         bundled = path is not None and path.parent == BUNDLED_FOLDER

@@ -20,7 +20,7 @@ from tests.commands import invoke
 def test_the_zoo_tells_what_is_here(tmp_path: Path) -> None:
     cached = "upernet_ffnet_3_512_160k_ade20k"
     (tmp_path / PUBLISHED[cached]).write_bytes(b"weights")
-    result = invoke(app, "--zoo", env={"COLUMNS": "80", "FFNET_DEPLOY_CACHE": str(tmp_path)})
+    result = invoke(app, "--zoo", env={"COLUMNS": "84", "FFNET_DEPLOY_CACHE": str(tmp_path)})
     assert result.exit_code == 0, result.output
     for name in config_names():
         (line,) = [line for line in result.stdout.splitlines() if f" {name} " in line]
