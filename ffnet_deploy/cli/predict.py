@@ -29,7 +29,7 @@ from ffnet_deploy.core.errors import OptionError
 from ffnet_deploy.core.files import write_bytes
 from ffnet_deploy.core.label_maps import LabelMap, ignore_label
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.engines.source import Source
+from ffnet_deploy.engines.source import Source, names_config
 from ffnet_deploy.evaluation.datasets import Sample, open_images
 from ffnet_deploy.evaluation.evaluate import EvaluateOptions, evaluate
 from ffnet_deploy.evaluation.prediction_files import SaveOptions
@@ -105,8 +105,7 @@ def command(
 ) -> int:
     """Predict what is named and write what is asked for, then say where it is."""
     flags.allow_pixels()
-    is_config = Path(network).suffix in ("", ".py")
-    opened = run.source_of(None if is_config else Path(network), network if is_config else None)
+    opened = run.source_of(None, network) if names_config(network) else run.source_of(Path(network), None)
     outputs = Outputs(*opened.files, Path(source))
     outputs.claim_folder(run.engine_cache)
     job = Job(source, opened, outputs, protocol, save, flags)

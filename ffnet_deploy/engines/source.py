@@ -23,6 +23,11 @@ TAKES = {
 """The options that name what each backend runs."""
 
 
+def names_config(network: str | os.PathLike[str]) -> bool:
+    """Whether `network` is the name or the file of a config; otherwise it is an artefact, by its suffix."""
+    return Path(network).suffix in ("", ".py")
+
+
 def check_weights(config: str | None, checkpoint: str | None, refresh: bool, cfg_options: Sequence[str]) -> None:
     """Raise `OptionError` for what is said of the weights or keys of a config that is not named."""
     if checkpoint is not None and config is None:

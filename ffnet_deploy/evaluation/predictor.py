@@ -15,7 +15,7 @@ from ffnet_deploy.core.errors import DataError, OptionError
 from ffnet_deploy.core.label_maps import LabelMap
 from ffnet_deploy.engines.backend import Backend, Provider
 from ffnet_deploy.engines.engine import Engine
-from ffnet_deploy.engines.source import Source
+from ffnet_deploy.engines.source import Source, names_config
 from ffnet_deploy.evaluation.pipeline import predict_stream
 from ffnet_deploy.evaluation.protocol import Prediction, PredictOptions, check_protocol, predict
 
@@ -144,11 +144,10 @@ def open_engine(
         OptionError: the arguments do not go together.
         FFNetDeployError: it cannot be opened.
     """
-    path = Path(network)
-    is_config = path.suffix in ("", ".py")
+    is_config = names_config(network)
     source = Source(
         backend=_member(Backend, backend),
-        artifact=None if is_config else path,
+        artifact=None if is_config else Path(network),
         config=str(network) if is_config else None,
         checkpoint=None if checkpoint is None else str(checkpoint),
         device=device,

@@ -106,11 +106,10 @@ def predict_video(
                     progress(f"predicting {source}", frames, total)
             writer.close()
         except KeyboardInterrupt:
+            writer.close()
             if not is_live(source) or frames == 0:
-                writer.close()
                 raise
             stopping.heed()
-            writer.close()
         except av.error.FFmpegError as error:  # those of reading are told by `_frames`
             if isinstance(error, OSError):
                 raise

@@ -232,32 +232,28 @@ def test_the_networks_own_windows_are_kept_unless_changed() -> None:
     assert chosen_protocol(own, Mode.WHOLE, None, None).crop is None
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+
+
+def in_one_process(artifact: Path, data: Path) -> list[str]:
+    """The command that scores `artifact` by one thread, as a process of its own."""
+    options = ["--artifact", str(artifact), "--data", str(data), "--threads", "1"]
+    return [sys.executable, "-m", "ffnet_deploy.cli.evaluate", *options]
+
+
 def test_processes_give_the_scores_of_one(artifact: Path, tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "data", 5)
-    command = [
-        sys.executable,
-        "-m",
-        "ffnet_deploy.cli.evaluate",
-        "--artifact",
-        artifact,
-        "--data",
-        data,
-        "--threads",
-        "1",
-    ]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    command = in_one_process(artifact, data)
     calls = {
         "one.json": command,
         "pool.json": [*command, "--processes", "2"],
-        "world.json": [*torchrun, *command],
+        "world.json": [*TORCHRUN, *command],
     }
     if importlib.util.find_spec("torch") is None:
         del calls["world.json"]
     found = {}
     for name, call in calls.items():
-        done = subprocess.run(
-            [*map(str, call), "--json", str(tmp_path / name)], capture_output=True, text=True, timeout=120
-        )
+        done = subprocess.run([*call, "--json", str(tmp_path / name)], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("mIoU") == 1, "one process alone tells the result"
         found[name] = json.loads((tmp_path / name).read_text())
@@ -277,18 +273,7 @@ def confusions(state: Path) -> dict[str, tuple[list[int], list[int]]]:
 def test_101_images_have_the_same_confusion_however_they_are_shared(artifact: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     data = write_pairs(tmp_path / "data", 101, (240, 320))
-    command = [
-        sys.executable,
-        "-m",
-        "ffnet_deploy.cli.evaluate",
-        "--artifact",
-        artifact,
-        "--data",
-        data,
-        "--threads",
-        1,
-    ]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    command = in_one_process(artifact, data)
     states = {name: tmp_path / f"{name}.jsonl" for name in ("one", "two", "three", "world", "interrupted")}
 
     def call(name: str, before: list[object], *after: object) -> list[str]:
@@ -305,7 +290,7 @@ def test_101_images_have_the_same_confusion_however_they_are_shared(artifact: Pa
         "one": call("one", []),
         "two": call("two", [], "--processes", 2),
         "three": call("three", [], "--processes", 3),
-        "world": call("world", torchrun),
+        "world": call("world", TORCHRUN),
         "interrupted": call("interrupted", []),
     }
     for started in calls.values():
